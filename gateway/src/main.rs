@@ -1,2 +1,51 @@
-//! The `culvert` binary.
-fn main() {}
+//! The `culvert` binary: one subcommand for each process of a gateway, and the tools around them.
+//!
+//! ```text
+//!   culvert run          parent of a gateway's processes
+//!   culvert dataplane    forwards packets            (started by `run`)
+//!   culvert iked-bridge  joins charon to the dataplane (started by `run`)
+//!   culvert lab          two gateways on one machine
+//! ```
+//!
+//! A subcommand is a module with its `Arguments` and one `execute` that returns the exit status.
+
+mod lab;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Culvert, an IPsec VPN gateway.
+#[derive(Debug, Parser)]
+#[command(name = "culvert", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Two gateways back to back on this machine, in network namespaces of their own.
+    Lab(lab::Arguments),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            EnvFilter::try_from_env("CULVERT_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let outcome = match cli.command {
+        Command::Lab(arguments) => lab::execute(arguments).map_err(anyhow::Error::from),
+    };
+    match outcome {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("culvert: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

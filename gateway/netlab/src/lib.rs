@@ -1,0 +1,1 @@
+//! Network laboratories on one machine: namespaces, virtual Ethernet pairs, captures and probes.
