@@ -1,1 +1,39 @@
-//! culvert-model
+//! The schema of a Culvert gateway: what can be configured, what can be read, and what its processes say
+//! to each other. It is the one source of truth; everything else is generated from it or walks it.
+//!
+//! ```text
+//! proto/culvert/options.proto      the notation of fields          crate::options
+//! proto/culvert/types/v1           leaf types all share            crate::types
+//! proto/culvert/bus                between processes, free to change   crate::bus
+//! ```
+
+pub mod convert;
+mod redaction;
+pub mod schema;
+mod wipe;
+
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    rustdoc::all,
+    reason = "written by prost-build from proto/"
+)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/schema.rs"));
+}
+
+/// Between processes: not served, not in reflection, free to change.
+pub mod bus {
+    pub use crate::generated::culvert::bus::*;
+}
+
+/// Leaf types that all packages share.
+pub mod types {
+    pub use crate::generated::culvert::types::v1::*;
+}
+
+/// The notation of fields: `(culvert.field)` and `(culvert.keyword)`.
+pub mod options {
+    pub use crate::generated::culvert::{Effect, FieldRules, FieldType};
+}

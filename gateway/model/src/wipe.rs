@@ -1,0 +1,27 @@
+//! Messages that are a secret and nothing else wipe it when they are dropped.
+//!
+//! Since they have a `Drop`, their fields cannot be moved out: `std::mem::take` them, and wipe what was
+//! taken.
+
+use zeroize::Zeroize;
+
+use crate::bus::{PreSharedKey, PrivateKey, SaKeys};
+
+impl Drop for SaKeys {
+    fn drop(&mut self) {
+        self.encryption.zeroize();
+        self.integrity.zeroize();
+    }
+}
+
+impl Drop for PreSharedKey {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
+}
+
+impl Drop for PrivateKey {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
+}
