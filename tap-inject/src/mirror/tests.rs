@@ -1,0 +1,190 @@
+//! Against the running kernel, in a network namespace that ends with the test's thread.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::process::Command;
+use std::thread;
+
+use nix::sched::{CloneFlags, unshare};
+
+use super::*;
+use crate::device::Tap;
+
+/// Runs `body` in a fresh network namespace: a thread of its own, whose namespace nobody else holds.
+fn in_fresh_namespace<T: Send>(body: impl AsyncFnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNET).expect("making a network namespace needs root");
+                tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap()
+                    .block_on(body())
+            })
+            .join()
+            .unwrap()
+    })
+}
+
+/// What iproute2 says: the second opinion.
+fn ip(arguments: &str) -> String {
+    let output = Command::new("ip")
+        .args(arguments.split_whitespace())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "ip {arguments}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn name(text: &str) -> TapName {
+    text.parse().unwrap()
+}
+
+async fn wan(mirror: &Mirror) -> Tap {
+    let tap = Tap::create(name("wan")).unwrap();
+    mirror
+        .set_link(&LinkSettings {
+            tap: name("wan"),
+            mac: Some([2, 0, 0, 0, 0, 7]),
+            mtu: 1400,
+        })
+        .await
+        .unwrap();
+    tap
+}
+
+#[test]
+fn a_tap_looks_like_its_interface_and_goes_with_its_descriptor() {
+    in_fresh_namespace(async || {
+        let mirror = Mirror::open().unwrap();
+        let tap = wan(&mirror).await;
+        assert_eq!(
+            mirror.links().await.unwrap()["wan"].index,
+            tap.index().unwrap()
+        );
+        let shown = ip("link show wan");
+        assert!(
+            shown.contains("mtu 1400") && shown.contains("02:00:00:00:00:07"),
+            "{shown}"
+        );
+        assert!(shown.contains("UP,LOWER_UP"), "{shown}");
+        assert_eq!(
+            std::fs::read_to_string("/proc/sys/net/ipv4/conf/wan/rp_filter").unwrap(),
+            "0\n"
+        );
+        assert_eq!(
+            std::fs::read_to_string("/proc/sys/net/ipv6/conf/wan/accept_ra").unwrap(),
+            "0\n"
+        );
+        assert!(matches!(
+            Tap::create(name("wan")),
+            Err(crate::device::TapError::Create { .. })
+        ));
+        drop(tap);
+        assert!(!mirror.links().await.unwrap().contains_key("wan"));
+    });
+}
+
+#[test]
+fn only_our_addresses_are_ours() {
+    in_fresh_namespace(async || {
+        let mirror = Mirror::open().unwrap();
+        let _tap = wan(&mirror).await;
+        let ours = ["192.0.2.1/24", "2001:db8::1/64"].map(|address| TapAddress {
+            tap: name("wan"),
+            address: address.parse().unwrap(),
+        });
+        for address in &ours {
+            mirror.add_address(address).await.unwrap();
+            mirror.add_address(address).await.unwrap();
+        }
+        ip("address add 198.51.100.1/24 dev wan");
+        assert_eq!(mirror.addresses(&[name("wan")]).await.unwrap(), ours);
+        let shown = ip("address show dev wan");
+        assert!(
+            shown.contains("192.0.2.1/24") && !shown.contains("tentative"),
+            "{shown}"
+        );
+
+        mirror.delete_address(&ours[0]).await.unwrap();
+        mirror.delete_address(&ours[0]).await.unwrap();
+        assert_eq!(mirror.addresses(&[name("wan")]).await.unwrap(), ours[1..]);
+        assert!(ip("address show dev wan").contains("198.51.100.1/24"));
+    });
+}
+
+#[test]
+fn only_our_routes_are_ours() {
+    in_fresh_namespace(async || {
+        let mirror = Mirror::open().unwrap();
+        let _tap = wan(&mirror).await;
+        for address in ["192.0.2.1/24", "2001:db8::1/64"] {
+            let address = TapAddress {
+                tap: name("wan"),
+                address: address.parse().unwrap(),
+            };
+            mirror.add_address(&address).await.unwrap();
+        }
+        let route = |destination: &str, gateway: Option<&str>| TapRoute {
+            destination: destination.parse().unwrap(),
+            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+            tap: name("wan"),
+        };
+        let ours = [
+            route("0.0.0.0/0", Some("192.0.2.254")),
+            route("10.2.0.0/16", None),
+            route("::/0", Some("2001:db8::fe")),
+            route("2001:db8:2::/48", None),
+        ];
+        for route in &ours {
+            mirror.add_route(route).await.unwrap();
+            mirror.add_route(route).await.unwrap();
+        }
+        ip("route add 10.3.0.0/16 via 192.0.2.253");
+        let mut read = mirror.routes(&[name("wan")]).await.unwrap();
+        read.sort();
+        let mut expected = ours.to_vec();
+        expected.sort();
+        assert_eq!(read, expected);
+        assert!(ip("route show").contains("default via 192.0.2.254 dev wan proto 213"));
+
+        for route in &ours {
+            mirror.delete_route(route).await.unwrap();
+            mirror.delete_route(route).await.unwrap();
+        }
+        assert_eq!(mirror.routes(&[name("wan")]).await.unwrap(), []);
+        assert!(ip("route show").contains("10.3.0.0/16 via 192.0.2.253"));
+    });
+}
+
+#[test]
+fn what_cannot_work_is_an_error_with_its_reason() {
+    in_fresh_namespace(async || {
+        let mirror = Mirror::open().unwrap();
+        let _tap = wan(&mirror).await;
+        let wrong = TapRoute {
+            destination: "10.0.0.0/8".parse().unwrap(),
+            gateway: Some("2001:db8::1".parse().unwrap()),
+            tap: name("wan"),
+        };
+        let error = mirror.add_route(&wrong).await.unwrap_err();
+        assert!(!error.is_retriable(), "{error}");
+        let unreachable = TapRoute {
+            gateway: Some("203.0.113.1".parse().unwrap()),
+            ..wrong
+        };
+        let error = mirror.add_route(&unreachable).await.unwrap_err();
+        assert_eq!(error.errno(), Some(libc::ENETUNREACH), "{error}");
+        assert!(error.is_retriable());
+        let nowhere = TapAddress {
+            tap: name("lan"),
+            address: "192.0.2.1/24".parse().unwrap(),
+        };
+        assert!(matches!(
+            mirror.add_address(&nowhere).await,
+            Err(MirrorError::NoDevice(_))
+        ));
+        mirror.delete_address(&nowhere).await.unwrap();
+    });
+}
