@@ -33,6 +33,21 @@ pub mod types {
     pub use crate::generated::culvert::types::v1::*;
 }
 
+/// What can be set on a gateway, and nothing else. Enters through `decode` only.
+pub mod config {
+    pub use crate::generated::culvert::config::v1::*;
+}
+
+/// What can be read of a gateway; keyed like configuration, never accepted as input.
+pub mod state {
+    pub use crate::generated::culvert::state::v1::*;
+}
+
+/// The northbound service.
+pub mod api {
+    pub use crate::generated::culvert::api::v1::*;
+}
+
 /// The notation of fields: `(culvert.field)` and `(culvert.keyword)`.
 pub mod options {
     pub use crate::generated::culvert::{Effect, FieldRules, FieldType};
