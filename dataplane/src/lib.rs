@@ -1,1 +1,26 @@
-//! culvert-dataplane
+//! The vector packet processor of a gateway.
+//!
+//! ```text
+//!            control thread (bus: apply, retrieve, SAs, show)
+//!                 | publishes Tables            ^ Events
+//!                 v                             |
+//!   worker 0..N:  ports --rx--> graph of nodes, 256 packets at a time --tx--> ports
+//! ```
+//!
+//! A worker takes up to 256 packets from a port and runs each node of the graph over all of them before the next
+//! node, so that code stays in the instruction cache and data is prefetched ([`graph`]). Packets lie in buffers of
+//! one region ([`buffer`]). What nodes look up is published by the control thread and read without locks
+//! ([`tables`], [`fib`]).
+
+pub mod buffer;
+pub mod chunked;
+pub mod clock;
+pub mod counters;
+pub mod drop_reason;
+pub mod event;
+pub mod fib;
+pub mod graph;
+pub mod nodes;
+pub mod port;
+pub mod sa;
+pub mod tables;

@@ -1,0 +1,164 @@
+//! Every reason for which the dataplane drops a packet: a name for `show`, what causes it, what to do.
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// Why a packet was dropped. Each has a counter of its own.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u16)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl DropReason {
+            /// All reasons, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// Name as shown, for example `esp-replayed`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// What causes it and what to do.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii_start(),)+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// More packets waited for one node than it has room for. A loop in the configuration of tunnels does this.
+    GraphCongestion = "graph-congestion",
+    /// All packet buffers were in use.
+    NoBuffer = "no-buffer",
+    /// The packet grew over its buffer.
+    NoRoom = "no-room",
+    /// The frame is shorter than its Ethernet header, or the interface is not configured.
+    EthernetTruncated = "ethernet-truncated",
+    /// The destination MAC address is another's.
+    EthernetNotForUs = "ethernet-not-for-us",
+    /// No node takes this `EtherType`.
+    EthernetUnknownType = "ethernet-unknown-type",
+    /// The frame is larger than the interface takes; switch segmentation offload off at the sender.
+    FrameTooLarge = "frame-too-large",
+    /// The interface is administratively down.
+    InterfaceDown = "interface-down",
+    /// Nothing is forwarded until the first configuration has been applied whole.
+    ForwardingDisabled = "forwarding-disabled",
+    /// The ARP packet is malformed, or claims an address that cannot be its sender's.
+    ArpMalformed = "arp-malformed",
+    /// The ARP packet was for us and has been used.
+    ArpConsumed = "arp-consumed",
+    /// The ARP request is for another.
+    ArpNotForUs = "arp-not-for-us",
+    /// The neighbour discovery packet is malformed or came from beyond the link (RFC 4861 section 7.1).
+    NdMalformed = "nd-malformed",
+    /// The neighbour discovery packet has been used.
+    NdConsumed = "nd-consumed",
+    /// The neighbour discovery packet is for another.
+    NdNotForUs = "nd-not-for-us",
+    /// The packet waited for a neighbour's MAC address that did not come.
+    NeighbourUnresolved = "neighbour-unresolved",
+    /// Too many packets wait for this neighbour.
+    NeighbourQueueFull = "neighbour-queue-full",
+    /// The IPv4 header is truncated, or its lengths contradict each other.
+    Ip4Malformed = "ip4-malformed",
+    /// The IPv4 header checksum is wrong.
+    Ip4BadChecksum = "ip4-bad-checksum",
+    /// The TTL has run out; an ICMP error was due.
+    Ip4TtlExpired = "ip4-ttl-expired",
+    /// The IPv6 header is truncated, or its lengths contradict each other.
+    Ip6Malformed = "ip6-malformed",
+    /// The hop limit has run out; an ICMP error was due.
+    Ip6HopLimitExpired = "ip6-hop-limit-expired",
+    /// The source address cannot be a sender's (multicast, loopback, unspecified, ours).
+    IpBadSource = "ip-bad-source",
+    /// The destination address is never forwarded (link-local, loopback, multicast without a listener).
+    IpBadDestination = "ip-bad-destination",
+    /// No route covers the destination.
+    NoRoute = "no-route",
+    /// A route says that the destination is to be dropped.
+    RouteBlackhole = "route-blackhole",
+    /// The packet is larger than the MTU and must not be fragmented.
+    MtuExceeded = "mtu-exceeded",
+    /// An ICMP error was due and not sent: the limit of errors a second was reached.
+    IcmpRateLimited = "icmp-rate-limited",
+    /// An ICMP error was due and not sent: none is sent about such a packet (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
+    IcmpNotAllowed = "icmp-not-allowed",
+    /// The packet is for the box, and no TAP takes it.
+    PuntNoTap = "punt-no-tap",
+    /// Linux did not take the packet fast enough.
+    PuntQueueFull = "punt-queue-full",
+    /// UDP port 4500 without ESP and without the non-ESP marker (RFC 3948 section 2).
+    PuntBadMarker = "punt-bad-marker",
+    /// A NAT keepalive (RFC 3948 section 2.3); nothing is wrong.
+    NatKeepalive = "nat-keepalive",
+    /// What Linux wrote to a TAP was an ARP or neighbour discovery packet, answered by us; nothing is wrong.
+    InjectAnswered = "inject-answered",
+    /// What Linux wrote to a TAP is malformed or of no type that is carried.
+    InjectMalformed = "inject-malformed",
+    /// The link did not take the frame fast enough.
+    TxQueueFull = "tx-queue-full",
+    /// The driver could not send.
+    TxError = "tx-error",
+    /// No policy covers this packet of a tunnel; nothing leaves in the clear.
+    TunnelNoPolicy = "tunnel-no-policy",
+    /// A policy covers the packet and has no SA yet; the peer is being asked.
+    TunnelNoSa = "tunnel-no-sa",
+    /// A policy says that the packet is to be dropped.
+    PolicyDiscard = "policy-discard",
+    /// The tunnel interface is administratively down.
+    TunnelDown = "tunnel-down",
+    /// The ESP packet is shorter than its header, IV and ICV.
+    EspTruncated = "esp-truncated",
+    /// No SA has this SPI.
+    EspUnknownSpi = "esp-unknown-spi",
+    /// The SA is for other addresses or another encapsulation.
+    EspWrongSa = "esp-wrong-sa",
+    /// The sequence number was received before.
+    EspReplayed = "esp-replayed",
+    /// The sequence number is older than the replay window.
+    EspLate = "esp-late",
+    /// The ICV is wrong: damaged on the way, or forged.
+    EspBadIcv = "esp-bad-icv",
+    /// What was decrypted has no valid trailer.
+    EspBadPadding = "esp-bad-padding",
+    /// What was decrypted is not a packet of the kind that the SA carries.
+    EspBadInner = "esp-bad-inner",
+    /// The inner packet is outside the SA's selectors.
+    EspSelectorMismatch = "esp-selector-mismatch",
+    /// A dummy packet (next header 59); nothing is wrong.
+    EspDummy = "esp-dummy",
+    /// The SA has reached its hard limit of packets, bytes or sequence numbers.
+    EspLimit = "esp-limit",
+    /// The SA was deleted between lookup and use.
+    EspSaGone = "esp-sa-gone",
+    /// An ESP packet came in fragments.
+    EspFragment = "esp-fragment",
+    /// A packet that another node made obsolete (for instance one turned into an ICMP error).
+    Replaced = "replaced",
+    /// The packet generator's sink took it; nothing is wrong.
+    Sink = "sink",
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::DropReason;
+
+    #[test]
+    fn names_are_unique_and_numbers_are_indexes() {
+        let mut names: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DropReason::ALL.len());
+        for (index, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+            assert!(
+                reason.meaning().ends_with('.'),
+                "{} has no sentence",
+                reason.name()
+            );
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! What workers know: interfaces, adjacencies, VRFs, tunnels, SAs and policies.
+//!
+//! The control thread keeps the newest [`Tables`], changes a clone and publishes it ([`Publisher`]); each worker
+//! looks once a round ([`Reader`]) and uses one version for the whole round. Clones share what did not change.
+//! Forwarding tables ([`Fib4`], [`Fib6`]) are too large for that: they are changed in place, entry by entry, by
+//! atomic stores (see [`crate::fib`]).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Cache};
+use culvert_net::{IpPrefix, MacAddr};
+
+use crate::chunked::Chunked;
+use crate::drop_reason::DropReason;
+use crate::fib::{Fib4, Fib6};
+use crate::sa::SaTables;
+
+/// One version of everything that workers read.
+#[derive(Clone, Default)]
+pub struct Tables {
+    /// Grows with each version.
+    pub generation: u64,
+    /// Until the first configuration has been applied whole, nothing is forwarded.
+    pub forwarding: bool,
+    /// By interface index; tunnels are interfaces too. Index 0 is never used.
+    pub interfaces: Chunked<Interface>,
+    /// By adjacency index; [`ADJACENCY_NO_ROUTE`] and [`ADJACENCY_LOCAL`] always exist.
+    pub adjacencies: Chunked<Adjacency>,
+    /// By VRF index; 0 is `default`.
+    pub vrfs: Chunked<Vrf>,
+    /// Neighbours that are resolved: what the neighbour-resolve node looks at to release packets.
+    pub neighbours: Arc<Neighbours>,
+    /// SAs and policies.
+    pub sas: SaTables,
+}
+
+/// The adjacency of what no route covers.
+pub const ADJACENCY_NO_ROUTE: u32 = 0;
+/// The adjacency of the box's own addresses.
+pub const ADJACENCY_LOCAL: u32 = 1;
+/// The VRF that always exists.
+pub const VRF_DEFAULT: u32 = 0;
+
+/// An interface of the box: Ethernet or tunnel.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// Its index: that of its port, counters and adjacencies.
+    pub index: u32,
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it is.
+    pub kind: InterfaceKind,
+    /// Index of the VRF of packets that come in by it.
+    pub vrf: u32,
+    /// Bytes of the largest IP packet.
+    pub mtu: u16,
+    /// Packets pass.
+    pub admin_up: bool,
+    /// How the MSS of TCP SYNs that leave by it is bounded.
+    pub mss_clamp: MssClamp,
+    /// Port index of the TAP that takes its self-traffic.
+    pub tap: Option<u32>,
+    /// Its IPv4 addresses.
+    pub addresses4: Arc<[InterfaceAddress<Ipv4Addr>]>,
+    /// Its IPv6 addresses, the link-local one among them.
+    pub addresses6: Arc<[InterfaceAddress<Ipv6Addr>]>,
+}
+
+/// An address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterfaceAddress<A> {
+    /// The address.
+    pub address: A,
+    /// Bits of the network part.
+    pub length: u8,
+    /// Duplicate address detection is not over: it is defended but not used (RFC 5227, RFC 4862).
+    pub tentative: bool,
+}
+
+/// How an interface moves packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InterfaceKind {
+    /// Frames of a driver.
+    Ethernet {
+        /// Its MAC address.
+        mac: MacAddr,
+    },
+    /// ESP of the SAs with this `if_id`.
+    Tunnel {
+        /// Binds policies and SAs to the interface.
+        if_id: u32,
+        /// Index of the VRF in which the ESP packets travel.
+        underlay_vrf: u32,
+        /// Fixed by configuration; else it follows from underlay and SA.
+        fixed_mtu: Option<u16>,
+    },
+}
+
+/// How the MSS of TCP SYNs is bounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MssClamp {
+    /// It is left alone.
+    #[default]
+    Off,
+    /// By the MTU of the way out.
+    FromMtu,
+    /// By this value.
+    Fixed(u16),
+}
+
+impl Interface {
+    /// The first usable IPv4 address, the source of errors that leave by it.
+    pub fn source4(&self) -> Option<Ipv4Addr> {
+        self.addresses4
+            .iter()
+            .find(|own| !own.tentative)
+            .map(|own| own.address)
+    }
+
+    /// The first usable global IPv6 address.
+    pub fn source6(&self) -> Option<Ipv6Addr> {
+        self.addresses6
+            .iter()
+            .find(|own| !own.tentative && !own.address.is_unicast_link_local())
+            .map(|own| own.address)
+    }
+
+    /// The usable link-local IPv6 address.
+    pub fn link_local(&self) -> Option<Ipv6Addr> {
+        self.addresses6
+            .iter()
+            .find(|own| !own.tentative && own.address.is_unicast_link_local())
+            .map(|own| own.address)
+    }
+
+    /// The MAC address, of an Ethernet interface.
+    pub fn mac(&self) -> Option<MacAddr> {
+        match self.kind {
+            InterfaceKind::Ethernet { mac } => Some(mac),
+            InterfaceKind::Tunnel { .. } => None,
+        }
+    }
+}
+
+/// What is done with a packet that a route covers.
+#[derive(Clone, Debug)]
+pub struct Adjacency {
+    /// What is done.
+    pub kind: AdjacencyKind,
+    /// Index of the interface by which the packet leaves (0: none).
+    pub interface: u32,
+    /// Bytes of the largest IP packet.
+    pub mtu: u16,
+}
+
+/// What is done with a packet that a route covers.
+#[derive(Clone, Debug)]
+pub enum AdjacencyKind {
+    /// It is dropped.
+    Drop(DropReason),
+    /// It is for the box.
+    Local,
+    /// Its destination is on the link and not known yet: the neighbour is the destination itself.
+    Glean,
+    /// The next hop is this neighbour, whose MAC address is not known yet.
+    Unresolved(IpAddr),
+    /// The next hop is known: the Ethernet header to write.
+    Rewrite([u8; 14]),
+    /// It goes to every listener on the link (multicast, broadcast).
+    Multicast,
+    /// It goes into the tunnel whose interface this is.
+    Tunnel,
+    /// One of these adjacencies, chosen by the hash of the flow.
+    Multipath(Arc<[u32]>),
+}
+
+/// One routing table for each family.
+#[derive(Clone)]
+pub struct Vrf {
+    /// Its name.
+    pub name: Arc<str>,
+    /// IPv4 routes: address to adjacency.
+    pub fib4: Arc<Fib4>,
+    /// IPv6 routes: address to adjacency.
+    pub fib6: Arc<Fib6>,
+}
+
+/// Resolved neighbours by interface and address.
+pub type Neighbours = std::collections::HashMap<(u32, IpAddr), MacAddr>;
+
+/// A route as it is configured, before its next hops are resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteSpec {
+    /// Where to.
+    pub destination: IpPrefix,
+    /// By which ways.
+    pub next_hops: Vec<(Option<IpAddr>, Option<u32>)>,
+}
+
+/// Where the control thread publishes.
+#[derive(Clone)]
+pub struct Publisher(Arc<ArcSwap<Tables>>);
+
+impl Publisher {
+    /// Begins with these tables.
+    pub fn new(tables: Tables) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(tables)))
+    }
+
+    /// Makes `tables` what workers see from their next round on.
+    pub fn publish(&self, tables: Tables) {
+        self.0.store(Arc::new(tables));
+    }
+
+    /// What was published last.
+    pub fn current(&self) -> Arc<Tables> {
+        self.0.load_full()
+    }
+
+    /// A worker's view.
+    pub fn reader(&self) -> Reader {
+        Reader(Cache::new(Arc::clone(&self.0)))
+    }
+}
+
+/// A worker's view of the tables: looking costs one load when nothing has changed.
+pub struct Reader(Cache<Arc<ArcSwap<Tables>>, Arc<Tables>>);
+
+impl Reader {
+    /// The newest version.
+    #[inline]
+    pub fn current(&mut self) -> &Arc<Tables> {
+        self.0.load()
+    }
+}
