@@ -1,0 +1,187 @@
+//! What a policy looks at in a packet: addresses, protocol, ports (RFC 4301 section 4.4.1.1).
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::{Ipv4Error, Ipv4View, Ipv6Error, Ipv6View, Protocol};
+
+/// Both addresses of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Addresses {
+    /// IPv4.
+    V4 {
+        /// From whom.
+        source: Ipv4Addr,
+        /// To whom.
+        destination: Ipv4Addr,
+    },
+    /// IPv6.
+    V6 {
+        /// From whom.
+        source: Ipv6Addr,
+        /// To whom.
+        destination: Ipv6Addr,
+    },
+}
+
+/// What a policy looks at in a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Flow {
+    /// From whom to whom.
+    pub addresses: Addresses,
+    /// The transport, behind IPv6's extension headers.
+    pub protocol: Protocol,
+    /// Source and destination port. For ICMP the type and code in the high and low byte of the
+    /// first and zero for the second. `None` for what has no ports, for a fragment that is not
+    /// the first ("opaque") and for a header that is cut short.
+    pub ports: Option<(u16, u16)>,
+}
+
+/// Why a packet has no flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FlowError {
+    /// No byte at all, or a version other than 4 and 6.
+    #[error("neither IPv4 nor IPv6")]
+    Version,
+    /// A bad IPv4 packet.
+    #[error(transparent)]
+    Ipv4(#[from] Ipv4Error),
+    /// A bad IPv6 packet.
+    #[error(transparent)]
+    Ipv6(#[from] Ipv6Error),
+}
+
+impl Flow {
+    /// Reads a whole IP packet of either family.
+    #[inline]
+    pub fn of(packet: &[u8]) -> Result<Self, FlowError> {
+        match packet.first().map(|byte| byte >> 4) {
+            Some(4) => Ok(Self::of_ipv4(&Ipv4View::parse(packet)?)),
+            Some(6) => Ok(Self::of_ipv6(&Ipv6View::parse(packet)?)?),
+            _ => Err(FlowError::Version),
+        }
+    }
+
+    /// Reads an IPv4 packet.
+    #[inline]
+    pub fn of_ipv4(packet: &Ipv4View<'_>) -> Self {
+        let protocol = packet.protocol();
+        let payload = (packet.fragment_offset() == 0).then(|| packet.payload());
+        Self {
+            addresses: Addresses::V4 {
+                source: packet.source(),
+                destination: packet.destination(),
+            },
+            protocol,
+            ports: payload.and_then(|payload| ports(protocol, payload)),
+        }
+    }
+
+    /// Reads an IPv6 packet.
+    #[inline]
+    pub fn of_ipv6(packet: &Ipv6View<'_>) -> Result<Self, Ipv6Error> {
+        let layer = packet.upper_layer()?;
+        let payload = layer.has_transport_header().then_some(layer.payload);
+        Ok(Self {
+            addresses: Addresses::V6 {
+                source: packet.source(),
+                destination: packet.destination(),
+            },
+            protocol: layer.protocol,
+            ports: payload.and_then(|payload| ports(layer.protocol, payload)),
+        })
+    }
+}
+
+/// The ports of a transport that has some; for ICMP type and code.
+#[inline]
+fn ports(protocol: Protocol, payload: &[u8]) -> Option<(u16, u16)> {
+    let &[a, b, c, d] = payload.first_chunk::<4>()?;
+    let first = u16::from_be_bytes([a, b]);
+    match protocol {
+        Protocol::TCP | Protocol::UDP | Protocol::SCTP => Some((first, u16::from_be_bytes([c, d]))),
+        Protocol::ICMP | Protocol::ICMPV6 => Some((first, 0)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+    use crate::{Ipv4Header, Ipv6Header};
+
+    fn v4(protocol: Protocol, flags_fragment: u16, payload: &[u8]) -> Vec<u8> {
+        let header = Ipv4Header {
+            traffic_class: 0,
+            total_len: 20 + payload.len() as u16,
+            identification: 1,
+            flags_fragment,
+            ttl: 64,
+            protocol,
+            source: Ipv4Addr::new(10, 0, 0, 1),
+            destination: Ipv4Addr::new(10, 0, 0, 2),
+        };
+        [&header.to_bytes()[..], payload].concat()
+    }
+
+    #[test]
+    fn ports_are_read_where_there_are_some() {
+        let transport = [0x12, 0x34, 0x56, 0x78];
+        let ports = |packet: &[u8]| Flow::of(packet).unwrap().ports;
+        assert_eq!(
+            ports(&v4(Protocol::TCP, 0, &transport)),
+            Some((0x1234, 0x5678))
+        );
+        assert_eq!(
+            ports(&v4(Protocol::UDP, 0x2000, &transport)),
+            Some((0x1234, 0x5678))
+        );
+        assert_eq!(
+            ports(&v4(Protocol::UDP, 0x2001, &transport)),
+            None,
+            "a later fragment is opaque"
+        );
+        assert_eq!(ports(&v4(Protocol::UDP, 0, &transport[..3])), None);
+        assert_eq!(
+            ports(&v4(Protocol::ICMP, 0, &[8, 0, 1, 2])),
+            Some((0x0800, 0))
+        );
+        assert_eq!(ports(&v4(Protocol::ESP, 0, &transport)), None);
+        let header = Ipv6Header {
+            traffic_class: 0,
+            flow_label: 0,
+            payload_len: 12,
+            next_header: Protocol::DESTINATION_OPTIONS,
+            hop_limit: 64,
+            source: Ipv6Addr::LOCALHOST,
+            destination: Ipv6Addr::UNSPECIFIED,
+        };
+        let flow = Flow::of(
+            &[
+                &header.to_bytes()[..],
+                &[6, 0, 1, 4, 0, 0, 0, 0],
+                &transport,
+            ]
+            .concat(),
+        )
+        .unwrap();
+        assert_eq!(
+            (flow.protocol, flow.ports),
+            (Protocol::TCP, Some((0x1234, 0x5678)))
+        );
+        assert_eq!(
+            flow.addresses,
+            Addresses::V6 {
+                source: Ipv6Addr::LOCALHOST,
+                destination: Ipv6Addr::UNSPECIFIED
+            }
+        );
+        assert_eq!(Flow::of(&[]), Err(FlowError::Version));
+        assert_eq!(Flow::of(&[0x50; 40]), Err(FlowError::Version));
+        assert_eq!(
+            Flow::of(&[0x45; 19]),
+            Err(FlowError::Ipv4(Ipv4Error::Truncated(19)))
+        );
+    }
+}
