@@ -1,0 +1,62 @@
+//! Which requests there are: each type tied to its method name and its reply.
+
+/// A request between processes.
+///
+/// The type is the method: a [`Client`](crate::Client) sends it, a [`Router`](crate::Router) has one handler
+/// for it, and both agree on the reply.
+pub trait Call: prost::Message + Default + 'static {
+    /// What a successful request is answered with.
+    type Reply: prost::Message + Default + 'static;
+
+    /// How the request is named in its envelope.
+    const METHOD: &'static str;
+
+    /// Carrying it out twice is the same as once, by any process: it only reads.
+    ///
+    /// Such a request is sent again to a process that has restarted in between, and the server keeps no
+    /// answers for it. Any other request reaches one incarnation of the process, once.
+    const READS_ONLY: bool;
+}
+
+/// The bus's own first request; never routed to a handler.
+pub(crate) const HELLO: &str = "Hello";
+
+macro_rules! calls {
+    ($($method:literal: $request:ident -> $reply:ident, $effect:ident;)*) => {
+        use culvert_model::bus;
+        $(
+            impl Call for bus::$request {
+                type Reply = bus::$reply;
+                const METHOD: &'static str = $method;
+                const READS_ONLY: bool = calls!(@ $effect);
+            }
+        )*
+    };
+    (@ reads) => { true };
+    (@ changes) => { false };
+}
+
+calls! {
+    // part.proto
+    "Apply": ApplyRequest -> ApplyReply, changes;
+    "Retrieve": RetrieveRequest -> RetrieveReply, reads;
+    // sa.proto
+    "AddSa": AddSaRequest -> AddSaReply, changes;
+    "UpdateSa": UpdateSaRequest -> UpdateSaReply, changes;
+    "DelSa": DelSaRequest -> DelSaReply, changes;
+    "QuerySas": QuerySasRequest -> QuerySasReply, reads;
+    "DumpSas": DumpSasRequest -> DumpSasReply, reads;
+    "AddPolicy": AddPolicyRequest -> AddPolicyReply, changes;
+    "DelPolicy": DelPolicyRequest -> DelPolicyReply, changes;
+    "FlushSas": FlushSasRequest -> FlushSasReply, changes;
+    // dataplane.proto; it can reset the counters that it shows
+    "ShowNodes": ShowNodesRequest -> ShowNodesReply, changes;
+    "ShowDrops": ShowDropsRequest -> ShowDropsReply, reads;
+    "ShowInterfaces": ShowInterfacesRequest -> ShowInterfacesReply, reads;
+    "ShowNeighbours": ShowNeighboursRequest -> ShowNeighboursReply, reads;
+    // iked.proto
+    "ShowIke": ShowIkeRequest -> ShowIkeReply, reads;
+    "Initiate": InitiateRequest -> InitiateReply, changes;
+    "Rekey": RekeyRequest -> RekeyReply, changes;
+    "Terminate": TerminateRequest -> TerminateReply, changes;
+}
