@@ -8,7 +8,9 @@
 //! ```
 
 pub mod convert;
+pub mod decode;
 mod redaction;
+pub mod rules;
 pub mod schema;
 mod wipe;
 
@@ -33,7 +35,7 @@ pub mod types {
     pub use crate::generated::culvert::types::v1::*;
 }
 
-/// What can be set on a gateway, and nothing else. Enters through `decode` only.
+/// What can be set on a gateway, and nothing else. Enters through [`decode`](crate::decode) only.
 pub mod config {
     pub use crate::generated::culvert::config::v1::*;
 }

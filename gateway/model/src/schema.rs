@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use prost_reflect::DescriptorPool;
+use prost_reflect::{DescriptorPool, MessageDescriptor};
 
 /// The encoded `FileDescriptorSet` as protox wrote it: options and source information kept.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/culvert.pb"));
@@ -12,4 +12,9 @@ pub fn pool() -> &'static DescriptorPool {
     static POOL: OnceLock<DescriptorPool> = OnceLock::new();
     // The set was written by this crate's build script; a test decodes it.
     POOL.get_or_init(|| DescriptorPool::decode(DESCRIPTOR_SET).unwrap_or_default())
+}
+
+/// The descriptor of a message by its full name.
+pub fn message(full_name: &str) -> Option<MessageDescriptor> {
+    pool().get_message_by_name(full_name)
 }
