@@ -10,6 +10,7 @@
 //! A subcommand is a module with its `Arguments` and one `execute` that returns the exit status.
 
 mod lab;
+mod run;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a gateway: its processes, from start to orderly stop.
+    Run(run::Arguments),
     /// Two gateways back to back on this machine, in network namespaces of their own.
     Lab(lab::Arguments),
 }
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let outcome = match cli.command {
+        Command::Run(arguments) => run::execute(&arguments).map_err(anyhow::Error::from),
         Command::Lab(arguments) => lab::execute(arguments).map_err(anyhow::Error::from),
     };
     match outcome {

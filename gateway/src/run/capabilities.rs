@@ -1,0 +1,147 @@
+//! What each process may do: its capabilities, for good.
+//!
+//! The processes stay user 0, which owns the files, and lose what makes user 0 mighty: the sets are reduced, the
+//! securebits locked, so that neither exec nor a set-user-ID program brings anything back (capabilities(7)).
+
+#![allow(unsafe_code)]
+
+use std::io;
+
+/// A set of capabilities, bit by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities(u64);
+
+// Numbers of linux/capability.h.
+const SETPCAP: u32 = 8;
+const NET_BIND_SERVICE: u32 = 10;
+const NET_ADMIN: u32 = 12;
+const NET_RAW: u32 = 13;
+const IPC_LOCK: u32 = 14;
+const BPF: u32 = 39;
+
+/// `_LINUX_CAPABILITY_VERSION_3`: two 32-bit words a set.
+const VERSION_3: u32 = 0x2008_0522;
+
+// linux/securebits.h: each with its lock, the next bit.
+const NOROOT: libc::c_ulong = 0b11;
+const NO_SETUID_FIXUP: libc::c_ulong = 0b11 << 2;
+const KEEP_CAPS_LOCKED: libc::c_ulong = 1 << 5;
+const NO_CAP_AMBIENT_RAISE: libc::c_ulong = 0b11 << 6;
+
+#[repr(C)]
+struct Header {
+    version: u32,
+    /// 0: this process.
+    pid: libc::c_int,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Word {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+impl Capabilities {
+    /// iked-bridge.
+    pub const NONE: Self = Self(0);
+    /// Raw frames, device settings, XDP programs, memory that is not swapped.
+    pub const DATAPLANE: Self = Self(1 << NET_RAW | 1 << NET_ADMIN | 1 << BPF | 1 << IPC_LOCK);
+    /// Ports 500 and 4500, routes and addresses.
+    pub const CHARON: Self = Self(1 << NET_ADMIN | 1 << NET_RAW | 1 << NET_BIND_SERVICE);
+
+    /// Reduces the calling thread to this set, for good. System calls only: fit for the time between fork and exec.
+    pub fn reduce(self) -> io::Result<()> {
+        for capability in 0..64 {
+            if self.0 & 1 << capability != 0 {
+                continue;
+            }
+            // SAFETY: PR_CAPBSET_DROP takes a number and touches no memory.
+            let outcome = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+            if outcome < 0 {
+                let error = io::Error::last_os_error();
+                // EINVAL: the kernel's last capability has a lower number.
+                if error.raw_os_error() == Some(libc::EINVAL) {
+                    break;
+                }
+                return Err(error);
+            }
+        }
+        // What the process has now, of what it is to keep: a supervisor without a capability hands none on.
+        let kept = self.0 & permitted()?;
+        // SETPCAP locks the securebits, then goes too.
+        set(kept | 1 << SETPCAP, kept)?;
+        for capability in 0..64u32 {
+            if kept & 1 << capability != 0 {
+                let raise = libc::PR_CAP_AMBIENT_RAISE;
+                // SAFETY: PR_CAP_AMBIENT takes numbers and touches no memory.
+                check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, raise, capability, 0, 0) })?;
+            }
+        }
+        let bits = NOROOT | NO_SETUID_FIXUP | KEEP_CAPS_LOCKED | NO_CAP_AMBIENT_RAISE;
+        // SAFETY: PR_SET_SECUREBITS takes a number and touches no memory.
+        check(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, bits, 0, 0, 0) })?;
+        set(kept, kept)?;
+        // SAFETY: PR_SET_NO_NEW_PRIVS takes a number and touches no memory.
+        check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
+    }
+}
+
+fn permitted() -> io::Result<u64> {
+    let mut header = Header {
+        version: VERSION_3,
+        pid: 0,
+    };
+    let mut words = [Word {
+        effective: 0,
+        permitted: 0,
+        inheritable: 0,
+    }; 2];
+    // SAFETY: the header says version 3, for which the kernel writes two words; both live over the call.
+    let outcome = unsafe {
+        libc::syscall(
+            libc::SYS_capget,
+            std::ptr::from_mut(&mut header),
+            words.as_mut_ptr(),
+        )
+    };
+    if outcome < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let [low, high] = words;
+    Ok(u64::from(low.permitted) | u64::from(high.permitted) << 32)
+}
+
+fn set(permitted: u64, inheritable: u64) -> io::Result<()> {
+    let mut header = Header {
+        version: VERSION_3,
+        pid: 0,
+    };
+    let word = |shift: u32| Word {
+        effective: (permitted >> shift) as u32,
+        permitted: (permitted >> shift) as u32,
+        inheritable: (inheritable >> shift) as u32,
+    };
+    let words = [word(0), word(32)];
+    // SAFETY: the header says version 3, for which the kernel reads two words; both live over the call.
+    let outcome = unsafe {
+        libc::syscall(
+            libc::SYS_capset,
+            std::ptr::from_mut(&mut header),
+            words.as_ptr(),
+        )
+    };
+    if outcome < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn check(outcome: libc::c_int) -> io::Result<()> {
+    if outcome < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
