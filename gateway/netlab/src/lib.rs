@@ -1,7 +1,26 @@
 //! Network laboratories on one machine: namespaces, virtual Ethernet pairs, captures and probes.
 //!
-//! `culvert lab` is built of these parts, and so are the whole-box tests.
+//! `culvert lab` is built of these parts, and so are the whole-box tests. Everything needs root, makes
+//! only namespaces whose names the caller gives, and touches no interface outside them.
+//!
+//! ```text
+//!   namespace   names under /run/netns, threads and processes inside
+//!   netlink     links, addresses, routes of one namespace
+//!   offload     what a veth leaves undone, switched off
+//!   process     programs inside, bounded in time, never left behind
+//!   ping, iperf what Debian's tools measure
+//!   probe       numbered UDP: lost, duplicated, reordered
+//!   capture     every frame of a namespace, classified and kept
+//! ```
 
+pub mod capture;
+pub mod classify;
+pub mod iperf;
 pub mod namespace;
 pub mod netlink;
 pub mod offload;
+pub mod packet_socket;
+pub mod pcap;
+pub mod ping;
+pub mod probe;
+pub mod process;
