@@ -1,0 +1,163 @@
+//! Keys of an SA: as IKE hands them over, and expanded.
+
+use ring::hmac;
+use zeroize::Zeroize;
+
+use crate::portable::KeyedSuite;
+use crate::suite::Suite;
+
+/// Keys as IKE hands them over. Borrowed: the owner wipes them.
+#[derive(Clone, Copy)]
+pub struct KeyMaterial<'a> {
+    /// What they are for.
+    pub suite: Suite,
+    /// The encryption key, with the salt at its end where the suite has one.
+    pub encryption: &'a [u8],
+    /// The integrity key; empty when the cipher authenticates by itself.
+    pub integrity: &'a [u8],
+    /// Sequence numbers have 64 bits (RFC 4303 section 2.2.1).
+    pub esn: bool,
+}
+
+/// Why keys were refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The encryption key (with its salt) has another length.
+    #[error("{suite} takes an encryption key of {} bytes, not {have}", suite.encryption_key_len())]
+    EncryptionLength {
+        /// For which suite.
+        suite: Suite,
+        /// Bytes given.
+        have: usize,
+    },
+    /// The integrity key has another length.
+    #[error("{suite} takes an integrity key of {} bytes, not {have}", suite.integrity_key_len())]
+    IntegrityLength {
+        /// For which suite.
+        suite: Suite,
+        /// Bytes given.
+        have: usize,
+    },
+    /// The system gave no random numbers (a CBC key needs some for its IVs).
+    #[error("the system's random number generator failed")]
+    Random,
+}
+
+impl KeyMaterial<'_> {
+    /// Checks both lengths.
+    pub(crate) fn check(&self) -> Result<(), KeyError> {
+        let suite = self.suite;
+        if self.encryption.len() != suite.encryption_key_len() {
+            return Err(KeyError::EncryptionLength {
+                suite,
+                have: self.encryption.len(),
+            });
+        }
+        if self.integrity.len() != suite.integrity_key_len() {
+            return Err(KeyError::IntegrityLength {
+                suite,
+                have: self.integrity.len(),
+            });
+        }
+        Ok(())
+    }
+
+    /// What recognises the same encryption key and salt when they come again.
+    ///
+    /// The suite is left out: GCM under the same key is the same GCM, whatever else differs.
+    pub fn identity(&self, under: &IdentityKey) -> KeyIdentity {
+        let tag = hmac::sign(&under.0, self.encryption);
+        let mut identity = [0; 16];
+        for (to, from) in identity.iter_mut().zip(tag.as_ref()) {
+            *to = *from;
+        }
+        KeyIdentity(identity)
+    }
+
+    /// The keyed fingerprint of encryption key and salt, for tests that prove over a capture
+    /// that no (key, IV) pair came twice.
+    #[cfg(feature = "fingerprint")]
+    pub fn fingerprint(&self, test_key: &[u8; 32]) -> Fingerprint {
+        Fingerprint(
+            self.identity(&IdentityKey(hmac::Key::new(hmac::HMAC_SHA256, test_key)))
+                .0,
+        )
+    }
+}
+
+/// A secret of the running process, under which keys are recognised without being kept.
+pub struct IdentityKey(hmac::Key);
+
+impl IdentityKey {
+    /// A random one.
+    pub fn random() -> Result<Self, KeyError> {
+        hmac::Key::generate(hmac::HMAC_SHA256, &ring::rand::SystemRandom::new())
+            .map(Self)
+            .map_err(|_| KeyError::Random)
+    }
+}
+
+/// Tells keys apart without being one: to keep, compare and hash, not to show.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyIdentity([u8; 16]);
+
+/// What a test build shows of a key.
+#[cfg(feature = "fingerprint")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub [u8; 16]);
+
+#[cfg(feature = "fingerprint")]
+impl std::fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The keys of an SA, expanded once, wiped on drop. Neither shown nor cloned.
+///
+/// Reading it needs no lock: share it between workers by reference.
+pub struct SaKey {
+    pub(crate) suite: Suite,
+    pub(crate) esn: bool,
+    pub(crate) portable: Box<dyn KeyedSuite>,
+}
+
+impl SaKey {
+    /// What the keys are for.
+    #[inline]
+    pub const fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// Sequence numbers have 64 bits.
+    #[inline]
+    pub const fn esn(&self) -> bool {
+        self.esn
+    }
+}
+
+/// Four bytes that make a nonce of an IV; wiped on drop.
+#[derive(zeroize::ZeroizeOnDrop)]
+pub(crate) struct Salt([u8; 4]);
+
+impl Salt {
+    /// Splits the salt off the end of an AEAD's encryption key.
+    pub(crate) fn split(encryption: &[u8]) -> Option<(&[u8], Self)> {
+        let (key, salt) = encryption.split_last_chunk::<4>()?;
+        Some((key, Self(*salt)))
+    }
+
+    /// Salt and IV (RFC 4106 section 4, RFC 7634 section 2).
+    #[inline]
+    pub(crate) const fn nonce(&self, iv: [u8; 8]) -> [u8; 12] {
+        let [a, b, c, d] = self.0;
+        let [i0, i1, i2, i3, i4, i5, i6, i7] = iv;
+        [a, b, c, d, i0, i1, i2, i3, i4, i5, i6, i7]
+    }
+}
+
+impl Zeroize for Salt {
+    fn zeroize(&mut self) {
+        self.0.zeroize();
+    }
+}
