@@ -11,8 +11,10 @@
 //!   ping, iperf what Debian's tools measure
 //!   probe       numbered UDP: lost, duplicated, reordered
 //!   capture     every frame of a namespace, classified and kept
+//!   topology    two hosts, two places for gateways and a router, of all these
 //! ```
 
+pub mod addressing;
 pub mod capture;
 pub mod classify;
 pub mod iperf;
@@ -24,3 +26,4 @@ pub mod pcap;
 pub mod ping;
 pub mod probe;
 pub mod process;
+pub mod topology;

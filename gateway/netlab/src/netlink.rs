@@ -137,8 +137,7 @@ impl Netlink {
         let link = self.link(name).await?;
         let operational = link
             .attributes
-            .iter()
-            .any(|attribute| *attribute == LinkAttribute::OperState(State::Up));
+            .contains(&LinkAttribute::OperState(State::Up));
         Ok(link.header.flags.contains(LinkFlags::Up) && operational)
     }
 

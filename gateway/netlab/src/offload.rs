@@ -126,7 +126,7 @@ fn exchange(device: &str, offload: Offload, mut value: EthtoolValue) -> Result<u
     let bytes = device.as_bytes();
     match name.get_mut(..bytes.len()) {
         Some(room) if !bytes.is_empty() && bytes.len() < libc::IFNAMSIZ => {
-            room.copy_from_slice(bytes)
+            room.copy_from_slice(bytes);
         }
         _ => return Err(OffloadError::Name(device.to_owned())),
     }

@@ -79,12 +79,14 @@ impl Ping<'_> {
             ])
             .args(["-W", &seconds(self.patience), "-s", &self.size.to_string()]);
         if !self.marker.is_empty() {
-            let pattern: String = self
+            let digits = |byte: &u8| format!("{byte:02x}");
+            let pattern = self
                 .marker
                 .iter()
                 .take(16)
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
+                .map(digits)
+                .collect::<Vec<_>>()
+                .concat();
             command.args(["-p", &pattern]);
         }
         command.arg(self.destination.to_string());
