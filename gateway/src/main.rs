@@ -10,6 +10,7 @@
 //! A subcommand is a module with its `Arguments` and one `execute` that returns the exit status.
 
 mod lab;
+mod process;
 mod run;
 
 use std::process::ExitCode;
@@ -29,6 +30,9 @@ struct Cli {
 enum Command {
     /// Run a gateway: its processes, from start to orderly stop.
     Run(run::Arguments),
+    /// Join charon to the dataplane; started by `run`.
+    #[command(name = "iked-bridge")]
+    IkedBridge(process::iked_bridge::Arguments),
     /// Two gateways back to back on this machine, in network namespaces of their own.
     Lab(lab::Arguments),
 }
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
         .init();
     let outcome = match cli.command {
         Command::Run(arguments) => run::execute(&arguments).map_err(anyhow::Error::from),
+        Command::IkedBridge(arguments) => process::iked_bridge::execute(arguments),
         Command::Lab(arguments) => lab::execute(arguments).map_err(anyhow::Error::from),
     };
     match outcome {

@@ -16,11 +16,14 @@
 
 mod capabilities;
 mod charon;
+mod children;
 mod launch;
+mod linux;
 mod namespace;
 mod nics;
 mod notify;
 mod root;
+mod status;
 mod supervisor;
 
 use std::path::PathBuf;

@@ -1,0 +1,7 @@
+//! The processes of a gateway that `culvert run` starts from this same binary, one subcommand each.
+//!
+//! They are born where they belong and with no more capabilities than they need; what is left to them is to shut the
+//! door on system calls they never make ([`confinement`]) and to call their library.
+
+pub mod confinement;
+pub mod iked_bridge;
