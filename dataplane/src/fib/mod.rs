@@ -1,9 +1,27 @@
 //! Forwarding tables: longest-prefix match that workers read while the control thread writes.
+//!
+//! ```text
+//!   control thread                          workers
+//!   Fib4Writer / Fib6Writer                 Fib4 / Fib6: lookup(address) -> adjacency index
+//!        |  atomic stores, one slot each         |  loads, no lock, no read-modify-write
+//!        v                                       v
+//!   +-------------------- pool of nodes (one for each family and process) -------------------+
+//!        |  unlinked nodes wait here until ...   ^  ... every worker has passed a quiescent point
+//!        +--------- epoch ----------------------+
+//! ```
+//!
+//! Tables are changed in place, slot by slot: a lookup sees a route either as it was or as it is. A node is filled
+//! before the slot that leads to it is stored, and comes back to its pool only after a grace period ([`epoch`]).
+//! Until then a worker that is still on it reads old, but consistent, routes.
+//!
+//! IPv4 ([`Fib4`]) is a trie of four 8-bit strides with routes pushed to the leaves: one to four dependent loads.
+//! IPv6 ([`Fib6`]) is a path-compressed trie of 4-bit strides: a step for each place where routes differ.
 
-/// IPv4: address to adjacency index.
-#[derive(Default)]
-pub struct Fib4;
+pub mod epoch;
+mod ip4;
+mod ip6;
+mod pool;
 
-/// IPv6: address to adjacency index.
-#[derive(Default)]
-pub struct Fib6;
+pub use ip4::{Fib4, Fib4Writer};
+pub use ip6::{Fib6, Fib6Writer};
+pub use pool::PoolExhausted;
