@@ -2,13 +2,20 @@
 //! to each other. It is the one source of truth; everything else is generated from it or walks it.
 //!
 //! ```text
-//! proto/culvert/options.proto      the notation of fields          crate::options
-//! proto/culvert/types/v1           leaf types all share            crate::types
-//! proto/culvert/bus                between processes, free to change   crate::bus
+//! proto/culvert/options.proto   the notation of fields               options
+//! proto/culvert/types/v1        leaf types that all share            types
+//! proto/culvert/config/v1       what can be set, nothing else        config
+//! proto/culvert/state/v1        what can be read                     state
+//! proto/culvert/api/v1          northbound services                  api
+//! proto/culvert/bus             between processes, free to change    bus
+//!
+//!  file --file::load--> text --decode--> Config --plan--> key -> value, part, dependencies
 //! ```
 
 pub mod convert;
 pub mod decode;
+pub mod file;
+pub mod plan;
 mod redaction;
 pub mod rules;
 pub mod schema;
@@ -35,7 +42,7 @@ pub mod types {
     pub use crate::generated::culvert::types::v1::*;
 }
 
-/// What can be set on a gateway, and nothing else. Enters through [`decode`](crate::decode) only.
+/// What can be set on a gateway, and nothing else. Enters through [`decode`] only.
 pub mod config {
     pub use crate::generated::culvert::config::v1::*;
 }

@@ -6,6 +6,7 @@
 use zeroize::Zeroize;
 
 use crate::bus::{PreSharedKey, PrivateKey, SaKeys};
+use crate::config;
 
 impl Drop for SaKeys {
     fn drop(&mut self) {
@@ -23,5 +24,17 @@ impl Drop for PreSharedKey {
 impl Drop for PrivateKey {
     fn drop(&mut self) {
         self.secret.zeroize();
+    }
+}
+
+impl Drop for config::PreSharedKey {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
+}
+
+impl Drop for config::PrivateKey {
+    fn drop(&mut self) {
+        self.pem.zeroize();
     }
 }

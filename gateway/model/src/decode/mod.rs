@@ -15,7 +15,7 @@ mod check;
 mod error;
 mod json;
 mod leaf;
-mod path;
+pub(crate) mod path;
 
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor, Value};

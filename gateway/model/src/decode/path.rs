@@ -3,7 +3,7 @@
 use super::leaf::shortened;
 
 /// The path of a field of what is at `parent`.
-pub(super) fn field(parent: &str, name: &str) -> String {
+pub(crate) fn field(parent: &str, name: &str) -> String {
     let name: String = shortened(name).escape_debug().collect();
     if parent.is_empty() {
         name
@@ -13,7 +13,7 @@ pub(super) fn field(parent: &str, name: &str) -> String {
 }
 
 /// The path of an item of the list at `list`: by its keys, without any by its place.
-pub(super) fn item(list: &str, keys: &[String], index: usize) -> String {
+pub(crate) fn item(list: &str, keys: &[String], index: usize) -> String {
     if keys.is_empty() {
         return format!("{list}[#{index}]");
     }
@@ -25,7 +25,7 @@ pub(super) fn item(list: &str, keys: &[String], index: usize) -> String {
 }
 
 /// Whether `inner` is `outer` or lies below it.
-pub(super) fn within(outer: &str, inner: &str) -> bool {
+pub(crate) fn within(outer: &str, inner: &str) -> bool {
     inner
         .strip_prefix(outer)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))

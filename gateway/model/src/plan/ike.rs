@@ -1,0 +1,358 @@
+//! Connections: who to negotiate with, what to protect, by which credentials.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use super::credentials::credential_key;
+use super::linux::{linux_address_key, linux_route_key};
+use super::network::static_routes;
+use super::ports::{Ports, default_vrf};
+use super::{Key, Part, PlanReason, Planner};
+use crate::bus::{self, value::Kind};
+use crate::config::{
+    Authentication, AuthenticationMethod, Child, Config, Connection, Credentials, Proposal,
+    StartAction, TrafficSelector, Tunnel,
+};
+use crate::decode::path;
+
+/// A silent peer is asked after this many seconds unless said otherwise.
+const DEFAULT_DPD_DELAY: u32 = 30;
+/// RFC 4303 section 3.4.3 recommends 64.
+const DEFAULT_REPLAY_WINDOW: u32 = 64;
+/// All traffic of a route-based tunnel: the routes choose.
+const ALL_TRAFFIC: [&str; 2] = ["0.0.0.0/0", "::/0"];
+
+/// The VRF that IKE runs in: there is one charon, so there is one.
+pub(super) fn underlay_vrf(config: &Config, planner: &mut Planner) -> String {
+    let mut first: Option<(String, String)> = None;
+    for connection in &config.connections {
+        for child in &connection.children {
+            let tunnel = config
+                .tunnels
+                .iter()
+                .find(|tunnel| tunnel.name == child.tunnel);
+            let Some(tunnel) = tunnel else { continue };
+            let vrf = tunnel.underlay_vrf.clone().unwrap_or_else(default_vrf);
+            match &first {
+                None => first = Some((vrf, child_path(connection, child))),
+                Some((used, other)) if *used != vrf => planner.refuse(
+                    path::field(&child_path(connection, child), "tunnel"),
+                    PlanReason::SecondUnderlay {
+                        first: used.clone(),
+                        other: other.clone(),
+                    },
+                ),
+                Some(_) => {}
+            }
+        }
+    }
+    first.map_or_else(default_vrf, |(vrf, _)| vrf)
+}
+
+fn connection_path(connection: &Connection) -> String {
+    path::item("connections", &[connection.name().to_owned()], 0)
+}
+
+fn child_path(connection: &Connection, child: &Child) -> String {
+    let list = path::field(&connection_path(connection), "children");
+    path::item(&list, &[child.name().to_owned()], 0)
+}
+
+/// Plans all connections.
+pub(super) fn plan(config: &Config, ports: &Ports, underlay: &str, planner: &mut Planner) {
+    let mut child_names: HashMap<&str, String> = HashMap::new();
+    for connection in &config.connections {
+        for child in &connection.children {
+            let at = child_path(connection, child);
+            if let Some(other) = child_names.insert(child.name(), at.clone()) {
+                let what = child.name().to_owned();
+                planner.refuse(path::field(&at, "name"), PlanReason::Taken { what, other });
+            }
+        }
+        plan_connection(config, connection, ports, underlay, planner);
+    }
+}
+
+fn plan_connection(
+    config: &Config,
+    connection: &Connection,
+    ports: &Ports,
+    underlay: &str,
+    planner: &mut Planner,
+) {
+    let origin = connection_path(connection);
+    let mut needs = local_address_keys(connection, ports, underlay, &origin, planner);
+    let local = connection.local.clone().unwrap_or_default();
+    let remote = connection.remote.clone().unwrap_or_default();
+    let remote_address: Option<IpAddr> = connection.remote_address().parse().ok();
+    let local_id = identity(&local, connection.local_address.as_deref());
+    let remote_id = identity(&remote, remote_address.map(|ip| ip.to_string()).as_deref());
+    if remote.method() == AuthenticationMethod::Psk && remote_id.is_empty() {
+        let at = path::field(&path::field(&origin, "remote"), "identity");
+        planner.refuse(at, PlanReason::NoIdentity);
+    }
+    let none = Credentials::default();
+    let credentials = config.credentials.as_ref().unwrap_or(&none);
+    for (side, round) in [("local", &local), ("remote", &remote)] {
+        needs.extend(
+            round
+                .certificates
+                .iter()
+                .map(|item| credential_key(item.name())),
+        );
+        needs.extend(
+            round
+                .ca_certificates
+                .iter()
+                .map(|item| credential_key(item.name())),
+        );
+        let at = path::field(&origin, side);
+        let own = side == "local";
+        match round.method() {
+            AuthenticationMethod::Psk => {
+                let found = psk_keys(credentials, &local_id, &remote_id);
+                if found.is_empty() {
+                    planner.refuse(
+                        at,
+                        PlanReason::NoPreSharedKey {
+                            local: local_id.clone(),
+                            remote: remote_id.clone(),
+                        },
+                    );
+                }
+                needs.extend(found);
+            }
+            AuthenticationMethod::Certificate if own => {
+                if round.certificates.is_empty() {
+                    planner.refuse(path::field(&at, "certificates"), PlanReason::NoCertificate);
+                }
+                if credentials.private_keys.is_empty() {
+                    planner.refuse(path::field(&at, "method"), PlanReason::NoPrivateKey);
+                }
+                // charon finds the key that belongs to the certificate by itself.
+                let keys = credentials.private_keys.iter();
+                needs.extend(keys.map(|key| credential_key(key.name())));
+            }
+            AuthenticationMethod::Certificate => {
+                // Without a name any authority that is configured will do.
+                if round.certificates.is_empty() && round.ca_certificates.is_empty() {
+                    let authorities = credentials.ca_certificates.iter();
+                    needs.extend(authorities.map(|item| credential_key(item.name())));
+                }
+            }
+            AuthenticationMethod::Unspecified => {}
+        }
+    }
+    needs.sort();
+    needs.dedup();
+    let children = connection
+        .children
+        .iter()
+        .map(|child| plan_child(config, connection, child, planner))
+        .collect();
+    let value = bus::Connection {
+        name: connection.name().to_owned(),
+        local_addresses: connection.local_address.iter().cloned().collect(),
+        remote_addresses: connection.remote_address.iter().cloned().collect(),
+        ike_proposals: proposals(&connection.proposals),
+        local: Some(auth_round(&local, local_id)),
+        remote: Some(auth_round(&remote, remote_id)),
+        dpd_delay: connection.dpd_delay.unwrap_or(DEFAULT_DPD_DELAY),
+        dpd_timeout: connection.dpd_timeout.unwrap_or(0),
+        rekey_time: connection.rekey_time,
+        over_time: connection.over_time,
+        mobike: connection.mobike.unwrap_or(true),
+        force_encap: connection.force_encap.unwrap_or(false),
+        children,
+    };
+    let mut after = vec![Key::from("forwarding")];
+    after.extend(remote_address.and_then(|remote| route_to(config, underlay, remote, planner)));
+    let key = Key(format!("connection/{}", connection.name()));
+    let entry = planner.add(key, Kind::Connection(value), Part::Iked, &origin);
+    entry.needs = needs;
+    entry.after = after;
+}
+
+/// The keys of the Linux addresses that IKE is bound to: the one named, or all of the underlay.
+fn local_address_keys(
+    connection: &Connection,
+    ports: &Ports,
+    underlay: &str,
+    origin: &str,
+    planner: &mut Planner,
+) -> Vec<Key> {
+    let all: Vec<(IpAddr, Key)> = ports
+        .values()
+        .filter(|port| port.vrf == underlay && port.tap)
+        .filter(|port| port.key.as_str().starts_with("interface/"))
+        .flat_map(|port| {
+            port.addresses.iter().map(|address| {
+                let key = linux_address_key(&port.name, address.prefix);
+                (address.prefix.addr(), key)
+            })
+        })
+        .collect();
+    let Some(text) = &connection.local_address else {
+        return all.into_iter().map(|(_, key)| key).collect();
+    };
+    let at = path::field(origin, "local_address");
+    let Ok(local) = text.parse::<IpAddr>() else {
+        let (given, expected) = (text.clone(), "an address");
+        planner.refuse(at, PlanReason::Malformed { given, expected });
+        return Vec::new();
+    };
+    if let Ok(remote) = connection.remote_address().parse::<IpAddr>()
+        && remote.is_ipv4() != local.is_ipv4()
+    {
+        planner.refuse(
+            path::field(origin, "remote_address"),
+            PlanReason::OtherFamily {
+                gateway: remote.to_string(),
+                destination: local.to_string(),
+            },
+        );
+    }
+    let known: Vec<String> = all.iter().map(|(address, _)| address.to_string()).collect();
+    if let Some((_, key)) = all.into_iter().find(|(address, _)| *address == local) {
+        return vec![key];
+    }
+    let (address, vrf) = (text.clone(), underlay.to_owned());
+    let reason = PlanReason::NoSuchAddress {
+        address,
+        vrf,
+        known,
+    };
+    planner.refuse(at, reason);
+    Vec::new()
+}
+
+/// The identity that a side says, or by default its address; of a certificate charon takes the subject.
+fn identity(round: &Authentication, address: Option<&str>) -> String {
+    match (&round.identity, round.method()) {
+        (Some(identity), _) => identity.clone(),
+        (None, AuthenticationMethod::Psk) => address.unwrap_or_default().to_owned(),
+        (None, _) => String::new(),
+    }
+}
+
+/// The pre-shared keys that charon may choose between these two.
+fn psk_keys(credentials: &Credentials, local: &str, remote: &str) -> Vec<Key> {
+    credentials
+        .pre_shared_keys
+        .iter()
+        .filter(|psk| {
+            psk.identities.iter().any(|owner| {
+                let owner = owner.identity();
+                owner == "%any" || owner == remote || (owner == local && !local.is_empty())
+            })
+        })
+        .map(|psk| credential_key(psk.name()))
+        .collect()
+}
+
+/// The Linux route that leads to the peer, if there is one: IKE begun before it would find no way.
+fn route_to(config: &Config, underlay: &str, remote: IpAddr, planner: &Planner) -> Option<Key> {
+    static_routes(config)
+        .into_iter()
+        .filter(|route| route.vrf == underlay && route.destination.contains(&remote))
+        .max_by_key(|route| route.destination.prefix_len())
+        .map(|route| linux_route_key(route.destination))
+        .filter(|key| planner.values.contains_key(key))
+}
+
+fn auth_round(round: &Authentication, identity: String) -> bus::AuthRound {
+    bus::AuthRound {
+        method: match round.method() {
+            AuthenticationMethod::Certificate => "pubkey",
+            AuthenticationMethod::Psk | AuthenticationMethod::Unspecified => "psk",
+        }
+        .to_owned(),
+        identity,
+        certificates: round
+            .certificates
+            .iter()
+            .map(|item| item.name().to_owned())
+            .collect(),
+        ca_certificates: round
+            .ca_certificates
+            .iter()
+            .map(|item| item.name().to_owned())
+            .collect(),
+    }
+}
+
+fn proposals(list: &[Proposal]) -> Vec<String> {
+    list.iter().map(|item| item.proposal().to_owned()).collect()
+}
+
+fn selectors(list: &[TrafficSelector]) -> Vec<String> {
+    if list.is_empty() {
+        return ALL_TRAFFIC.map(str::to_owned).to_vec();
+    }
+    list.iter().map(|item| item.selector().to_owned()).collect()
+}
+
+fn plan_child(
+    config: &Config,
+    connection: &Connection,
+    child: &Child,
+    planner: &mut Planner,
+) -> bus::Child {
+    let origin = child_path(connection, child);
+    let limits = [
+        (
+            child.life_time.map(u64::from),
+            child.rekey_time.map(u64::from),
+            "life_time",
+            "rekey_time",
+        ),
+        (
+            child.life_bytes,
+            child.rekey_bytes,
+            "life_bytes",
+            "rekey_bytes",
+        ),
+        (
+            child.life_packets,
+            child.rekey_packets,
+            "life_packets",
+            "rekey_packets",
+        ),
+    ];
+    for (life, rekey, life_field, field) in limits {
+        // Zero is no limit.
+        let (Some(life @ 1..), Some(rekey @ 1..)) = (life, rekey) else {
+            continue;
+        };
+        if life <= rekey {
+            let reason = PlanReason::LifeBelowRekey { life, rekey, field };
+            planner.refuse(path::field(&origin, life_field), reason);
+        }
+    }
+    let if_id = config
+        .tunnels
+        .iter()
+        .find(|tunnel| tunnel.name == child.tunnel)
+        .map_or(0, Tunnel::if_id);
+    bus::Child {
+        name: child.name().to_owned(),
+        if_id,
+        local_selectors: selectors(&child.local_selectors),
+        remote_selectors: selectors(&child.remote_selectors),
+        esp_proposals: proposals(&child.proposals),
+        start_action: match child.start_action() {
+            StartAction::Unspecified | StartAction::None => bus::StartAction::None,
+            StartAction::Start => bus::StartAction::Start,
+            StartAction::Trap => bus::StartAction::Trap,
+        }
+        .into(),
+        replay_window: Some(child.replay_window.unwrap_or(DEFAULT_REPLAY_WINDOW)),
+        rekey_time: child.rekey_time,
+        life_time: child.life_time,
+        rekey_bytes: child.rekey_bytes,
+        life_bytes: child.life_bytes,
+        rekey_packets: child.rekey_packets,
+        life_packets: child.life_packets,
+        tunnel: child.tunnel().to_owned(),
+    }
+}

@@ -1,0 +1,149 @@
+//! What Linux holds in the namespace of the TAPs, so that the gateway's own traffic leaves as it should.
+//!
+//! Routes are those of the underlay VRF: a route of the dataplane becomes one of Linux when the interface
+//! that it leaves by has a TAP. Of several next hops Linux gets the first.
+
+use ipnet::IpNet;
+
+use super::network::{StaticRoute, address_key, static_routes};
+use super::ports::{Port, Ports, connected};
+use super::{Key, Part, Planner};
+use crate::bus::{self, value::Kind};
+use crate::config::Config;
+
+/// How many static routes may lead from one to the next to reach a gateway.
+const MAX_RECURSION: usize = 8;
+
+/// Plans TAPs, their addresses and the routes of `underlay`.
+pub(super) fn plan(config: &Config, ports: &Ports, underlay: &str, planner: &mut Planner) {
+    for port in ports.values().filter(|port| port.tap) {
+        plan_port(port, planner);
+    }
+    let routes = static_routes(config);
+    for route in routes.iter().filter(|route| route.vrf == underlay) {
+        plan_route(route, &routes, ports, planner);
+    }
+}
+
+/// The key of a TAP.
+pub(super) fn link_key(tap: &str) -> Key {
+    Key(format!("linux/link/{tap}"))
+}
+
+/// The key of an address of a TAP.
+pub(super) fn linux_address_key(tap: &str, prefix: IpNet) -> Key {
+    Key(format!("linux/address/{tap}/{prefix}"))
+}
+
+/// The key of a route of Linux.
+pub(super) fn linux_route_key(destination: IpNet) -> Key {
+    Key(format!("linux/route/{destination}"))
+}
+
+fn plan_port(port: &Port, planner: &mut Planner) {
+    let kind = Kind::LinuxLink(bus::LinuxLink {
+        tap: port.name.clone(),
+        // The supervisor learns it from the device.
+        mac: Vec::new(),
+        mtu: port.tap_mtu,
+        interface: port.name.clone(),
+    });
+    planner
+        .add(link_key(&port.name), kind, Part::Linux, &port.origin)
+        .after = vec![port.key.clone()];
+    for address in &port.addresses {
+        let kind = Kind::LinuxAddress(bus::LinuxAddress {
+            tap: port.name.clone(),
+            address: Some(address.prefix.into()),
+        });
+        let key = linux_address_key(&port.name, address.prefix);
+        let entry = planner.add(key, kind, Part::Linux, &address.origin);
+        entry.needs = vec![link_key(&port.name)];
+        entry.after = vec![address_key(&port.name, address.prefix)];
+    }
+}
+
+fn plan_route(
+    route: &StaticRoute<'_>,
+    routes: &[StaticRoute<'_>],
+    ports: &Ports,
+    planner: &mut Planner,
+) {
+    let Some(exit) = exit(route, routes, ports) else {
+        return;
+    };
+    if !exit.port.tap {
+        return;
+    }
+    let mut needs = vec![link_key(&exit.port.name)];
+    if let Some(address) = exit.address {
+        needs.push(linux_address_key(&exit.port.name, address));
+    }
+    let kind = Kind::LinuxRoute(bus::LinuxRoute {
+        destination: Some(route.destination.into()),
+        gateway: exit.gateway.map(Into::into),
+        tap: exit.port.name.clone(),
+    });
+    let entry = planner.add(
+        linux_route_key(route.destination),
+        kind,
+        Part::Linux,
+        &route.origin,
+    );
+    entry.needs = needs;
+}
+
+/// Where packets of a route leave.
+struct Exit<'a> {
+    port: &'a Port,
+    gateway: Option<std::net::IpAddr>,
+    /// The address of the port whose network the gateway is on; without a gateway the first of the
+    /// family, which Linux sends from.
+    address: Option<IpNet>,
+}
+
+fn exit<'a>(
+    route: &StaticRoute<'_>,
+    routes: &[StaticRoute<'_>],
+    ports: &'a Ports,
+) -> Option<Exit<'a>> {
+    let mut route = route;
+    for _ in 0..MAX_RECURSION {
+        let hop = route.hops.first()?;
+        let Some(gateway) = hop.gateway else {
+            let port = ports.get(hop.interface?)?;
+            let ipv4 = route.destination.addr().is_ipv4();
+            let address = port
+                .addresses
+                .iter()
+                .map(|address| address.prefix)
+                .find(|prefix| prefix.addr().is_ipv4() == ipv4);
+            return Some(Exit {
+                port,
+                gateway: None,
+                address,
+            });
+        };
+        if let Some((port, address)) = connected(ports, &route.vrf, hop.interface, gateway) {
+            return Some(Exit {
+                port,
+                gateway: Some(gateway),
+                address: Some(address.prefix),
+            });
+        }
+        if let Some(name) = hop.interface {
+            return Some(Exit {
+                port: ports.get(name)?,
+                gateway: Some(gateway),
+                address: None,
+            });
+        }
+        // By way of the longest other route that holds the gateway.
+        route = routes
+            .iter()
+            .filter(|other| other.vrf == route.vrf && other.destination != route.destination)
+            .filter(|other| other.destination.contains(&gateway))
+            .max_by_key(|other| other.destination.prefix_len())?;
+    }
+    None
+}

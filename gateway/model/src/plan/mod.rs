@@ -1,0 +1,380 @@
+//! From a configuration to the values that the parts of a gateway must hold.
+//!
+//! ```text
+//!                         +-- dataplane: vrf, interface, address, route, tunnel, forwarding
+//! Config --> plan() ------+-- linux:     linux/link, linux/address, linux/route
+//!   (pure: no I/O)        +-- iked:      credential, connection
+//! ```
+//!
+//! A value is what a part can change on its own. It has a key, knows what it depends on, and remembers the
+//! paths of the configuration that it came from. Two kinds of dependency: a value cannot exist without what
+//! it *needs*; it is created *after* other values but stays when one of those goes away for a while.
+//!
+//! | key | part | needs | after |
+//! | --- | --- | --- | --- |
+//! | `vrf/NAME` | dataplane | | |
+//! | `interface/NAME` | dataplane | its VRF | |
+//! | `tunnel/NAME` | dataplane | its VRF and its underlay VRF | |
+//! | `address/INTERFACE/PREFIX` | dataplane | its interface or tunnel | |
+//! | `route/VRF/PREFIX` | dataplane | its VRF, interfaces and the addresses its gateways are reached by | |
+//! | `forwarding` | dataplane | | every other value of the dataplane |
+//! | `linux/link/TAP` | linux | | its interface or tunnel |
+//! | `linux/address/TAP/PREFIX` | linux | its link | the same address of the dataplane |
+//! | `linux/route/PREFIX` | linux | its link, the address its gateway is reached by | |
+//! | `credential/NAME` | iked | | |
+//! | `connection/NAME` | iked | its credentials and its local address in Linux | forwarding, the route to the peer |
+//!
+//! A TAP is called as its interface. `linux_link.mac` is empty here: the supervisor learns it from the
+//! device and fills it in.
+
+mod credentials;
+mod digest;
+mod ike;
+mod linux;
+mod network;
+mod ports;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+pub use digest::DigestKey;
+pub use value::{same, updates_in_place};
+
+use crate::bus;
+use crate::config::Config;
+
+/// The key of a value: `route/default/10.2.0.0/24`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(String);
+
+impl Key {
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<String> for Key {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for Key {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl From<Key> for String {
+    fn from(key: Key) -> Self {
+        key.0
+    }
+}
+
+/// Who holds a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// The dataplane process.
+    Dataplane,
+    /// The supervisor's netlink mirror in the namespace of the TAPs.
+    Linux,
+    /// iked-bridge.
+    Iked,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dataplane => "dataplane",
+            Self::Linux => "linux",
+            Self::Iked => "iked",
+        })
+    }
+}
+
+/// One value, and how it stands to the others.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    /// What the part is told.
+    pub value: bus::Value,
+    /// Who holds it.
+    pub part: Part,
+    /// What it cannot exist without.
+    pub needs: Vec<Key>,
+    /// What must have been there when it is created.
+    pub after: Vec<Key>,
+    /// The paths of the configuration that it comes from; empty: it is always there.
+    pub origins: Vec<String>,
+}
+
+/// All values of a gateway by key.
+pub type Plan = BTreeMap<Key, Planned>;
+
+/// One thing that does not fit together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanError {
+    /// Where: a path of the configuration.
+    pub path: String,
+    /// What.
+    pub reason: PlanReason,
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.reason)
+    }
+}
+
+/// Everything that does not fit together; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanErrors(pub Vec<PlanError>);
+
+impl fmt::Display for PlanErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for PlanErrors {}
+
+/// Why a configuration cannot be planned although each of its fields is right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanReason {
+    /// The configuration did not come through the strict decoder.
+    #[error("{given:?} is not {expected}")]
+    Malformed {
+        /// As written.
+        given: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// Linux gives the name a meaning of its own.
+    #[error("{name:?} means something else to Linux; choose another name")]
+    ReservedName {
+        /// As written.
+        name: String,
+    },
+    /// Two things share what each must have for itself.
+    #[error("{what} is also that of {other}; each has its own")]
+    Taken {
+        /// The value both have.
+        what: String,
+        /// The path of the other.
+        other: String,
+    },
+    /// Two networks overlap where packets could not be told apart.
+    #[error("{network} overlaps {other_network} of {other}")]
+    Overlap {
+        /// This network.
+        network: String,
+        /// The network before it.
+        other_network: String,
+        /// The path of the other.
+        other: String,
+    },
+    /// Two VRFs use the same network, and both hand it to the one Linux namespace there is.
+    #[error(
+        "{network} overlaps that of {other} in another VRF; set self_traffic to false on one of the two"
+    )]
+    LinuxOverlap {
+        /// This network.
+        network: String,
+        /// The path of the other.
+        other: String,
+    },
+    /// An address that no interface can have.
+    #[error("{address} is {what}; an interface has an address of its own")]
+    NotAnInterfaceAddress {
+        /// As written.
+        address: String,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// IPv6 does not work below 1280 bytes (RFC 8200, section 5).
+    #[error("{mtu} bytes with an IPv6 address; IPv6 needs at least 1280")]
+    MtuBelowIpv6 {
+        /// As written.
+        mtu: u32,
+    },
+    /// A segment size without the clamp that uses it.
+    #[error("has no effect without mss_clamp; set mss_clamp to true")]
+    MssWithoutClamp,
+    /// An interface of another VRF.
+    #[error("{interface} is in VRF {actual}, the route in {expected}")]
+    OtherVrf {
+        /// The interface.
+        interface: String,
+        /// Its VRF.
+        actual: String,
+        /// The route's.
+        expected: String,
+    },
+    /// IPv4 by way of IPv6 or the other way round.
+    #[error("{gateway} is not of the same family as {destination}")]
+    OtherFamily {
+        /// The gateway or peer.
+        gateway: String,
+        /// The destination or local address.
+        destination: String,
+    },
+    /// A gateway that nothing leads to.
+    #[error(
+        "{gateway} is on no network of VRF {vrf}; name its interface, or add an address or route that reaches it"
+    )]
+    Unreachable {
+        /// As written.
+        gateway: String,
+        /// Where it was looked for.
+        vrf: String,
+    },
+    /// A link-local gateway without an interface.
+    #[error("{gateway} is link-local; name the interface that it is on")]
+    LinkLocalGateway {
+        /// As written.
+        gateway: String,
+    },
+    /// A route to a network that an interface is on.
+    #[error("{network} is on the link of {interface} already")]
+    Connected {
+        /// The network.
+        network: String,
+        /// The interface.
+        interface: String,
+    },
+    /// IKE in two underlay VRFs.
+    #[error("IKE runs in VRF {first} already, because of {other}; one underlay VRF is supported")]
+    SecondUnderlay {
+        /// The underlay VRF in use.
+        first: String,
+        /// Who uses it.
+        other: String,
+    },
+    /// IKE from an address that the gateway does not have.
+    #[error(
+        "no interface of VRF {vrf} with self_traffic has {address}; there is {}",
+        or_nothing(known)
+    )]
+    NoSuchAddress {
+        /// As written.
+        address: String,
+        /// The underlay VRF.
+        vrf: String,
+        /// The addresses there are.
+        known: Vec<String>,
+    },
+    /// Many peers and a pre-shared key, but no identity.
+    #[error("must be given: the address of the peer is not known")]
+    NoIdentity,
+    /// No pre-shared key for these two.
+    #[error("no pre-shared key belongs to {local:?} or {remote:?}")]
+    NoPreSharedKey {
+        /// This gateway's identity.
+        local: String,
+        /// The peer's.
+        remote: String,
+    },
+    /// Authentication by certificate without one.
+    #[error("must name the certificate that this gateway shows")]
+    NoCertificate,
+    /// Authentication by certificate without a private key.
+    #[error("authentication by certificate needs one of credentials.private_keys")]
+    NoPrivateKey,
+    /// A hard limit below the soft one.
+    #[error("{life} is not above {rekey} of {field}: the SA would end before it is rekeyed")]
+    LifeBelowRekey {
+        /// The hard limit.
+        life: u64,
+        /// The soft limit.
+        rekey: u64,
+        /// The field of the soft limit.
+        field: &'static str,
+    },
+    /// Both or neither of text and file.
+    #[error("either pem or file must be given, and not both")]
+    PemOrFile,
+    /// A file that was not read before planning.
+    #[error("the file was not read: planning reads no files")]
+    FileNotRead,
+    /// PEM that does not hold what it should.
+    #[error("not PEM of {expected}: {message}")]
+    Pem {
+        /// What it should hold.
+        expected: &'static str,
+        /// As the PEM parser says it.
+        message: String,
+    },
+}
+
+fn or_nothing(known: &[String]) -> String {
+    if known.is_empty() {
+        "none".to_owned()
+    } else {
+        known.join(", ")
+    }
+}
+
+/// Plans a configuration. The same configuration gives the same plan, whatever the order of its lists.
+///
+/// `digests` marks credentials, so that a part can tell which it holds without telling what they are.
+pub fn plan(config: &Config, digests: &DigestKey) -> Result<Plan, PlanErrors> {
+    let mut planner = Planner::default();
+    let ports = ports::read(config, &mut planner);
+    network::plan(config, &ports, &mut planner);
+    let underlay = ike::underlay_vrf(config, &mut planner);
+    linux::plan(config, &ports, &underlay, &mut planner);
+    credentials::plan(config, digests, &mut planner);
+    ike::plan(config, &ports, &underlay, &mut planner);
+    network::plan_forwarding(&mut planner);
+    if planner.errors.is_empty() {
+        Ok(planner.values)
+    } else {
+        Err(PlanErrors(planner.errors))
+    }
+}
+
+/// What has been planned so far.
+#[derive(Default)]
+struct Planner {
+    values: Plan,
+    errors: Vec<PlanError>,
+}
+
+impl Planner {
+    fn refuse(&mut self, path: impl Into<String>, reason: PlanReason) {
+        self.errors.push(PlanError {
+            path: path.into(),
+            reason,
+        });
+    }
+
+    fn add(&mut self, key: Key, kind: bus::value::Kind, part: Part, origin: &str) -> &mut Planned {
+        self.values.entry(key).or_insert_with(|| Planned {
+            value: bus::Value { kind: Some(kind) },
+            part,
+            needs: Vec::new(),
+            after: Vec::new(),
+            origins: if origin.is_empty() {
+                Vec::new()
+            } else {
+                vec![origin.to_owned()]
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,351 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use super::*;
+use crate::bus::value::Kind;
+use crate::decode::config_from_json;
+
+const GATEWAY: &str = include_str!("../../tests/data/gateway.json");
+
+fn key() -> DigestKey {
+    DigestKey::new([7; 32])
+}
+
+fn plan_of(text: &str) -> Result<Plan, PlanErrors> {
+    plan(
+        &config_from_json(text.as_bytes()).unwrap_or_else(|errors| panic!("{errors}")),
+        &key(),
+    )
+}
+
+fn errors(text: &str) -> Vec<String> {
+    plan_of(text)
+        .unwrap_err()
+        .0
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+/// What the fixture says with one piece of its text replaced.
+fn changed(from: &str, to: &str) -> String {
+    let text = GATEWAY.replace(from, to);
+    assert_ne!(text, GATEWAY, "{from} is not in the fixture");
+    text
+}
+
+#[test]
+fn a_gateway_is_planned_whole() {
+    let plan = plan_of(GATEWAY).unwrap();
+    let keys: Vec<&str> = plan.keys().map(Key::as_str).collect();
+    assert_eq!(
+        keys,
+        [
+            "address/ipsec0/169.254.0.1/30",
+            "address/lan0/10.1.0.1/24",
+            "address/lan0/2001:db8:1::1/64",
+            "address/wan0/192.0.2.1/24",
+            "connection/to-b",
+            "credential/hq",
+            "forwarding",
+            "interface/lan0",
+            "interface/wan0",
+            "linux/address/ipsec0/169.254.0.1/30",
+            "linux/address/lan0/10.1.0.1/24",
+            "linux/address/lan0/2001:db8:1::1/64",
+            "linux/address/wan0/192.0.2.1/24",
+            "linux/link/ipsec0",
+            "linux/link/lan0",
+            "linux/link/wan0",
+            "linux/route/0.0.0.0/0",
+            "linux/route/10.2.0.0/24",
+            "route/default/0.0.0.0/0",
+            "route/default/10.2.0.0/24",
+            "tunnel/ipsec0",
+            "vrf/default",
+        ]
+    );
+    let connection = &plan[&Key::from("connection/to-b")];
+    let texts = |keys: &[Key]| keys.iter().map(Key::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        texts(&connection.needs),
+        ["credential/hq", "linux/address/wan0/192.0.2.1/24"]
+    );
+    assert_eq!(
+        texts(&connection.after),
+        ["forwarding", "linux/route/0.0.0.0/0"]
+    );
+    assert_eq!(connection.origins, ["connections[to-b]"]);
+    let Some(Kind::Connection(value)) = &connection.value.kind else {
+        panic!("{connection:?}");
+    };
+    assert_eq!(value.children[0].if_id, 1);
+    assert_eq!(value.children[0].local_selectors, ["0.0.0.0/0", "::/0"]);
+    assert_eq!(value.dpd_delay, 30);
+
+    let default_route = &plan[&Key::from("route/default/0.0.0.0/0")];
+    assert_eq!(
+        texts(&default_route.needs),
+        ["address/wan0/192.0.2.1/24", "interface/wan0", "vrf/default"]
+    );
+    let Some(Kind::Interface(wan)) = &plan[&Key::from("interface/wan0")].value.kind else {
+        panic!();
+    };
+    assert_eq!((wan.device.as_str(), wan.tap.as_str()), ("eth1", "wan0"));
+}
+
+/// Every key that a value waits for is in the plan, and no value waits for itself by any way.
+#[test]
+fn dependencies_are_closed_and_without_circles() {
+    let plan = plan_of(GATEWAY).unwrap();
+    let mut done: std::collections::BTreeSet<&Key> = std::collections::BTreeSet::new();
+    while done.len() < plan.len() {
+        let before = done.len();
+        for (key, planned) in &plan {
+            let mut waits = planned.needs.iter().chain(&planned.after);
+            if waits.all(|other| done.contains(other)) {
+                done.insert(key);
+            }
+        }
+        assert!(done.len() > before, "stuck at {done:?}");
+    }
+}
+
+#[test]
+fn forwarding_comes_after_all_of_the_dataplane() {
+    let plan = plan_of(GATEWAY).unwrap();
+    let after = &plan[&Key::from("forwarding")].after;
+    for (key, planned) in &plan {
+        let waits = planned.part == Part::Dataplane && key.as_str() != "forwarding";
+        assert_eq!(after.contains(key), waits, "{key}");
+    }
+}
+
+#[test]
+fn an_empty_configuration_forwards_nothing_and_is_right() {
+    let plan = plan_of("{}").unwrap();
+    let keys: Vec<&str> = plan.keys().map(Key::as_str).collect();
+    assert_eq!(keys, ["forwarding", "vrf/default"]);
+}
+
+#[test]
+fn interfaces_without_self_traffic_are_not_in_linux() {
+    let text = changed(r#""device": "eth1""#, r#""self_traffic": false"#);
+    let errors = errors(&text);
+    assert_eq!(
+        errors,
+        [
+            "connections[to-b].local_address: no interface of VRF default with self_traffic has 192.0.2.1; there is 10.1.0.1, 2001:db8:1::1"
+        ]
+    );
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused() {
+    for (text, expected) in [
+        (
+            changed(
+                r#""name": "ipsec0", "if_id""#,
+                r#""name": "ipsec0", "mtu": 600, "if_id""#,
+            )
+            .replace("169.254.0.1/30", "2001:db8:9::1/64"),
+            "tunnels[ipsec0].mtu: 600 bytes with an IPv6 address; IPv6 needs at least 1280",
+        ),
+        (
+            changed("192.0.2.254", "203.0.113.1"),
+            "routes[default,0.0.0.0/0].next_hops[203.0.113.1]: 203.0.113.1 is on no network of VRF default; name its interface, or add an address or route that reaches it",
+        ),
+        (
+            changed("192.0.2.254", "2001:db8:1::2"),
+            "routes[default,0.0.0.0/0].next_hops[2001:db8:1::2]: 2001:db8:1::2 is not of the same family as 0.0.0.0/0",
+        ),
+        (
+            changed("169.254.0.1/30", "10.1.0.129/25"),
+            "tunnels[ipsec0].addresses[10.1.0.129/25]: 10.1.0.128/25 overlaps 10.1.0.0/24 of interfaces[lan0].addresses[10.1.0.1/24]",
+        ),
+        (
+            changed("169.254.0.1/30", "169.254.0.3/30"),
+            "tunnels[ipsec0].addresses[169.254.0.3/30]: 169.254.0.3/30 is a broadcast address; an interface has an address of its own",
+        ),
+        (
+            changed(r#""device": "eth1""#, r#""device": "lan0""#),
+            r"interfaces[wan0].device: lan0 is also that of interfaces[lan0]; each has its own",
+        ),
+        (
+            changed("10.2.0.0/24", "10.1.0.0/24"),
+            "routes[default,10.1.0.0/24].destination: 10.1.0.0/24 is on the link of lan0 already",
+        ),
+        (
+            changed(
+                r#""remote_address": "198.51.100.2""#,
+                r#""remote_address": "2001:db8::2""#,
+            ),
+            "connections[to-b].remote_address: 2001:db8::2 is not of the same family as 192.0.2.1",
+        ),
+        (
+            changed(
+                r#"[{ "identity": "gateway-a" }, { "identity": "gateway-b" }]"#,
+                r#"[{ "identity": "gateway-c" }]"#,
+            ),
+            r#"connections[to-b].local: no pre-shared key belongs to "gateway-a" or "gateway-b""#,
+        ),
+        (
+            changed(
+                r#""start_action": "start""#,
+                r#""rekey_time": 600, "life_time": 300"#,
+            ),
+            "connections[to-b].children[net].life_time: 300 is not above 600 of rekey_time: the SA would end before it is rekeyed",
+        ),
+        (
+            changed(r#""mtu": 1500"#, r#""mss": 1400"#),
+            "interfaces[wan0].mss: has no effect without mss_clamp; set mss_clamp to true",
+        ),
+        (
+            changed(
+                r#""method": "psk", "identity": "gateway-a""#,
+                r#""method": "certificate""#,
+            ),
+            "connections[to-b].local.certificates: must name the certificate that this gateway shows",
+        ),
+    ] {
+        let errors = errors(&text);
+        assert!(
+            errors.contains(&expected.to_owned()),
+            "{expected}\nnot in\n{errors:#?}"
+        );
+    }
+}
+
+#[test]
+fn names_are_shared_by_interfaces_and_tunnels() {
+    let text = r#"{"interfaces": [{"name": "x0"}, {"name": "lo"}], "tunnels": [{"name": "x0", "if_id": 1}, {"name": "y0", "if_id": 1}]}"#;
+    assert_eq!(
+        errors(text),
+        [
+            r#"interfaces[lo].name: "lo" means something else to Linux; choose another name"#,
+            "tunnels[x0].name: x0 is also that of interfaces[x0]; each has its own",
+        ]
+    );
+    let text = r#"{"tunnels": [{"name": "x0", "if_id": 1}, {"name": "y0", "if_id": 1}]}"#;
+    assert_eq!(
+        errors(text),
+        ["tunnels[y0].if_id: 1 is also that of tunnels[x0]; each has its own"]
+    );
+}
+
+#[test]
+fn a_second_underlay_is_refused() {
+    let text = changed(
+        r#""tunnels": ["#,
+        r#""vrfs": [{"name": "blue"}], "tunnels": [{"name": "ipsec1", "if_id": 2, "underlay_vrf": "blue"}, "#,
+    );
+    let second = r#"{
+          "name": "other",
+          "tunnel": "ipsec1"
+        },
+        {
+          "name": "net","#;
+    let text = text.replace("{\n          \"name\": \"net\",", second);
+    let errors = errors(&text);
+    assert!(
+        errors.contains(
+            &"connections[to-b].children[net].tunnel: IKE runs in VRF blue already, because of connections[to-b].children[other]; one underlay VRF is supported".to_owned()
+        ),
+        "{errors:#?}"
+    );
+}
+
+#[test]
+fn the_same_network_in_two_vrfs_stays_out_of_linux() {
+    let text = |more: &str| {
+        format!(
+            r#"{{"vrfs": [{{"name": "blue"}}], "interfaces": [
+                {{"name": "a0", "addresses": [{{"address": "10.0.0.1/24"}}]}},
+                {{"name": "b0", "vrf": "blue", "addresses": [{{"address": "10.0.0.2/24"}}] {more}}}]}}"#
+        )
+    };
+    assert_eq!(
+        errors(&text("")),
+        [
+            "interfaces[b0].addresses[10.0.0.2/24]: 10.0.0.0/24 overlaps that of interfaces[a0].addresses[10.0.0.1/24] in another VRF; set self_traffic to false on one of the two"
+        ]
+    );
+    let plan = plan_of(&text(r#", "self_traffic": false"#)).unwrap();
+    assert!(!plan.contains_key(&Key::from("linux/link/b0")));
+    assert!(plan.contains_key(&Key::from("address/b0/10.0.0.2/24")));
+}
+
+#[test]
+fn a_gateway_behind_another_route_is_resolved_for_linux() {
+    let text = changed(
+        r#""routes": ["#,
+        r#""routes": [{"destination": "10.9.0.0/16", "next_hops": [{"gateway": "203.0.113.9"}]}, "#,
+    );
+    let plan = plan_of(&text).unwrap();
+    let Some(Kind::LinuxRoute(route)) = &plan[&Key::from("linux/route/10.9.0.0/16")].value.kind
+    else {
+        panic!();
+    };
+    assert_eq!(route.tap, "wan0");
+    assert_eq!(route.gateway.as_ref().unwrap().address, [192, 0, 2, 254]);
+}
+
+#[test]
+fn digests_tell_credentials_apart_and_nothing_else() {
+    let credential = |text: &str, key: &DigestKey| {
+        let config = config_from_json(text.as_bytes()).unwrap();
+        let plan = plan(&config, key).unwrap();
+        plan[&Key::from("credential/hq")].value.clone()
+    };
+    let first = credential(GATEWAY, &key());
+    let again = credential(GATEWAY, &key());
+    let other = credential(&changed("0x6b6579", "0x6b657a"), &key());
+    let elsewhere = credential(GATEWAY, &DigestKey::new([8; 32]));
+    assert!(same(&first, &again));
+    assert!(!same(&first, &other));
+    assert!(!same(&first, &elsewhere));
+    // What a part gives back: no secret.
+    let Some(Kind::Credential(full)) = first.kind.clone() else {
+        panic!();
+    };
+    let held = bus::Value {
+        kind: Some(Kind::Credential(bus::Credential { kind: None, ..full })),
+    };
+    assert!(same(&first, &held));
+    assert!(!same(&other, &held));
+}
+
+#[test]
+fn the_order_of_lists_means_nothing() {
+    let config = config_from_json(GATEWAY.as_bytes()).unwrap();
+    let mut turned = config.clone();
+    turned.interfaces.reverse();
+    turned.routes.reverse();
+    turned.interfaces[1].addresses.reverse();
+    assert_eq!(
+        plan(&config, &key()).unwrap(),
+        plan(&turned, &key()).unwrap()
+    );
+}
+
+#[test]
+fn certificates_become_der() {
+    let pem = "-----BEGIN EC PARAMETERS-----\\nBggqhkjOPQMBBw==\\n-----END EC PARAMETERS-----\\n-----BEGIN EC PRIVATE KEY-----\\nAAEC\\n-----END EC PRIVATE KEY-----\\n";
+    let text =
+        format!(r#"{{"credentials": {{"private_keys": [{{"name": "a", "pem": "{pem}"}}]}}}}"#);
+    let plan = plan_of(&text).unwrap();
+    let Some(Kind::Credential(credential)) = &plan[&Key::from("credential/a")].value.kind else {
+        panic!();
+    };
+    let Some(bus::credential::Kind::PrivateKey(private)) = &credential.kind else {
+        panic!();
+    };
+    assert_eq!(private.secret, [0, 1, 2]);
+    let text =
+        format!(r#"{{"credentials": {{"certificates": [{{"name": "a", "pem": "{pem}"}}]}}}}"#);
+    assert_eq!(
+        errors(&text),
+        [
+            "credentials.certificates[a].pem: not PEM of a certificate: only EC PARAMETERS, EC PRIVATE KEY"
+        ]
+    );
+}
