@@ -1,7 +1,7 @@
 //! Keys of an SA: as IKE hands them over, and expanded.
 
 use ring::hmac;
-use zeroize::Zeroize;
+use zeroize::ZeroizeOnDrop;
 
 use crate::portable::KeyedSuite;
 use crate::suite::Suite;
@@ -137,27 +137,20 @@ impl SaKey {
 }
 
 /// Four bytes that make a nonce of an IV; wiped on drop.
-#[derive(zeroize::ZeroizeOnDrop)]
-pub(crate) struct Salt([u8; 4]);
+#[derive(ZeroizeOnDrop)]
+pub(crate) struct Salt(u32);
 
 impl Salt {
     /// Splits the salt off the end of an AEAD's encryption key.
     pub(crate) fn split(encryption: &[u8]) -> Option<(&[u8], Self)> {
-        let (key, salt) = encryption.split_last_chunk::<4>()?;
-        Some((key, Self(*salt)))
+        let (key, salt) = encryption.split_last_chunk()?;
+        Some((key, Self(u32::from_be_bytes(*salt))))
     }
 
     /// Salt and IV (RFC 4106 section 4, RFC 7634 section 2).
     #[inline]
-    pub(crate) const fn nonce(&self, iv: [u8; 8]) -> [u8; 12] {
-        let [a, b, c, d] = self.0;
-        let [i0, i1, i2, i3, i4, i5, i6, i7] = iv;
-        [a, b, c, d, i0, i1, i2, i3, i4, i5, i6, i7]
-    }
-}
-
-impl Zeroize for Salt {
-    fn zeroize(&mut self) {
-        self.0.zeroize();
+    pub(crate) const fn nonce(&self, iv: u64) -> [u8; 12] {
+        let [nonce @ .., _, _, _, _] = ((self.0 as u128) << 96 | (iv as u128) << 32).to_be_bytes();
+        nonce
     }
 }

@@ -1,8 +1,8 @@
 //! AES-GCM and ChaCha20-Poly1305 through ring (RFC 4106, RFC 7634).
 
-use ring::aead::{Aad, Algorithm, LessSafeKey, Nonce, UnboundKey};
+use ring::aead::{Aad, Algorithm, LessSafeKey, Nonce, Tag, UnboundKey};
 
-use super::{AeadParts, Associated, KeyedSuite, wrong_length};
+use super::{AeadParts, Inputs, KeyedSuite, wrong_length};
 use crate::engine::{OpenError, OpenOp, SealError, SealOp};
 use crate::key::{KeyError, KeyMaterial, Salt};
 
@@ -47,30 +47,29 @@ impl RingAead {
     #[inline]
     fn seal(&self, op: &mut SealOp<'_>) -> Result<(), SealError> {
         let mut parts = AeadParts::split(op.packet).ok_or(SealError::Length)?;
-        parts.number(op.seq);
-        let associated = Associated::new(*parts.header, op.seq, self.esn);
-        let nonce = Nonce::assume_unique_for_key(self.salt.nonce(*parts.iv));
-        let (plaintext, icv) = parts
-            .rest
-            .split_last_chunk_mut::<{ AeadParts::ICV }>()
-            .ok_or(SealError::Length)?;
+        let Inputs { nonce, associated } = parts.number(op.seq, &self.salt, self.esn);
+        let nonce = Nonce::assume_unique_for_key(nonce);
         let tag = self
             .key
-            .seal_in_place_separate_tag(nonce, Aad::from(associated), plaintext)
+            .seal_in_place_separate_tag(nonce, Aad::from(associated), parts.text)
             .map_err(|_| SealError::Cipher)?;
-        icv.copy_from_slice(tag.as_ref());
+        parts.icv.copy_from_slice(tag.as_ref());
         Ok(())
     }
 
     #[inline]
     fn open(&self, op: &mut OpenOp<'_>) -> Result<(), OpenError> {
         let parts = AeadParts::split(op.packet).ok_or(OpenError::Malformed)?;
-        let associated = Associated::new(*parts.header, op.seq, self.esn);
-        let nonce = Nonce::assume_unique_for_key(self.salt.nonce(*parts.iv));
-        match self
-            .key
-            .open_in_place(nonce, Aad::from(associated), parts.rest)
-        {
+        let Inputs { nonce, associated } = parts.read(op.seq, &self.salt, self.esn);
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let tag = Tag::from(*parts.icv);
+        match self.key.open_in_place_separate_tag(
+            nonce,
+            Aad::from(associated),
+            tag,
+            parts.text,
+            0..,
+        ) {
             Ok(_) => Ok(()),
             Err(_) => Err(OpenError::BadIcv),
         }

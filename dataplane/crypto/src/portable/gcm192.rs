@@ -3,7 +3,7 @@
 use aes_gcm::aead::{AeadInOut, KeyInit, consts::U12};
 use aes_gcm::{AesGcm, Nonce, Tag};
 
-use super::{AeadParts, Associated, KeyedSuite, wrong_length};
+use super::{AeadParts, Inputs, KeyedSuite, wrong_length};
 use crate::engine::{OpenError, OpenOp, SealError, SealOp};
 use crate::key::{KeyError, KeyMaterial, Salt};
 
@@ -28,36 +28,25 @@ impl Gcm192 {
     #[inline]
     fn seal(&self, op: &mut SealOp<'_>) -> Result<(), SealError> {
         let mut parts = AeadParts::split(op.packet).ok_or(SealError::Length)?;
-        parts.number(op.seq);
-        let associated = Associated::new(*parts.header, op.seq, self.esn);
-        let nonce = Nonce::from(self.salt.nonce(*parts.iv));
-        let (plaintext, icv) = parts
-            .rest
-            .split_last_chunk_mut::<{ AeadParts::ICV }>()
-            .ok_or(SealError::Length)?;
+        let Inputs { nonce, associated } = parts.number(op.seq, &self.salt, self.esn);
         let tag = self
             .key
-            .encrypt_inout_detached(&nonce, associated.as_ref(), plaintext.into())
+            .encrypt_inout_detached(&Nonce::from(nonce), associated.as_ref(), parts.text.into())
             .map_err(|_| SealError::Cipher)?;
-        icv.copy_from_slice(&tag);
+        *parts.icv = tag.into();
         Ok(())
     }
 
     #[inline]
     fn open(&self, op: &mut OpenOp<'_>) -> Result<(), OpenError> {
         let parts = AeadParts::split(op.packet).ok_or(OpenError::Malformed)?;
-        let associated = Associated::new(*parts.header, op.seq, self.esn);
-        let nonce = Nonce::from(self.salt.nonce(*parts.iv));
-        let (ciphertext, icv) = parts
-            .rest
-            .split_last_chunk_mut::<{ AeadParts::ICV }>()
-            .ok_or(OpenError::Malformed)?;
+        let Inputs { nonce, associated } = parts.read(op.seq, &self.salt, self.esn);
         self.key
             .decrypt_inout_detached(
-                &nonce,
+                &Nonce::from(nonce),
                 associated.as_ref(),
-                ciphertext.into(),
-                &Tag::from(*icv),
+                parts.text.into(),
+                &Tag::from(*parts.icv),
             )
             .map_err(|_| OpenError::BadIcv)
     }

@@ -18,7 +18,7 @@ mod round_trip;
 use ring::aead::{AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305};
 
 use crate::engine::{Engine, OpenOp, SealOp};
-use crate::key::{KeyError, KeyMaterial, SaKey};
+use crate::key::{KeyError, KeyMaterial, SaKey, Salt};
 use crate::mac::{HmacSha1, HmacSha256, HmacSha384, HmacSha512, Mac};
 use crate::suite::{Cipher, ESP_HEADER_LEN, Integrity, KeyBits};
 
@@ -105,27 +105,32 @@ fn wrong_length(material: &KeyMaterial<'_>) -> KeyError {
     }
 }
 
-/// The associated data of an AEAD suite (RFC 4106 section 5): SPI and sequence number, with ESN
-/// all 64 bits of it.
-#[derive(Clone, Copy)]
+/// What an AEAD takes besides the plaintext, made from numbers in registers: bytes that were just
+/// stored in pieces are slow to load as a whole.
+struct Inputs {
+    nonce: [u8; 12],
+    associated: Associated,
+}
+
+/// The associated data (RFC 4106 section 5, RFC 7634 section 2.1): SPI and sequence number, with
+/// ESN all 64 bits of it.
 struct Associated {
-    bytes: [u8; 12],
+    bytes: [u8; 16],
     length: usize,
 }
 
 impl Associated {
     #[inline]
-    fn new(header: [u8; ESP_HEADER_LEN], seq: u64, esn: bool) -> Self {
-        let [a, b, c, d, l0, l1, l2, l3] = header;
+    fn new(spi: [u8; 4], seq: u64, esn: bool) -> Self {
+        let spi = u128::from(u32::from_be_bytes(spi)) << 96;
         if esn {
-            let [h0, h1, h2, h3, ..] = seq.to_be_bytes();
             Self {
-                bytes: [a, b, c, d, h0, h1, h2, h3, l0, l1, l2, l3],
+                bytes: (spi | u128::from(seq) << 32).to_be_bytes(),
                 length: 12,
             }
         } else {
             Self {
-                bytes: [a, b, c, d, l0, l1, l2, l3, 0, 0, 0, 0],
+                bytes: (spi | u128::from(seq as u32) << 64).to_be_bytes(),
                 length: 8,
             }
         }
@@ -143,35 +148,48 @@ impl AsRef<[u8]> for Associated {
 struct AeadParts<'a> {
     header: &'a mut [u8; ESP_HEADER_LEN],
     iv: &'a mut [u8; 8],
-    /// Ciphertext and ICV.
-    rest: &'a mut [u8],
+    text: &'a mut [u8],
+    icv: &'a mut [u8; 16],
 }
 
 impl<'a> AeadParts<'a> {
-    /// Bytes of the ICV.
-    const ICV: usize = 16;
-
     /// `None` when there is no room for trailer and ICV.
     #[inline]
     fn split(packet: &'a mut [u8]) -> Option<Self> {
         let (header, rest) = packet.split_first_chunk_mut()?;
         let (iv, rest) = rest.split_first_chunk_mut()?;
-        (rest.len() >= Self::ICV + crate::suite::ESP_TRAILER_LEN).then_some(Self {
+        let (text, icv) = rest.split_last_chunk_mut()?;
+        (text.len() >= crate::suite::ESP_TRAILER_LEN).then_some(Self {
             header,
             iv,
-            rest,
+            text,
+            icv,
         })
     }
 
-    /// Writes sequence number and IV (the whole sequence number: RFC 4106 section 3.1 asks for
-    /// uniqueness only).
+    /// Writes sequence number and IV. The IV is the whole sequence number: RFC 4106 section 3.1
+    /// asks for uniqueness only.
     #[inline]
-    fn number(&mut self, seq: u64) {
-        let wide = seq.to_be_bytes();
-        let [_, _, _, _, low @ ..] = wide;
-        if let Some(to) = self.header.last_chunk_mut::<4>() {
-            *to = low;
+    fn number(&mut self, seq: u64, salt: &Salt, esn: bool) -> Inputs {
+        let [spi @ .., _, _, _, _] = *self.header;
+        *self.header =
+            (u64::from(u32::from_be_bytes(spi)) << 32 | u64::from(seq as u32)).to_be_bytes();
+        *self.iv = seq.to_be_bytes();
+        Inputs {
+            nonce: salt.nonce(seq),
+            associated: Associated::new(spi, seq, esn),
         }
-        *self.iv = wide;
+    }
+
+    /// The inputs of a packet that came in; `seq` has the inferred high half, the low one is the
+    /// packet's own.
+    #[inline]
+    fn read(&self, seq: u64, salt: &Salt, esn: bool) -> Inputs {
+        let [spi @ .., a, b, c, d] = *self.header;
+        let seq = seq & !0xffff_ffff | u64::from(u32::from_be_bytes([a, b, c, d]));
+        Inputs {
+            nonce: salt.nonce(u64::from_be_bytes(*self.iv)),
+            associated: Associated::new(spi, seq, esn),
+        }
     }
 }
