@@ -154,3 +154,74 @@ impl Salt {
         nonce
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+    use crate::{Engine, Portable};
+
+    #[test]
+    fn identity_tells_key_and_salt_apart_and_nothing_else() {
+        let under = IdentityKey::random().unwrap();
+        let material = |suite, encryption, esn| KeyMaterial {
+            suite,
+            encryption,
+            integrity: &[],
+            esn,
+        };
+        let (one, other) = ([7; 20], [7; 36]);
+        let mut salted = one;
+        salted[19] = 8;
+        let identity = |material: KeyMaterial<'_>| material.identity(&under);
+        let first = identity(material(Suite::AES128GCM16, &one, false));
+        assert!(
+            first == identity(material(Suite::AES128GCM16, &one, true)),
+            "ESN does not make a key another one"
+        );
+        assert!(first != identity(material(Suite::AES128GCM16, &salted, false)));
+        assert!(first != identity(material(Suite::AES256GCM16, &other, false)));
+        assert!(
+            first
+                != material(Suite::AES128GCM16, &one, false)
+                    .identity(&IdentityKey::random().unwrap())
+        );
+    }
+
+    #[test]
+    fn errors_name_lengths_and_no_key_bytes() {
+        let suite = Suite::AES128GCM16;
+        let material = KeyMaterial {
+            suite,
+            encryption: &[0xab; 16],
+            integrity: &[],
+            esn: false,
+        };
+        let error = Portable.key(&material).err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "aes128gcm16 takes an encryption key of 20 bytes, not 16"
+        );
+    }
+
+    #[cfg(feature = "fingerprint")]
+    #[test]
+    fn fingerprint_is_the_hmac_of_key_and_salt() {
+        use ::hmac::{KeyInit, Mac};
+
+        let material = KeyMaterial {
+            suite: Suite::AES128GCM16,
+            encryption: &[7; 20],
+            integrity: &[],
+            esn: false,
+        };
+        let mut mac = ::hmac::Hmac::<sha2::Sha256>::new_from_slice(&[1; 32]).unwrap();
+        mac.update(&[7; 20]);
+        assert_eq!(
+            material.fingerprint(&[1; 32]).0[..],
+            mac.finalize().into_bytes()[..16]
+        );
+        assert_eq!(material.fingerprint(&[1; 32]).to_string().len(), 32);
+    }
+}

@@ -159,3 +159,144 @@ pub(crate) fn same_icv(left: &[u8], right: &[u8]) -> bool {
         .fold(0, |all, (left, right)| all | (left ^ right));
     left.len() == right.len() && std::hint::black_box(difference) == 0
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use hmac::{Hmac, KeyInit};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn unhex(text: &str) -> Vec<u8> {
+        let digits: Vec<_> = text.chars().collect();
+        digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(&String::from_iter(pair), 16).unwrap())
+            .collect()
+    }
+
+    fn check<M: Mac>(key: &[u8], data: &[u8], digest: &str) {
+        let digest = unhex(digest);
+        let mac = M::new(key).unwrap().digest(data, None);
+        assert_eq!(mac[..digest.len()], digest);
+        assert!(M::ICV <= digest.len() && M::ICV <= MAX_ICV);
+    }
+
+    #[test]
+    fn rfc_2202() {
+        check::<HmacSha1>(
+            &[0x0b; 20],
+            b"Hi There",
+            "b617318655057264e28bc0b6fb378c8ef146be00",
+        );
+        let question = b"what do ya want for nothing?";
+        check::<HmacSha1>(
+            b"Jefe",
+            question,
+            "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79",
+        );
+        check::<HmacSha1>(
+            &[0xaa; 20],
+            &[0xdd; 50],
+            "125d7342b9ac11cd91a39af48aa17b4f63f175d3",
+        );
+    }
+
+    #[test]
+    fn rfc_4231() {
+        let (key, data) = ([0x0b; 20], b"Hi There");
+        check::<HmacSha256>(
+            &key,
+            data,
+            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7",
+        );
+        check::<HmacSha384>(
+            &key,
+            data,
+            "afd03944d84895626b0825f4ab46907f15f9dadbe4101ec682aa034c7cebc59cfaea9ea9076ede7f4af152e8b2fa9cb6",
+        );
+        check::<HmacSha512>(
+            &key,
+            data,
+            "87aa7cdea5ef619d4ff0b4241a1d6cb02379f4e2ce4ec2787ad0b30545e17cde\
+             daa833b7d6b8a702038b274eaea3f4e4be9d914eeb61f1702e696c203a126854",
+        );
+        let (key, data) = (b"Jefe", b"what do ya want for nothing?");
+        check::<HmacSha256>(
+            key,
+            data,
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+        );
+        check::<HmacSha384>(
+            key,
+            data,
+            "af45d2e376484031617f78d2b58a6b1b9c7ef464f5a01b47e42ec3736322445e8e2240ca5e69e2c78b3239ecfab21649",
+        );
+        check::<HmacSha512>(
+            key,
+            data,
+            "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea250554\
+             9758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737",
+        );
+    }
+
+    #[test]
+    fn keys_over_a_block_are_refused() {
+        assert!(HmacSha256::new(&[1; 64]).is_some() && HmacSha256::new(&[1; 65]).is_none());
+        assert!(HmacSha512::new(&[1; 128]).is_some() && HmacSha512::new(&[1; 129]).is_none());
+    }
+
+    #[test]
+    fn comparison_sees_every_bit() {
+        let icv = [0x5a; 32];
+        assert!(same_icv(&icv, &icv) && !same_icv(&icv, &icv[..31]));
+        for at in 0..32 {
+            for bit in 0..8 {
+                let mut other = icv;
+                other[at] ^= 1 << bit;
+                assert!(!same_icv(&icv, &other));
+            }
+        }
+    }
+
+    fn agrees<M: Mac, R: hmac::Mac + KeyInit>(key: &[u8], data: &[u8], high: Option<[u8; 4]>) {
+        let mut reference = <R as KeyInit>::new_from_slice(key).unwrap();
+        reference.update(data);
+        if let Some(high) = high {
+            reference.update(&high);
+        }
+        let want = reference.finalize().into_bytes();
+        assert_eq!(
+            M::new(key).unwrap().digest(data, high)[..want.len()],
+            want[..]
+        );
+    }
+
+    #[test]
+    fn every_length_around_the_blocks_agrees_with_rustcrypto() {
+        let data: Vec<u8> = (0..600).map(|at| (at * 7) as u8).collect();
+        for length in 0..data.len() {
+            for high in [None, Some([1, 2, 3, 4])] {
+                agrees::<HmacSha1, Hmac<sha1::Sha1>>(&[3; 20], &data[..length], high);
+                agrees::<HmacSha256, Hmac<sha2::Sha256>>(&[3; 32], &data[..length], high);
+                agrees::<HmacSha384, Hmac<sha2::Sha384>>(&[3; 48], &data[..length], high);
+                agrees::<HmacSha512, Hmac<sha2::Sha512>>(&[3; 64], &data[..length], high);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_data_agrees_with_rustcrypto(
+            key in proptest::collection::vec(any::<u8>(), 0..=64), data in proptest::collection::vec(any::<u8>(), 0..9300),
+            high: Option<[u8; 4]>,
+        ) {
+            agrees::<HmacSha1, Hmac<sha1::Sha1>>(&key, &data, high);
+            agrees::<HmacSha256, Hmac<sha2::Sha256>>(&key, &data, high);
+            agrees::<HmacSha384, Hmac<sha2::Sha384>>(&key, &data, high);
+            agrees::<HmacSha512, Hmac<sha2::Sha512>>(&key, &data, high);
+        }
+    }
+}

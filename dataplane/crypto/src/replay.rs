@@ -129,7 +129,7 @@ impl ReplayWindow {
                 high
             }
         };
-        (high <= u64::from(u32::MAX)).then_some(high << 32 | low)
+        u32::try_from(high).is_ok().then_some(high << 32 | low)
     }
 
     #[inline]

@@ -517,10 +517,8 @@ mod tests {
                 header[4..6].copy_from_slice(&length.to_be_bytes());
                 header[6] = next;
             }
-            if let Ok(view) = Ipv6View::parse(&bytes) {
-                if let Ok(layer) = view.upper_layer() {
+            if let Ok(view) = Ipv6View::parse(&bytes) && let Ok(layer) = view.upper_layer() {
                     prop_assert_eq!(layer.offset + layer.payload.len(), view.payload().len());
-                }
             }
         }
     }

@@ -23,6 +23,8 @@
 //! [`MacAddr`], [`IpPrefix`], [`Selector`].
 
 #![forbid(unsafe_code)]
+// Bytes that only pass from a field to its place in a header have no names of their own.
+#![allow(clippy::many_single_char_names)]
 
 pub mod arp;
 pub mod checksum;

@@ -123,7 +123,7 @@ fn find_mss(options: &[u8]) -> Option<(usize, u16)> {
             [1, ..] => at += 1,
             [2, 4, high, low, ..] => return Some((at + 2, u16::from_be_bytes([high, low]))),
             [kind, length, ..] if kind != 0 && kind != 2 && length >= 2 => {
-                at += usize::from(length)
+                at += usize::from(length);
             }
             _ => return None,
         }
@@ -175,7 +175,7 @@ mod tests {
         ];
         bytes.extend(options);
         bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes[12] = (bytes.len() / 4 << 4) as u8;
+        bytes[12] = ((bytes.len() / 4) << 4) as u8;
         bytes.extend(payload);
         let sum = pseudo(bytes.len()).add_bytes(&bytes).finish();
         bytes[16..18].copy_from_slice(&sum.to_be_bytes());

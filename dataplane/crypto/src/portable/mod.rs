@@ -14,6 +14,8 @@ mod cbc_hmac;
 mod gcm192;
 #[cfg(test)]
 mod round_trip;
+#[cfg(test)]
+mod vectors;
 
 use ring::aead::{AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305};
 
