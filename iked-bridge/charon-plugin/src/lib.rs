@@ -32,17 +32,19 @@
 //! ```text
 //! charon {
 //!   load_modular = no
-//!   load = openssl random nonce aes sha1 sha2 hmac gcm ctr ccm chapoly curve25519 kdf drbg pem pkcs1 pkcs8 x509
-//!          revocation constraints pubkey culvert! kernel-netlink socket-default vici updown
+//!   load = openssl random nonce aes sha1 sha2 hmac gcm ccm ctr chapoly curve25519 kdf drbg pem pkcs1 pkcs8 x509
+//!          revocation constraints pubkey culvert! kernel-netlink socket-default vici
 //!   install_routes = no
 //!   install_virtual_ip = no
+//!   routing_table = 0
+//!   plugins { vici { socket = "unix:///.../vici" } }
 //! }
 //! ```
 //!
 //! The `!` matters: without it a charon that cannot load the plugin quietly gives its keys to the Linux kernel; with it
 //! charon exits with status 66. `culvert_plugin_wire::CharonConf` writes such a file.
 //!
-//! The plugin refuses a charon of any version but the one its layouts are of ([`abi_5_9_8`]).
+//! The plugin refuses a charon of any version but the one its layouts are of (module `abi_5_9_8`).
 //!
 //! # When iked-bridge is away
 //!

@@ -2,7 +2,8 @@
 //!
 //! charon negotiates; its kernel-ipsec plugin (`culvert-charon-plugin`) turns every call charon makes on its IPsec
 //! backend into one message and sends it to iked-bridge over a Unix stream socket. This crate is that language: the
-//! messages and the framing, and nothing of charon's ABI, so that the bridge can use it without being GPL.
+//! messages and the framing, and nothing of charon's ABI, so that the bridge can use it without being GPL. Whoever starts
+//! charon finds here how it must be configured to load the plugin ([`CharonConf`]).
 //!
 //! ```text
 //!   charon ── C calls ──> plugin (client) ══ Unix stream ══> iked-bridge (server) ── bus ──> dataplane
@@ -23,6 +24,7 @@
 mod address;
 pub mod algorithm;
 mod call;
+mod charon_conf;
 mod frame;
 mod upcall;
 
@@ -32,6 +34,7 @@ pub use call::{
     Hello, Lifetimes, Limit, ManagePolicy, Mark, Mode, PolicyDirection, PolicyId, PolicyPriority,
     PolicyType, QuerySa, SaCfg, SaId, SaKeys, ToBridge, UpdateSa,
 };
+pub use charon_conf::{CharonConf, EXIT_PLUGIN_MISSING, LOAD, PLUGIN_FILE, PLUGIN_FOLDER};
 pub use frame::{
     FrameDecoder, HEADER, MAX_FRAME, WireError, body_length, decode, encode, read_frame,
     write_frame,

@@ -144,6 +144,10 @@ pub struct Acquire {
 }
 
 /// An SA reached a limit.
+///
+/// charon takes it as a hint: it looks the SA up by protocol, SPI and destination, and forgets the event if it finds
+/// none, as it does in the moment before a CHILD SA that it has installed is listed. Raise it again until the SA is
+/// replaced or deleted; repetitions are harmless.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Expire {
     /// 50 or 51.
@@ -160,7 +164,7 @@ pub struct Expire {
     pub hard: bool,
 }
 
-/// Authenticated packets of an SA come from a new address or port.
+/// Authenticated packets of an SA come from a new address or port. Looked up and forgotten as [`Expire`] is.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Mapping {
     /// Of the SA.

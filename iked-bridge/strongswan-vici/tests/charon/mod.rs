@@ -11,13 +11,15 @@
 //! started it. Nothing is left behind, however the test ends.
 #![allow(dead_code)]
 
-use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+
+/// Debian's charon.
+pub const PROGRAM: &str = "/usr/lib/ipsec/charon";
 
 const PLUGINS: &str = "/usr/lib/ipsec/plugins";
 
@@ -150,39 +152,40 @@ pub struct Charon {
 impl Charon {
     /// Starts charon on a host with an IPsec backend (`kernel-libipsec!`, `culvert!`) and waits until VICI listens.
     pub fn start(host: &Host, backend: &str, environment: &[(&str, &str)]) -> Result<Self> {
-        let charon = Self::spawn(host, backend, environment)?;
-        within(Duration::from_secs(15), "charon's VICI socket", || {
-            Ok(std::os::unix::net::UnixStream::connect(&charon.vici)
-                .is_ok()
-                .then_some(()))
-        })
-        .with_context(|| charon.log())?;
-        Ok(charon)
+        Self::spawn(host, backend, environment)?.ready()
     }
 
     /// Starts charon and waits for nothing.
     pub fn spawn(host: &Host, backend: &str, environment: &[(&str, &str)]) -> Result<Self> {
-        let (conf, log, vici) = (
+        let vici = host.path("vici");
+        let conf = format!(
+            "charon {{\n load_modular = no\n load = {backend} {LOAD}\n install_routes = no\n \
+             install_virtual_ip = no\n filelog {{\n  stderr {{\n   default = 1\n   flush_line = yes\n  }}\n }}\n \
+             plugins {{\n  vici {{\n   socket = unix://{}\n  }}\n  kernel-libipsec {{\n   allow_peer_ts = yes\n  }}\n \
+             }}\n}}\n",
+            vici.display(),
+        );
+        Self::spawn_program(host, PROGRAM, &conf, environment)
+    }
+
+    /// Starts a program as charon, with a configuration that has VICI at `vici` in the host's folder.
+    pub fn spawn_program(
+        host: &Host,
+        program: &str,
+        conf: &str,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
+        let (conf_file, log, vici) = (
             host.path("strongswan.conf"),
             host.path("charon.log"),
             host.path("vici"),
         );
         let _ = std::fs::remove_file(&vici);
-        std::fs::write(
-            &conf,
-            format!(
-                "charon {{\n load_modular = no\n load = {backend} {LOAD}\n install_routes = no\n \
-                 install_virtual_ip = no\n filelog {{\n  log {{\n   path = {log}\n   append = no\n   flush_line = yes\n   \
-                 default = 1\n  }}\n }}\n plugins {{\n  vici {{\n   socket = unix://{vici}\n  }}\n  \
-                 kernel-libipsec {{\n   allow_peer_ts = yes\n  }}\n }}\n}}\n",
-                log = log.display(),
-                vici = vici.display(),
-            ),
-        )?;
-        let output = std::fs::File::create(host.path("charon.out"))?;
+        std::fs::write(&conf_file, conf)?;
+        let output = std::fs::File::create(&log)?;
         let process = host
-            .command("/usr/lib/ipsec/charon")
-            .env("STRONGSWAN_CONF", &conf)
+            .command(program)
+            .env("STRONGSWAN_CONF", &conf_file)
             .envs(environment.iter().copied())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -190,15 +193,22 @@ impl Charon {
         Ok(Self { process, log, vici })
     }
 
+    /// Waits until VICI listens.
+    pub fn ready(self) -> Result<Self> {
+        within(Duration::from_secs(15), "charon's VICI socket", || {
+            Ok(std::os::unix::net::UnixStream::connect(&self.vici)
+                .is_ok()
+                .then_some(()))
+        })
+        .with_context(|| self.log())?;
+        Ok(self)
+    }
+
     /// What charon wrote to its log.
     pub fn log(&self) -> String {
-        let mut log = String::new();
-        for path in [self.log.clone(), self.log.with_file_name("charon.out")] {
-            if let Ok(mut file) = std::fs::File::open(path) {
-                let _ = file.read_to_string(&mut log);
-            }
-        }
-        log
+        std::fs::read(&self.log)
+            .map(|log| String::from_utf8_lossy(&log).into_owned())
+            .unwrap_or_default()
     }
 
     /// Whether it still runs.
