@@ -1,0 +1,156 @@
+//! What is known of one value, and of one part.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{BatchId, Change, Domain, Planned};
+
+/// The first retry; each further one waits twice as long.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// No retry waits longer: an operator who repaired something should not wait longer to see it.
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// What a part holds under a key.
+pub(crate) enum Held<V> {
+    /// The part is away, or was not asked yet.
+    Unknown,
+    Absent,
+    Present(V),
+}
+
+/// How the last operation on a value went.
+pub(crate) enum Attempt<D: Domain> {
+    /// Nothing stands against the next one.
+    Ready,
+    /// It is under way.
+    Underway(Underway<D>),
+    /// It failed and is tried again at this time.
+    Waiting(Duration),
+    /// It failed for good.
+    Failed,
+}
+
+/// An operation that was sent.
+pub(crate) struct Underway<D: Domain> {
+    pub(crate) change: Change<()>,
+    /// What the value was to become.
+    pub(crate) planned: Option<Arc<Planned<D>>>,
+}
+
+/// All that is known of one value.
+pub(crate) struct Entry<D: Domain> {
+    pub(crate) part: D::Part,
+    /// `None`: it should not be there.
+    pub(crate) planned: Option<Arc<Planned<D>>>,
+    pub(crate) held: Held<D::Value>,
+    /// The plan that the held value was made from: its dependencies order its deletion.
+    pub(crate) made_from: Option<Arc<Planned<D>>>,
+    pub(crate) attempt: Attempt<D>,
+    /// Since the last success.
+    pub(crate) failures: u32,
+    /// Of the last failure.
+    pub(crate) message: String,
+}
+
+impl<D: Domain> Entry<D> {
+    pub(crate) fn new(part: D::Part) -> Self {
+        Self {
+            part,
+            planned: None,
+            held: Held::Unknown,
+            made_from: None,
+            attempt: Attempt::Ready,
+            failures: 0,
+            message: String::new(),
+        }
+    }
+
+    pub(crate) fn is_present(&self) -> bool {
+        matches!(self.held, Held::Present(_))
+    }
+
+    pub(crate) fn is_failed(&self) -> bool {
+        matches!(self.attempt, Attempt::Failed)
+    }
+
+    pub(crate) fn is_underway(&self) -> bool {
+        matches!(self.attempt, Attempt::Underway(_))
+    }
+
+    /// Whether the part holds what is planned.
+    pub(crate) fn is_settled(&self) -> bool {
+        match (&self.planned, &self.held) {
+            (Some(planned), Held::Present(held)) => D::same(&planned.value, held),
+            (None, Held::Absent) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it is there in another form, and what to do about that.
+    pub(crate) fn difference(&self) -> Difference {
+        match (&self.planned, &self.held) {
+            (Some(planned), Held::Present(held)) if D::same(&planned.value, held) => {
+                Difference::None
+            }
+            (Some(planned), Held::Present(held)) => {
+                if D::updates_in_place(held, &planned.value) {
+                    Difference::Update
+                } else {
+                    Difference::Recreate
+                }
+            }
+            _ => Difference::None,
+        }
+    }
+
+    /// What the held value depends on.
+    pub(crate) fn held_dependencies(&self) -> impl Iterator<Item = &D::Key> {
+        self.made_from
+            .iter()
+            .flat_map(|made| made.needs.iter().chain(&made.after))
+    }
+
+    pub(crate) fn succeed(&mut self) {
+        self.attempt = Attempt::Ready;
+        self.failures = 0;
+        self.message.clear();
+    }
+
+    pub(crate) fn fail(&mut self, retriable: bool, message: String, now: Duration) {
+        self.message = message;
+        self.attempt = if retriable {
+            let wait = FIRST_RETRY
+                .saturating_mul(1 << self.failures.min(16))
+                .min(LAST_RETRY);
+            self.failures = self.failures.saturating_add(1);
+            Attempt::Waiting(now.saturating_add(wait))
+        } else {
+            Attempt::Failed
+        };
+    }
+}
+
+/// How a held value differs from the planned one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Difference {
+    None,
+    Update,
+    Recreate,
+}
+
+/// All that is known of one part.
+#[derive(Default)]
+pub(crate) struct PartState {
+    pub(crate) up: bool,
+    /// It told what it holds since it came up.
+    pub(crate) retrieved: bool,
+    /// One batch at a time: the next is decided on what came of it.
+    pub(crate) underway: Option<BatchId>,
+}
+
+impl PartState {
+    /// Whether it can be given a batch.
+    pub(crate) fn is_free(&self) -> bool {
+        self.up && self.retrieved && self.underway.is_none()
+    }
+}

@@ -1,0 +1,60 @@
+//! The values of a gateway: what `culvert_model::plan` plans, ready for the scheduler.
+
+use culvert_model::bus;
+use culvert_model::plan::{self, Key, Part};
+
+use crate::{Domain, Planned, Scheduler};
+
+/// Keys, parts and values of a gateway.
+#[derive(Debug, Clone, Copy)]
+pub enum Gateway {}
+
+/// The scheduler of a gateway.
+pub type GatewayScheduler = Scheduler<Gateway>;
+
+impl Domain for Gateway {
+    type Key = Key;
+    type Part = Part;
+    type Value = bus::Value;
+
+    fn same(planned: &bus::Value, held: &bus::Value) -> bool {
+        plan::same(planned, held)
+    }
+
+    fn updates_in_place(held: &bus::Value, planned: &bus::Value) -> bool {
+        plan::updates_in_place(held, planned)
+    }
+
+    fn rank(key: &Key) -> u32 {
+        const ORDER: [&str; 11] = [
+            "vrf/",
+            "interface/",
+            "tunnel/",
+            "address/",
+            "route/",
+            "linux/link/",
+            "linux/address/",
+            "linux/route/",
+            "credential/",
+            "connection/",
+            "forwarding",
+        ];
+        let place = ORDER
+            .iter()
+            .position(|kind| key.as_str().starts_with(kind))
+            .unwrap_or(ORDER.len());
+        place as u32
+    }
+}
+
+impl From<plan::Planned> for Planned<Gateway> {
+    fn from(planned: plan::Planned) -> Self {
+        Self {
+            value: planned.value,
+            part: planned.part,
+            needs: planned.needs,
+            after: planned.after,
+            origins: planned.origins,
+        }
+    }
+}

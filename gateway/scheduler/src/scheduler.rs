@@ -1,0 +1,309 @@
+//! The scheduler's entrances: what is planned, what is held, what came of a batch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::entry::{Attempt, Entry, Held, PartState};
+use crate::{BatchId, Change, Domain, Failure, Planned};
+
+/// Why a plan is refused. The one before it stays.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetPlanError<K> {
+    /// Values that wait for each other.
+    #[error("these values wait for each other: {keys:?}")]
+    Circle {
+        /// All values that can never be created.
+        keys: Vec<K>,
+    },
+    /// A key that another part holds already.
+    #[error("{key:?} is held by another part")]
+    OtherPart {
+        /// The key.
+        key: K,
+    },
+}
+
+/// See the crate's front page.
+pub struct Scheduler<D: Domain> {
+    pub(crate) entries: BTreeMap<D::Key, Entry<D>>,
+    pub(crate) parts: BTreeMap<D::Part, PartState>,
+    pub(crate) batches: BTreeMap<BatchId, (D::Part, Vec<D::Key>)>,
+    pub(crate) next_batch: u64,
+    /// Something happened since batches were last decided on.
+    pub(crate) dirty: bool,
+}
+
+impl<D: Domain> Default for Scheduler<D> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<D: Domain> Scheduler<D> {
+    /// Nothing is planned, and every part is away.
+    pub fn new() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            next_batch: 0,
+            dirty: false,
+        }
+    }
+
+    /// What should be, from now on. Values that failed are tried again if they differ from before.
+    pub fn set_plan(
+        &mut self,
+        plan: BTreeMap<D::Key, Planned<D>>,
+    ) -> Result<(), SetPlanError<D::Key>> {
+        let stuck = stuck(&plan);
+        if !stuck.is_empty() {
+            return Err(SetPlanError::Circle { keys: stuck });
+        }
+        let moved = plan.iter().find(|(key, planned)| {
+            self.entries
+                .get(key)
+                .is_some_and(|entry| entry.part != planned.part)
+        });
+        if let Some((key, _)) = moved {
+            return Err(SetPlanError::OtherPart { key: key.clone() });
+        }
+        self.dirty = true;
+        for (key, entry) in &mut self.entries {
+            if entry.planned.is_some() && !plan.contains_key(key) {
+                entry.planned = None;
+                retry_now(entry);
+            }
+        }
+        for (key, planned) in plan {
+            let part = planned.part;
+            let retrieved = self.parts.entry(part).or_default().retrieved;
+            let entry = self.entries.entry(key).or_insert_with(|| {
+                let mut entry = Entry::new(part);
+                if retrieved {
+                    entry.held = Held::Absent;
+                }
+                entry
+            });
+            let before = entry.planned.as_ref();
+            let changed = before.is_none_or(|before| {
+                !D::same(&planned.value, &before.value)
+                    || before.needs != planned.needs
+                    || before.after != planned.after
+            });
+            let planned = Arc::new(planned);
+            entry.planned = Some(Arc::clone(&planned));
+            if changed {
+                retry_now(entry);
+            }
+            // Nothing will be sent for a value that is right: it depends on what the new plan says.
+            if entry.is_settled() {
+                entry.made_from = Some(planned);
+            }
+        }
+        self.forget_what_is_gone();
+        Ok(())
+    }
+
+    /// A part is there. It is to be asked what it holds before it is told anything.
+    pub fn part_up(&mut self, part: D::Part) {
+        self.part_down(part);
+        self.parts.entry(part).or_default().up = true;
+    }
+
+    /// A part is away; what it holds is not known any longer. What depends on its values stays as it is.
+    pub fn part_down(&mut self, part: D::Part) {
+        self.dirty = true;
+        self.forget_held(part);
+        let state = self.parts.entry(part).or_default();
+        state.up = false;
+    }
+
+    /// What became of a batch is not known: its part is asked again.
+    pub fn batch_lost(&mut self, id: BatchId) {
+        if let Some((part, _)) = self.batches.get(&id) {
+            let part = *part;
+            self.dirty = true;
+            self.forget_held(part);
+        }
+    }
+
+    /// Asks a part again, once what is under way is done.
+    pub fn resynchronise(&mut self, part: D::Part) {
+        self.dirty = true;
+        self.parts.entry(part).or_default().retrieved = false;
+    }
+
+    fn forget_held(&mut self, part: D::Part) {
+        let state = self.parts.entry(part).or_default();
+        state.retrieved = false;
+        state.underway = None;
+        self.batches.retain(|_, (of, _)| *of != part);
+        for entry in self.entries.values_mut().filter(|entry| entry.part == part) {
+            entry.held = Held::Unknown;
+            retry_now(entry);
+        }
+    }
+
+    /// The parts that are up and must say what they hold: answer with [`Scheduler::retrieved`].
+    pub fn parts_to_retrieve(&self) -> Vec<D::Part> {
+        self.parts
+            .iter()
+            .filter(|(_, state)| state.up && !state.retrieved && state.underway.is_none())
+            .map(|(part, _)| *part)
+            .collect()
+    }
+
+    /// All that a part holds. Values that are in no plan will be deleted. A key that is planned for another
+    /// part is passed over.
+    pub fn retrieved(
+        &mut self,
+        part: D::Part,
+        values: impl IntoIterator<Item = (D::Key, D::Value)>,
+    ) {
+        let state = self.parts.entry(part).or_default();
+        if !state.up || state.underway.is_some() {
+            // An answer from before the part went away, or to nobody's question.
+            return;
+        }
+        state.retrieved = true;
+        self.dirty = true;
+        for entry in self.entries.values_mut().filter(|entry| entry.part == part) {
+            entry.held = Held::Absent;
+            retry_now(entry);
+        }
+        for (key, value) in values {
+            let entry = self.entries.entry(key).or_insert_with(|| Entry::new(part));
+            if entry.part != part {
+                continue;
+            }
+            entry.held = Held::Present(value);
+            if let Some(planned) = &entry.planned {
+                entry.made_from = Some(Arc::clone(planned));
+            }
+        }
+        self.forget_what_is_gone();
+    }
+
+    /// What came of a batch: one result for each operation, in the same order. Results that are missing
+    /// count as failures that may pass. A batch that is not under way any longer is passed over.
+    pub fn completed(
+        &mut self,
+        id: BatchId,
+        results: impl IntoIterator<Item = Result<(), Failure>>,
+        now: Duration,
+    ) {
+        let Some((part, keys)) = self.batches.remove(&id) else {
+            return;
+        };
+        self.dirty = true;
+        self.parts.entry(part).or_default().underway = None;
+        let mut results = results.into_iter();
+        for key in keys {
+            let result = results.next().unwrap_or_else(|| {
+                Err(Failure {
+                    retriable: true,
+                    message: "the part did not answer this operation".to_owned(),
+                })
+            });
+            let Some(entry) = self.entries.get_mut(&key) else {
+                continue;
+            };
+            let attempt = std::mem::replace(&mut entry.attempt, Attempt::Ready);
+            let Attempt::Underway(underway) = attempt else {
+                entry.attempt = attempt;
+                continue;
+            };
+            match result {
+                Ok(()) => {
+                    entry.succeed();
+                    match (underway.change, underway.planned) {
+                        (Change::Delete, _) | (_, None) => {
+                            entry.held = Held::Absent;
+                            entry.made_from = None;
+                        }
+                        (_, Some(planned)) => {
+                            entry.held = Held::Present(planned.value.clone());
+                            entry.made_from = Some(planned);
+                            // The plan may have changed meanwhile in its dependencies alone.
+                            if entry.is_settled() {
+                                entry.made_from.clone_from(&entry.planned);
+                            }
+                        }
+                    }
+                }
+                Err(failure) => {
+                    // What failed was another plan's: this one deserves its own attempt.
+                    let outdated = match (&underway.planned, &entry.planned) {
+                        (Some(sent), Some(planned)) => !Arc::ptr_eq(sent, planned),
+                        (None, None) => false,
+                        _ => true,
+                    };
+                    entry.fail(failure.retriable || outdated, failure.message, now);
+                }
+            }
+        }
+        self.forget_what_is_gone();
+    }
+
+    /// When something will be tried again without anything else happening.
+    pub fn next_wakeup(&self) -> Option<Duration> {
+        self.entries
+            .values()
+            .filter_map(|entry| match entry.attempt {
+                Attempt::Waiting(until) => Some(until),
+                _ => None,
+            })
+            .min()
+    }
+
+    fn forget_what_is_gone(&mut self) {
+        self.entries.retain(|_, entry| {
+            entry.planned.is_some() || !matches!(entry.held, Held::Absent) || entry.is_underway()
+        });
+    }
+}
+
+/// Takes the past off an entry, unless something is under way.
+fn retry_now<D: Domain>(entry: &mut Entry<D>) {
+    if !entry.is_underway() || matches!(entry.held, Held::Unknown) {
+        entry.succeed();
+    }
+}
+
+/// The keys that can never be created because they wait for each other.
+fn stuck<D: Domain>(plan: &BTreeMap<D::Key, Planned<D>>) -> Vec<D::Key> {
+    let mut dependents: BTreeMap<&D::Key, Vec<&D::Key>> = BTreeMap::new();
+    let mut waiting: BTreeMap<&D::Key, usize> = BTreeMap::new();
+    let mut ready: Vec<&D::Key> = Vec::new();
+    for (key, planned) in plan {
+        let inside = planned
+            .needs
+            .iter()
+            .chain(&planned.after)
+            .filter(|other| plan.contains_key(other));
+        let mut count = 0;
+        for other in inside {
+            dependents.entry(other).or_default().push(key);
+            count += 1;
+        }
+        if count == 0 {
+            ready.push(key);
+        } else {
+            waiting.insert(key, count);
+        }
+    }
+    while let Some(key) = ready.pop() {
+        for dependent in dependents.get(key).into_iter().flatten() {
+            if let Some(count) = waiting.get_mut(dependent) {
+                *count -= 1;
+                if *count == 0 {
+                    waiting.remove(dependent);
+                    ready.push(dependent);
+                }
+            }
+        }
+    }
+    waiting.into_keys().cloned().collect()
+}
