@@ -190,6 +190,22 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_shared_between_threads_and_wiped_on_drop() {
+        const fn shared<T: Send + Sync>() {}
+        const fn wiped<T: zeroize::ZeroizeOnDrop>() {}
+        shared::<SaKey>();
+        wiped::<Salt>();
+        wiped::<aes::Aes128>();
+        wiped::<aes::Aes192>();
+        wiped::<aes::Aes256>();
+        wiped::<aes_gcm::AesGcm<aes::Aes192, aes_gcm::aead::consts::U12>>();
+        wiped::<crate::mac::HmacSha1>();
+        wiped::<crate::mac::HmacSha256>();
+        wiped::<crate::mac::HmacSha384>();
+        wiped::<crate::mac::HmacSha512>();
+    }
+
+    #[test]
     fn errors_name_lengths_and_no_key_bytes() {
         let suite = Suite::AES128GCM16;
         let material = KeyMaterial {

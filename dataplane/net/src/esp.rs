@@ -78,17 +78,22 @@ const PADDING: [u8; 255] = {
 #[inline]
 pub fn write_trailer(to: &mut [u8], next: Protocol) -> Result<(), EspError> {
     let have = to.len();
-    if let Some((padding, last)) = to.split_last_chunk_mut::<2>()
-        && let Some(from) = PADDING.get(..padding.len())
-    {
-        // Short and of varying length: a loop beats a call to memcpy.
-        for (to, from) in padding.iter_mut().zip(from) {
-            *to = *from;
+    match to {
+        // What a suite with a block of 4 bytes ever needs, without a loop.
+        [pad, last] => [*pad, *last] = [0, next.0],
+        [a, pad, last] => [*a, *pad, *last] = [1, 1, next.0],
+        [a, b, pad, last] => [*a, *b, *pad, *last] = [1, 2, 2, next.0],
+        [a, b, c, pad, last] => [*a, *b, *c, *pad, *last] = [1, 2, 3, 3, next.0],
+        [padding @ .., pad, last] => {
+            let from = PADDING
+                .get(..padding.len())
+                .ok_or(EspError::PadLength { pad: u8::MAX, have })?;
+            padding.copy_from_slice(from);
+            [*pad, *last] = [from.len() as u8, next.0];
         }
-        *last = [from.len() as u8, next.0];
-        return Ok(());
+        _ => return Err(EspError::PadLength { pad: 0, have }),
     }
-    Err(EspError::PadLength { pad: u8::MAX, have })
+    Ok(())
 }
 
 /// Reads the trailer of a decrypted payload: what it carries and how long that is.

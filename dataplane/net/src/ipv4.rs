@@ -380,34 +380,27 @@ impl Ipv4Header {
     /// Fills the header, checksum included.
     #[inline]
     pub fn write(&self, to: &mut [u8; Self::LEN]) {
-        let [l0, l1] = self.total_len.to_be_bytes();
-        let [i0, i1] = self.identification.to_be_bytes();
-        let [f0, f1] = self.flags_fragment.to_be_bytes();
-        let [s0, s1, s2, s3] = self.source.octets();
-        let [d0, d1, d2, d3] = self.destination.octets();
-        *to = [
-            0x45,
-            self.traffic_class,
-            l0,
-            l1,
-            i0,
-            i1,
-            f0,
-            f1,
-            self.ttl,
-            self.protocol.0,
-            0,
-            0,
-            s0,
-            s1,
-            s2,
-            s3,
-            d0,
-            d1,
-            d2,
-            d3,
+        let first = 0x4500_0000 | u32::from(self.traffic_class) << 16 | u32::from(self.total_len);
+        let second = u32::from(self.identification) << 16 | u32::from(self.flags_fragment);
+        let third = u32::from(self.ttl) << 24 | u32::from(self.protocol.0) << 16;
+        let (source, destination) = (self.source.to_bits(), self.destination.to_bits());
+        let sum = checksum::Sum::new()
+            .add_u32(first)
+            .add_u32(second)
+            .add_u32(third)
+            .add_u32(source)
+            .add_u32(destination);
+        let words = [
+            first,
+            second,
+            third | u32::from(sum.finish()),
+            source,
+            destination,
         ];
-        [to[10], to[11]] = checksum::ipv4_header(to).to_be_bytes();
+        let (to, _) = to.as_chunks_mut::<4>();
+        for (to, word) in to.iter_mut().zip(words) {
+            *to = word.to_be_bytes();
+        }
     }
 
     /// The header as bytes, for an outer header that is kept with its SA.

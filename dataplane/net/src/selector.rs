@@ -219,6 +219,8 @@ impl Selector {
     /// The packet is one of those. Without known ports only [`PortRange::ANY`] matches.
     #[inline]
     pub fn matches(&self, flow: &Flow) -> bool {
+        // Without short cuts: what decides differs from packet to packet, and a branch that is
+        // guessed wrong costs more than all comparisons together.
         let addresses = match (&self.source, &self.destination, &flow.addresses) {
             (
                 AddressRange::V4 {
@@ -233,7 +235,10 @@ impl Selector {
                     source,
                     destination,
                 },
-            ) => s0 <= source && source <= s1 && d0 <= destination && destination <= d1,
+            ) => {
+                inside_v4(source.to_bits(), s0.to_bits(), s1.to_bits())
+                    & inside_v4(destination.to_bits(), d0.to_bits(), d1.to_bits())
+            }
             (
                 AddressRange::V6 {
                     first: s0,
@@ -247,21 +252,36 @@ impl Selector {
                     source,
                     destination,
                 },
-            ) => s0 <= source && source <= s1 && d0 <= destination && destination <= d1,
+            ) => {
+                inside_v6(source.to_bits(), s0.to_bits(), s1.to_bits())
+                    & inside_v6(destination.to_bits(), d0.to_bits(), d1.to_bits())
+            }
             _ => false,
         };
+        let ports = match flow.ports {
+            Some((source, destination)) => {
+                self.source_ports.contains(source) & self.destination_ports.contains(destination)
+            }
+            None => self.source_ports.is_any() & self.destination_ports.is_any(),
+        };
         addresses
-            && self
+            & ports
+            & self
                 .protocol
                 .is_none_or(|protocol| protocol == flow.protocol)
-            && match flow.ports {
-                Some((source, destination)) => {
-                    self.source_ports.contains(source)
-                        && self.destination_ports.contains(destination)
-                }
-                None => self.source_ports.is_any() && self.destination_ports.is_any(),
-            }
     }
+}
+
+/// `first <= bits <= last` in one comparison, as `first <= last`.
+#[inline]
+const fn inside_v4(bits: u32, first: u32, last: u32) -> bool {
+    bits.wrapping_sub(first) <= last.wrapping_sub(first)
+}
+
+/// As [`inside_v4`].
+#[inline]
+const fn inside_v6(bits: u128, first: u128, last: u128) -> bool {
+    bits.wrapping_sub(first) <= last.wrapping_sub(first)
 }
 
 #[cfg(test)]
