@@ -12,6 +12,12 @@
 //!            ROOT/run/charon.vici                              ROOT/run/bus/iked-bridge[-secrets]
 //! ```
 
+pub mod algorithm;
+pub mod association;
+pub mod policy;
+pub mod selector;
+pub mod spi;
+
 use std::path::PathBuf;
 
 /// Where the bridge works.
