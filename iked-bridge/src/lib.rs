@@ -14,6 +14,7 @@
 
 pub mod algorithm;
 pub mod association;
+pub mod manager;
 pub mod policy;
 pub mod selector;
 pub mod spi;
