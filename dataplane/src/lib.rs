@@ -23,4 +23,5 @@ pub mod graph;
 pub mod nodes;
 pub mod port;
 pub mod sa;
+pub mod sharded;
 pub mod tables;
