@@ -77,7 +77,8 @@ impl Node for EspEncrypt {
                 };
                 match tables.sas.sas.get(index) {
                     None => {
-                        refused.extend((place..place + count).map(|at| (at, DropReason::EspSaGone)))
+                        refused
+                            .extend((place..place + count).map(|at| (at, DropReason::EspSaGone)));
                     }
                     Some(sa) => {
                         let reservation = sa.state.reserve(count, bytes, context.now);

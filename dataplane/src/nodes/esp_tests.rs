@@ -218,7 +218,7 @@ impl Tunnel {
             .into_iter()
             .map(|bytes| {
                 self.bench.packet(bytes, |meta| {
-                    meta.l4_offset = (meta.offset() + header) as u16
+                    meta.l4_offset = (meta.offset() + header) as u16;
                 })
             })
             .collect();
