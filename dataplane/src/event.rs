@@ -2,10 +2,8 @@
 
 use std::net::IpAddr;
 
-use culvert_net::{Flow, MacAddr};
+use culvert_net::MacAddr;
 use tokio::sync::mpsc;
-
-use crate::sa::SaKeyId;
 
 /// Something the control thread must know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,22 +37,26 @@ pub enum Event {
     },
     /// An SA has reached a limit.
     SaLimit {
-        /// Its name.
-        sa: SaKeyId,
+        /// Index in the table of SAs.
+        sa: u32,
         /// No packet passes any more.
         hard: bool,
     },
     /// A packet needs an SA that is not there.
     Acquire {
-        /// Number of the policy.
+        /// Index of the policy in the table of policies.
         policy: u32,
-        /// What the packet is.
-        flow: Flow,
+        /// Source and destination of the packet.
+        addresses: (IpAddr, IpAddr),
+        /// Its protocol.
+        protocol: u8,
+        /// Its ports, or zero.
+        ports: (u16, u16),
     },
     /// The peer of an inbound SA sends from another address or port now, proved by a good ICV.
     MappingChanged {
-        /// Its name.
-        sa: SaKeyId,
+        /// Index in the table of SAs.
+        sa: u32,
         /// Where it sends from.
         source: IpAddr,
         /// Its UDP port.

@@ -13,6 +13,7 @@ mod lab;
 mod process;
 mod run;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -43,12 +44,13 @@ fn main() -> ExitCode {
         .with_env_filter(
             EnvFilter::try_from_env("CULVERT_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
         )
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     let outcome = match cli.command {
-        Command::Run(arguments) => run::execute(&arguments).map_err(anyhow::Error::from),
+        Command::Run(arguments) => run::execute(arguments).map_err(anyhow::Error::from),
         Command::IkedBridge(arguments) => process::iked_bridge::execute(arguments),
-        Command::Lab(arguments) => lab::execute(&arguments).map_err(anyhow::Error::from),
+        Command::Lab(arguments) => lab::execute(arguments).map_err(anyhow::Error::from),
     };
     match outcome {
         Ok(status) => status,

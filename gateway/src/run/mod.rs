@@ -13,23 +13,49 @@
 //! `run` opens what needs privilege (namespace, NICs, TAPs), hands it on, and never touches a packet. Each process dies
 //! alone: what the others hold goes on, and the one that comes back is told exactly what it lacks (retrieve, compare,
 //! apply).
+//!
+//! | signal | effect |
+//! | --- | --- |
+//! | SIGTERM, SIGINT | stop in order: charon, iked-bridge, dataplane; NICs go back; a second one kills |
+//! | SIGHUP | read the configuration again and apply the difference; a refused one changes nothing |
+//!
+//! | exit status | meaning |
+//! | --- | --- |
+//! | 0 | stopped in order |
+//! | 1 | could not start or stop as it should |
+//! | 2 | the configuration was refused; nothing was started |
 
 mod capabilities;
 mod charon;
 mod children;
+mod configuration;
+mod gateway;
 mod launch;
 mod linux;
 mod namespace;
 mod nics;
 mod notify;
+mod parts;
+mod ports;
 mod root;
 mod status;
 mod supervisor;
+mod switches;
+mod values;
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use culvert_model::plan::DigestKey;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use charon::Installation;
+use children::Recipe;
+use gateway::Gateway;
+use root::Root;
+use switches::Switches;
 
 /// What `culvert run` takes.
 #[derive(Debug, Args)]
@@ -40,7 +66,26 @@ pub struct Arguments {
     /// The configuration, in JSON.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Worker threads of the dataplane.
+    #[arg(long, value_name = "N")]
+    workers: Option<u16>,
+    /// Cipher engine of the dataplane.
+    #[arg(long, value_name = "NAME")]
+    engine: Option<String>,
+    /// How the dataplane reaches its NICs.
+    #[arg(long, value_name = "NAME")]
+    driver: Option<String>,
+    /// strongSwan's IKE daemon.
+    #[arg(long, value_name = "FILE", default_value = "/usr/lib/ipsec/charon")]
+    charon: PathBuf,
+    /// Our plugin for it; if not given, the one beside this program or the installed one.
+    #[arg(long, value_name = "FILE")]
+    charon_plugin: Option<PathBuf>,
 }
+
+/// The plugin's file, beside the program or installed.
+const PLUGIN_FILE: &str = "libstrongswan_culvert.so";
+const PLUGIN_INSTALLED: &str = "/usr/lib/culvert/libstrongswan_culvert.so";
 
 /// Why a gateway does not run.
 #[derive(Debug, thiserror::Error)]
@@ -48,12 +93,102 @@ pub enum RunError {
     /// The folder cannot be used.
     #[error(transparent)]
     Root(#[from] root::RootError),
+    /// The configuration was refused.
+    #[error(transparent)]
+    Configuration(#[from] configuration::ConfigurationError),
+    /// The plan cannot be followed.
+    #[error(transparent)]
+    Plan(#[from] culvert_scheduler::SetPlanError<culvert_model::plan::Key>),
+    /// charon cannot be started here.
+    #[error(transparent)]
+    Charon(#[from] charon::CharonError),
+    /// The box's namespace.
+    #[error(transparent)]
+    Switch(#[from] switches::SwitchError),
+    /// NICs and TAPs.
+    #[error(transparent)]
+    Ports(#[from] ports::PortsError),
+    /// The bus or netlink.
+    #[error(transparent)]
+    Parts(#[from] parts::OpenError),
+    /// The runtime did not start.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    /// Signals cannot be listened to.
+    #[error("cannot listen to signals")]
+    Signals(#[source] io::Error),
+    /// No random numbers.
+    #[error("the kernel gives no random numbers")]
+    Random,
 }
 
 /// Runs the subcommand.
-pub fn execute(arguments: &Arguments) -> Result<ExitCode, RunError> {
-    let root = root::Root::prepare(&arguments.root)?;
+pub fn execute(arguments: Arguments) -> Result<ExitCode, RunError> {
+    let digests = draw_digest_key()?;
+    let plan = match configuration::load(&arguments.config, &digests) {
+        Ok(plan) => plan,
+        Err(error) => {
+            eprintln!("culvert: {error}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let root = Root::prepare(&arguments.root)?;
     let lock = root.lock()?;
     root.sweep(&lock);
-    Ok(ExitCode::SUCCESS)
+    let installation = Installation {
+        plugin: arguments.charon_plugin.clone().unwrap_or_else(find_plugin),
+        program: arguments.charon.clone(),
+    };
+    installation.check()?;
+    let recipe = Recipe {
+        root: root.clone(),
+        charon: installation,
+        dataplane_arguments: dataplane_arguments(&arguments),
+    };
+    // One thread: children die with the thread that starts them, and this one lives as long as the process.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RunError::Runtime)?;
+    let switches = Switches::set()?;
+    let outcome = runtime.block_on(async {
+        Gateway::prepare(recipe, arguments.config, digests, plan)
+            .await?
+            .run()
+            .await
+    });
+    drop(switches);
+    root.sweep(&lock);
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+fn dataplane_arguments(arguments: &Arguments) -> Vec<String> {
+    let workers = arguments.workers.map(|workers| workers.to_string());
+    [
+        ("--workers", &workers),
+        ("--engine", &arguments.engine),
+        ("--driver", &arguments.driver),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some([name.to_owned(), value.clone()?]))
+    .flatten()
+    .collect()
+}
+
+fn find_plugin() -> PathBuf {
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|program| Some(program.parent()?.join(PLUGIN_FILE)));
+    match beside {
+        Some(path) if path.exists() => path,
+        _ => PathBuf::from(PLUGIN_INSTALLED),
+    }
+}
+
+fn draw_digest_key() -> Result<DigestKey, RunError> {
+    let mut bytes = [0; 32];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| RunError::Random)?;
+    Ok(DigestKey::new(bytes))
 }

@@ -1,4 +1,0 @@
-//! Drivers: what a port is made of. TAPs are in the crate of their own side, tap-inject.
-
-pub mod af_packet;
-mod offload;

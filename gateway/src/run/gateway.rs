@@ -1,0 +1,591 @@
+//! The loop that joins the supervisor's decisions to processes, clocks and the bus.
+//!
+//! ```text
+//!   ends of processes --+                    +--> spawn, signal
+//!   probes -------------+--> Happened --> Gateway --> retrieve, apply (tasks)
+//!   answers of parts ---+       ^            +--> status.json, systemd
+//!   signals to us ------+       |
+//!                               +-- the next deadline
+//! ```
+//!
+//! Nothing here waits for anything but the next event: every question to another process is a task of its own that
+//! reports back with the process' number, so that an answer of one that is gone is known as such.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use culvert_model::bus;
+use culvert_model::plan::{DigestKey, Part, Plan};
+use culvert_scheduler::BatchId;
+use nix::sys::signal::Signal;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::children::{Children, Ended, Recipe};
+use super::configuration;
+use super::notify::{self, State};
+use super::parts::{PartError, Parts};
+use super::ports::{Ports, Wanted};
+use super::status::{ProcessStatus, Status, StatusFile};
+use super::supervisor::{Action, Phase, Process, Supervisor};
+use super::values::{Batch, Values};
+use super::{RunError, charon};
+
+/// Between probes of a process that starts: its readiness is somebody's waiting time.
+const EAGER: Duration = Duration::from_millis(50);
+/// Between probes of a process that is ready.
+const CALM: Duration = Duration::from_secs(1);
+/// Before a part that gave no answer is asked again.
+const PART_PAUSE: Duration = Duration::from_millis(300);
+
+/// What the loop is told.
+enum Happened {
+    /// A process was asked for its health.
+    Probed {
+        process: Process,
+        pid: u32,
+        healthy: bool,
+    },
+    /// A part told what it holds.
+    Retrieved {
+        part: Part,
+        life: u64,
+        outcome: Result<Vec<bus::KeyedValue>, PartError>,
+    },
+    /// A part carried out a batch, or did not answer.
+    Applied {
+        part: Part,
+        life: u64,
+        batch: BatchId,
+        outcome: Result<Vec<bus::OperationResult>, PartError>,
+    },
+    /// It is time to ask a part that gave no answer again.
+    AskAgain { part: Part, life: u64 },
+    /// Duplicate address detection is over.
+    AddressesReady,
+    /// iked-bridge told how it stands to charon; none: no answer.
+    Ike(Option<bus::ShowIkeReply>),
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// SIGHUP.
+    Reload,
+}
+
+/// A running gateway.
+pub struct Gateway {
+    recipe: Recipe,
+    configuration: PathBuf,
+    digests: DigestKey,
+    supervisor: Supervisor,
+    children: Children,
+    ports: Ports,
+    /// What the ports become when the dataplane has ended.
+    next_ports: Option<Wanted>,
+    parts: Parts,
+    values: Values,
+    /// Of each part that is up: counted on with each new life of its process.
+    lives: BTreeMap<Part, u64>,
+    next_life: u64,
+    /// The parts that are being asked what they hold.
+    asked: BTreeSet<Part>,
+    status: StatusFile,
+    ike: Option<bus::ShowIkeReply>,
+    addresses_asked: bool,
+    addresses_ready: bool,
+    was_ready: bool,
+    stopping: bool,
+    /// The repeated questions to each process.
+    probes: BTreeMap<Process, JoinHandle<()>>,
+    sender: mpsc::UnboundedSender<Happened>,
+    events: mpsc::UnboundedReceiver<Happened>,
+    ends: mpsc::UnboundedReceiver<Ended>,
+}
+
+impl Gateway {
+    /// Takes what the plan asks for of the machine; no process runs yet.
+    pub async fn prepare(
+        recipe: Recipe,
+        configuration: PathBuf,
+        digests: DigestKey,
+        plan: Plan,
+    ) -> Result<Self, RunError> {
+        let (children, ends) = Children::new();
+        let (sender, events) = mpsc::unbounded_channel();
+        let parts = Parts::open(&recipe.root)?;
+        let wanted = Wanted::of(&plan).map_err(super::ports::PortsError::from)?;
+        let mut gateway = Self {
+            configuration,
+            digests,
+            supervisor: Supervisor::new(),
+            children,
+            ports: Ports::new()?,
+            next_ports: None,
+            parts,
+            values: Values::new(plan, Instant::now())?,
+            lives: BTreeMap::new(),
+            next_life: 0,
+            asked: BTreeSet::new(),
+            status: StatusFile::new(recipe.root.clone()),
+            ike: None,
+            addresses_asked: false,
+            addresses_ready: false,
+            was_ready: false,
+            stopping: false,
+            probes: BTreeMap::new(),
+            sender,
+            events,
+            ends,
+            recipe,
+        };
+        if let Err(error) = gateway.change_ports(wanted).await {
+            if let Err(error) = gateway.ports.release().await {
+                tracing::error!(%error, "cannot give back");
+            }
+            return Err(error);
+        }
+        Ok(gateway)
+    }
+
+    /// Runs until told to stop, then leaves the machine as it was.
+    pub async fn run(mut self) -> Result<(), RunError> {
+        let outcome = self.listen_to_signals();
+        if outcome.is_ok() {
+            self.live().await;
+        }
+        for probe in self.probes.values() {
+            probe.abort();
+        }
+        self.ports.release().await?;
+        tracing::info!("stopped");
+        outcome
+    }
+
+    async fn live(&mut self) {
+        self.part_up(Part::Linux);
+        self.supervisor.allow(Process::Dataplane, Instant::now());
+        loop {
+            self.act();
+            self.write_status();
+            if self.supervisor.is_stopped() {
+                return;
+            }
+            let deadline = [self.supervisor.deadline(), self.values.deadline()]
+                .into_iter()
+                .flatten()
+                .min();
+            tokio::select! {
+                Some(ended) = self.ends.recv() => self.ended(&ended).await,
+                Some(event) = self.events.recv() => self.happened(event).await,
+                () = sleep_until(deadline) => {}
+            }
+        }
+    }
+
+    fn listen_to_signals(&self) -> Result<(), RunError> {
+        use tokio::signal::unix::{SignalKind, signal};
+        for (kind, event) in [
+            (
+                SignalKind::terminate(),
+                (|| Happened::Stop) as fn() -> Happened,
+            ),
+            (SignalKind::interrupt(), || Happened::Stop),
+            (SignalKind::hangup(), || Happened::Reload),
+        ] {
+            let mut signals = signal(kind).map_err(RunError::Signals)?;
+            let sender = self.sender.clone();
+            tokio::spawn(async move {
+                while signals.recv().await.is_some() {
+                    if sender.send(event()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Does what is due now.
+    fn act(&mut self) {
+        let now = Instant::now();
+        if !self.stopping {
+            self.open_gates(now);
+            for part in self.values.parts_to_retrieve() {
+                self.retrieve(part);
+            }
+            for batch in self.values.next_batches(now) {
+                self.apply(batch);
+            }
+        }
+        // A start that fails is an end, which may make more due at once.
+        loop {
+            let actions = self.supervisor.poll(Instant::now());
+            if actions.is_empty() {
+                return;
+            }
+            for action in actions {
+                match action {
+                    Action::Spawn(process) => self.spawn(process),
+                    Action::Terminate(process) => {
+                        tracing::info!(%process, "ending");
+                        self.children.signal(process, Signal::SIGTERM);
+                    }
+                    Action::Kill(process) => {
+                        tracing::warn!(%process, "does not end: killing");
+                        self.children.signal(process, Signal::SIGKILL);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Interfaces, addresses, TAPs and routes first, then the bridge, then charon.
+    fn open_gates(&mut self, now: Instant) {
+        if self.supervisor.phase(Process::IkedBridge) == Phase::Blocked
+            && self.values.is_settled(Part::Dataplane)
+            && self.values.is_settled(Part::Linux)
+        {
+            if self.addresses_ready {
+                tracing::info!("interfaces, addresses and routes are in place");
+                self.supervisor.allow(Process::IkedBridge, now);
+            } else if !self.addresses_asked {
+                self.addresses_asked = true;
+                let (parts, sender) = (self.parts.clone(), self.sender.clone());
+                tokio::spawn(async move {
+                    while !parts.addresses_ready().await {
+                        tokio::time::sleep(EAGER).await;
+                    }
+                    let _ = sender.send(Happened::AddressesReady);
+                });
+            }
+        }
+        if self.supervisor.is_ready(Process::IkedBridge) {
+            self.supervisor.allow(Process::Charon, now);
+        }
+    }
+
+    fn spawn(&mut self, process: Process) {
+        let spawned = self.children.spawn(
+            process,
+            &self.recipe,
+            self.ports.namespace(),
+            self.ports.taps(),
+        );
+        let now = Instant::now();
+        match spawned {
+            Ok(pid) => {
+                tracing::info!(%process, pid, "started");
+                self.supervisor.spawned(process, now);
+                self.probe(process, pid);
+            }
+            Err(error) => {
+                tracing::error!(%process, error = &error as &dyn std::error::Error, "cannot start");
+                self.supervisor.exited(process, now);
+            }
+        }
+    }
+
+    /// Asks a process for its health for as long as it runs.
+    fn probe(&mut self, process: Process, pid: u32) {
+        let (parts, sender) = (self.parts.clone(), self.sender.clone());
+        let task = tokio::spawn(async move {
+            let mut pause = EAGER;
+            loop {
+                let healthy = match process {
+                    Process::Charon => charon::listens(pid),
+                    other => parts
+                        .greet(other)
+                        .await
+                        .is_some_and(|session| session.pid == pid),
+                };
+                if healthy {
+                    pause = CALM;
+                }
+                let probed = Happened::Probed {
+                    process,
+                    pid,
+                    healthy,
+                };
+                if sender.send(probed).is_err() {
+                    return;
+                }
+                if healthy && process == Process::IkedBridge {
+                    let ike = parts.show_ike().await;
+                    // The last step of the start is worth looking at more often.
+                    if !ike.as_ref().is_some_and(|ike| ike.reconciled) {
+                        pause = EAGER;
+                    }
+                    if sender.send(Happened::Ike(ike)).is_err() {
+                        return;
+                    }
+                }
+                tokio::time::sleep(pause).await;
+            }
+        });
+        if let Some(old) = self.probes.insert(process, task) {
+            old.abort();
+        }
+    }
+
+    async fn ended(&mut self, ended: &Ended) {
+        let process = ended.process;
+        self.children.ended(ended);
+        if let Some(probe) = self.probes.remove(&process) {
+            probe.abort();
+        }
+        let status = ended
+            .status
+            .map_or("unknown".to_owned(), |status| status.to_string());
+        if self.stopping {
+            tracing::info!(%process, pid = ended.pid, status, "ended");
+        } else {
+            tracing::warn!(%process, pid = ended.pid, status, "ended");
+        }
+        match process {
+            Process::Dataplane => self.part_down(Part::Dataplane),
+            Process::IkedBridge => {
+                self.part_down(Part::Iked);
+                self.ike = None;
+            }
+            Process::Charon => {}
+        }
+        if process == Process::Dataplane
+            && let Some(wanted) = self.next_ports.take()
+            && let Err(error) = self.change_ports(wanted).await
+        {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "interfaces are not as configured"
+            );
+        }
+        self.supervisor.exited(process, Instant::now());
+    }
+
+    async fn happened(&mut self, event: Happened) {
+        let now = Instant::now();
+        match event {
+            Happened::Probed {
+                process,
+                pid,
+                healthy,
+            } => self.probed(process, pid, healthy, now),
+            Happened::Retrieved {
+                part,
+                life,
+                outcome,
+            } if self.lives.get(&part) == Some(&life) => match outcome {
+                Ok(values) => {
+                    self.asked.remove(&part);
+                    self.values.retrieved(part, values);
+                }
+                Err(error) => self.ask_again(part, life, &error),
+            },
+            Happened::Applied {
+                part,
+                life,
+                batch,
+                outcome,
+            } if self.lives.get(&part) == Some(&life) => match outcome {
+                Ok(results) => self.values.completed(batch, &results, now),
+                Err(error) => {
+                    tracing::warn!(%part, %error, "gave no answer");
+                    self.values.lost(batch);
+                }
+            },
+            Happened::AskAgain { part, life } if self.lives.get(&part) == Some(&life) => {
+                self.asked.remove(&part);
+            }
+            Happened::Retrieved { .. } | Happened::Applied { .. } | Happened::AskAgain { .. } => {}
+            Happened::AddressesReady => self.addresses_ready = true,
+            Happened::Ike(ike) => self.ike = ike,
+            Happened::Stop => self.stop(),
+            Happened::Reload => self.reload(now),
+        }
+    }
+
+    fn probed(&mut self, process: Process, pid: u32, healthy: bool, now: Instant) {
+        if self.children.pid(process) != Some(pid) {
+            return;
+        }
+        let before = self.supervisor.is_ready(process);
+        self.supervisor.probed(process, healthy, now);
+        if !before && self.supervisor.is_ready(process) {
+            tracing::info!(%process, pid, "ready");
+            match process {
+                Process::Dataplane => self.part_up(Part::Dataplane),
+                Process::IkedBridge => self.part_up(Part::Iked),
+                Process::Charon => {}
+            }
+        }
+    }
+
+    fn part_up(&mut self, part: Part) {
+        self.next_life += 1;
+        self.lives.insert(part, self.next_life);
+        self.asked.remove(&part);
+        self.values.part_up(part);
+    }
+
+    fn part_down(&mut self, part: Part) {
+        if self.lives.remove(&part).is_some() {
+            self.values.part_down(part);
+        }
+    }
+
+    fn retrieve(&mut self, part: Part) {
+        let Some(&life) = self.lives.get(&part) else {
+            return;
+        };
+        if !self.asked.insert(part) {
+            return;
+        }
+        let (parts, sender) = (self.parts.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            let outcome = parts.retrieve(part).await;
+            let _ = sender.send(Happened::Retrieved {
+                part,
+                life,
+                outcome,
+            });
+        });
+    }
+
+    fn ask_again(&mut self, part: Part, life: u64, error: &PartError) {
+        tracing::warn!(%part, %error, "gave no answer");
+        let sender = self.sender.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(PART_PAUSE).await;
+            let _ = sender.send(Happened::AskAgain { part, life });
+        });
+    }
+
+    fn apply(&mut self, batch: Batch) {
+        let Batch {
+            id,
+            part,
+            operations,
+        } = batch;
+        let Some(&life) = self.lives.get(&part) else {
+            return;
+        };
+        tracing::debug!(%part, operations = operations.len(), "applying");
+        let (parts, sender) = (self.parts.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            let outcome = parts.apply(part, operations).await;
+            let _ = sender.send(Happened::Applied {
+                part,
+                life,
+                batch: id,
+                outcome,
+            });
+        });
+    }
+
+    fn stop(&mut self) {
+        if self.stopping {
+            tracing::warn!("told to stop twice: killing what still runs");
+            for process in Process::ALL {
+                self.children.signal(process, Signal::SIGKILL);
+            }
+            return;
+        }
+        tracing::info!("stopping");
+        notify::tell(State::Stopping);
+        self.stopping = true;
+        self.supervisor.stop();
+    }
+
+    /// Reads the configuration again; one that is refused changes nothing.
+    fn reload(&mut self, now: Instant) {
+        if self.stopping {
+            return;
+        }
+        notify::tell(State::Reloading);
+        if let Err(error) = self.read_again(now) {
+            tracing::error!("configuration refused; the old one stays: {error}");
+        }
+        notify::tell(State::Ready);
+    }
+
+    fn read_again(&mut self, now: Instant) -> Result<(), RunError> {
+        let plan = configuration::load(&self.configuration, &self.digests)?;
+        let wanted = Wanted::of(&plan).map_err(super::ports::PortsError::from)?;
+        self.values.set_plan(plan)?;
+        // What someone else changed meanwhile is found and put right, too.
+        for &part in self.lives.keys() {
+            self.values.resynchronise(part);
+        }
+        tracing::info!("configuration read again");
+        if self.next_ports.as_ref().unwrap_or(self.ports.wanted()) != &wanted {
+            // Descriptors are inherited at the start only, and charon chooses its interfaces then.
+            tracing::warn!("other interfaces: restarting the dataplane and charon");
+            self.next_ports = Some(wanted);
+            self.supervisor.restart(Process::Dataplane, now);
+            self.supervisor.restart(Process::Charon, now);
+        }
+        Ok(())
+    }
+
+    async fn change_ports(&mut self, wanted: Wanted) -> Result<(), RunError> {
+        self.ports.change(wanted).await?;
+        self.parts.set_macs(self.ports.macs()).await;
+        charon::write_configuration(&self.recipe.root, self.ports.wanted().underlay_taps())?;
+        if self.lives.contains_key(&Part::Linux) {
+            // New TAPs are bare.
+            self.part_up(Part::Linux);
+        }
+        Ok(())
+    }
+
+    fn write_status(&mut self) {
+        let processes: BTreeMap<&'static str, ProcessStatus> = Process::ALL
+            .into_iter()
+            .map(|process| {
+                let state = match self.supervisor.phase(process) {
+                    Phase::Blocked => "blocked",
+                    Phase::Waiting { .. } => "waiting",
+                    Phase::Starting { .. } => "starting",
+                    Phase::Ready { .. } => "ready",
+                    Phase::Ending { .. } => "ending",
+                    Phase::Stopped => "stopped",
+                };
+                let status = ProcessStatus {
+                    state,
+                    pid: self.children.pid(process),
+                    restarts: self.supervisor.restarts(process),
+                };
+                (process.name(), status)
+            })
+            .collect();
+        let ike = self.ike.as_ref();
+        let plugin_session = ike.is_some_and(|ike| ike.plugin_session);
+        let reconciled = ike.is_some_and(|ike| ike.reconciled);
+        let healthy = !self.stopping
+            && reconciled
+            && plugin_session
+            && processes.values().all(|process| process.state == "ready")
+            && self.values.is_converged();
+        if healthy && !self.was_ready {
+            self.was_ready = true;
+            tracing::info!("ready");
+            notify::tell(State::Ready);
+        }
+        self.status.write(Status {
+            pid: std::process::id(),
+            ready: self.was_ready,
+            healthy,
+            stopping: self.stopping,
+            processes,
+            plugin_session,
+            reconciled,
+            values: self.values.status(),
+        });
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

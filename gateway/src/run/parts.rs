@@ -1,0 +1,192 @@
+//! The parts that hold configured values, all asked the same two things: apply this batch, tell what you hold.
+//!
+//! ```text
+//!   Part::Dataplane   bus socket dataplane
+//!   Part::Linux       in this process
+//!   Part::Iked        bus sockets iked-bridge (connections), iked-bridge-secrets (credentials)
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use culvert_bus::{BusError, CallError, Client, Session};
+use culvert_model::bus::{self, value::Kind};
+use culvert_model::plan::Part;
+use culvert_tap_inject::device::TapName;
+use culvert_tap_inject::mirror::MirrorError;
+use thiserror::Error;
+use tokio::sync::Mutex;
+
+use super::linux::{Linux, LinuxError};
+use super::root::Root;
+use super::supervisor::Process;
+
+/// A batch may be a full table of routes.
+const APPLY: Duration = Duration::from_secs(30);
+const RETRIEVE: Duration = Duration::from_secs(30);
+/// A healthy process answers a greeting or a short question in a few milliseconds.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Why a part did not answer. What it did of what was asked is not known: it is to be asked what it holds.
+#[derive(Debug, Error)]
+pub enum PartError {
+    /// Over the bus.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// In this process.
+    #[error(transparent)]
+    Linux(#[from] LinuxError),
+    /// Another number of results than of operations.
+    #[error("{part} answered {results} results to {operations} operations")]
+    Count {
+        /// Who.
+        part: Part,
+        /// Asked for.
+        operations: usize,
+        /// Got.
+        results: usize,
+    },
+}
+
+/// Why the parts cannot be reached at all.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// A socket of the bus.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// Netlink.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+}
+
+/// The parts of one gateway. Clones share the connections.
+#[derive(Clone)]
+pub struct Parts {
+    dataplane: Client,
+    bridge: Client,
+    secrets: Client,
+    linux: Arc<Mutex<Linux>>,
+}
+
+impl Parts {
+    /// The processes need not run yet.
+    pub fn open(root: &Root) -> Result<Self, OpenError> {
+        Ok(Self {
+            dataplane: Client::new(&root.bus("dataplane"))?,
+            bridge: Client::new(&root.bus("iked-bridge"))?,
+            secrets: Client::for_secrets(&root.bus("iked-bridge-secrets"))?,
+            linux: Arc::new(Mutex::new(Linux::open()?)),
+        })
+    }
+
+    /// The MAC addresses that TAPs shall have.
+    pub async fn set_macs(&self, macs: BTreeMap<TapName, [u8; 6]>) {
+        self.linux.lock().await.set_macs(macs);
+    }
+
+    /// What a part holds.
+    pub async fn retrieve(&self, part: Part) -> Result<Vec<bus::KeyedValue>, PartError> {
+        let request = bus::RetrieveRequest {};
+        Ok(match part {
+            Part::Dataplane => self.dataplane.call(&request, RETRIEVE).await?.values,
+            Part::Linux => self.linux.lock().await.retrieve().await?,
+            Part::Iked => {
+                let mut values = self.bridge.call(&request, RETRIEVE).await?.values;
+                let secrets = self.secrets.call(&request, RETRIEVE).await?.values;
+                // Should both tell of the same one, once is enough.
+                values.retain(|value| secrets.iter().all(|other| other.key != value.key));
+                values.extend(secrets);
+                values
+            }
+        })
+    }
+
+    /// Carries out operations: one result each, in their order.
+    pub async fn apply(
+        &self,
+        part: Part,
+        operations: Vec<bus::Operation>,
+    ) -> Result<Vec<bus::OperationResult>, PartError> {
+        match part {
+            Part::Dataplane => apply(part, &self.dataplane, operations).await,
+            Part::Linux => Ok(self.linux.lock().await.apply(&operations).await),
+            Part::Iked => {
+                // The batch has no order between its operations; their results have.
+                let (secret, plain): (Vec<_>, Vec<_>) = operations
+                    .into_iter()
+                    .enumerate()
+                    .partition(|(_, operation)| is_secret(operation));
+                let mut results = BTreeMap::new();
+                for (client, share) in [(&self.secrets, secret), (&self.bridge, plain)] {
+                    if share.is_empty() {
+                        continue;
+                    }
+                    let (places, share): (Vec<usize>, Vec<bus::Operation>) =
+                        share.into_iter().unzip();
+                    let answers = apply(part, client, share).await?;
+                    results.extend(places.into_iter().zip(answers));
+                }
+                Ok(results.into_values().collect())
+            }
+        }
+    }
+
+    /// Who answers in the place of a process; charon does not speak the bus.
+    pub async fn greet(&self, process: Process) -> Option<Session> {
+        let client = match process {
+            Process::Dataplane => &self.dataplane,
+            Process::IkedBridge => &self.bridge,
+            Process::Charon => return None,
+        };
+        client.hello(ANSWER).await.ok()
+    }
+
+    /// Whether duplicate address detection is over for every address of the dataplane.
+    pub async fn addresses_ready(&self) -> bool {
+        let request = bus::ShowInterfacesRequest {};
+        match self.dataplane.call(&request, ANSWER).await {
+            Ok(reply) => reply
+                .interfaces
+                .iter()
+                .all(|interface| interface.addresses_ready),
+            Err(_) => false,
+        }
+    }
+
+    /// How iked-bridge and charon stand to each other.
+    pub async fn show_ike(&self) -> Option<bus::ShowIkeReply> {
+        self.bridge.call(&bus::ShowIkeRequest {}, ANSWER).await.ok()
+    }
+}
+
+async fn apply(
+    part: Part,
+    client: &Client,
+    operations: Vec<bus::Operation>,
+) -> Result<Vec<bus::OperationResult>, PartError> {
+    let count = operations.len();
+    let request = bus::ApplyRequest { operations };
+    let results = client.call(&request, APPLY).await?.results;
+    if results.len() == count {
+        Ok(results)
+    } else {
+        Err(PartError::Count {
+            part,
+            operations: count,
+            results: results.len(),
+        })
+    }
+}
+
+/// A delete carries no value: its key says the kind.
+fn is_secret(operation: &bus::Operation) -> bool {
+    match operation
+        .value
+        .as_ref()
+        .and_then(|value| value.kind.as_ref())
+    {
+        Some(kind) => matches!(kind, Kind::Credential(_)),
+        None => operation.key.starts_with("credential/"),
+    }
+}

@@ -1,0 +1,153 @@
+//! What a configuration takes of the machine: NICs for the dataplane, TAPs for Linux.
+//!
+//! ```text
+//!   plan: interface/wan (device eth0), linux/link/wan   ->   NIC eth0 moved, TAP wan with the MAC of eth0
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use culvert_model::bus::value::Kind;
+use culvert_model::plan::Plan;
+use culvert_tap_inject::device::{Tap, TapError, TapName};
+use thiserror::Error;
+
+use super::namespace::{Namespace, NamespaceError};
+use super::nics::{self, Nic, NicError};
+
+/// Why NICs and TAPs are not as configured.
+#[derive(Debug, Error)]
+pub enum PortsError {
+    /// A TAP cannot be made.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// A NIC cannot be moved.
+    #[error(transparent)]
+    Nic(#[from] NicError),
+    /// There is no namespace to move it to.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+}
+
+/// What a plan asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    devices: BTreeSet<String>,
+    /// By name; with the device whose MAC address it has, none for a tunnel's.
+    taps: BTreeMap<TapName, Option<String>>,
+}
+
+impl Wanted {
+    /// Of a plan.
+    pub fn of(plan: &Plan) -> Result<Self, TapError> {
+        let mut devices = BTreeMap::new();
+        for planned in plan.values() {
+            if let Some(Kind::Interface(interface)) = &planned.value.kind {
+                devices.insert(interface.name.as_str(), interface.device.clone());
+            }
+        }
+        let mut taps = BTreeMap::new();
+        for planned in plan.values() {
+            if let Some(Kind::LinuxLink(link)) = &planned.value.kind {
+                let device = devices.get(link.interface.as_str()).cloned();
+                taps.insert(link.tap.parse()?, device);
+            }
+        }
+        Ok(Self {
+            devices: devices.into_values().collect(),
+            taps,
+        })
+    }
+
+    /// The TAPs that IKE may use: those of tunnels lead into tunnels.
+    pub fn underlay_taps(&self) -> impl Iterator<Item = &TapName> {
+        self.taps
+            .iter()
+            .filter(|(_, device)| device.is_some())
+            .map(|(tap, _)| tap)
+    }
+}
+
+/// What a gateway has of the machine.
+#[derive(Debug)]
+pub struct Ports {
+    namespace: Namespace,
+    wanted: Wanted,
+    nics: Vec<Nic>,
+    taps: BTreeMap<TapName, Tap>,
+}
+
+impl Ports {
+    /// Nothing yet but the dataplane's namespace.
+    pub fn new() -> Result<Self, PortsError> {
+        Ok(Self {
+            namespace: Namespace::quiet()?,
+            wanted: Wanted::default(),
+            nics: Vec::new(),
+            taps: BTreeMap::new(),
+        })
+    }
+
+    /// The dataplane's.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// All that there are.
+    pub fn taps(&self) -> &BTreeMap<TapName, Tap> {
+        &self.taps
+    }
+
+    /// What was asked for last.
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// The MAC address of each TAP that stands for a NIC.
+    pub fn macs(&self) -> BTreeMap<TapName, [u8; 6]> {
+        let mac_of = |device: &String| {
+            let nic = self.nics.iter().find(|nic| nic.device() == device)?;
+            nic.mac()
+        };
+        self.wanted
+            .taps
+            .iter()
+            .filter_map(|(tap, device)| Some((tap.clone(), device.as_ref().and_then(mac_of)?)))
+            .collect()
+    }
+
+    /// Takes and makes what is missing, gives back and removes what is too much. To be called while no dataplane runs:
+    /// it holds the TAPs it inherited.
+    ///
+    /// After an error everything that was there before is still there or given back.
+    pub async fn change(&mut self, wanted: Wanted) -> Result<(), PortsError> {
+        self.taps.retain(|name, _| wanted.taps.contains_key(name));
+        let (kept, unwanted): (Vec<Nic>, Vec<Nic>) = std::mem::take(&mut self.nics)
+            .into_iter()
+            .partition(|nic| wanted.devices.contains(nic.device()));
+        self.nics = kept;
+        nics::give_back(&unwanted, &self.namespace).await?;
+        let missing: Vec<String> = wanted
+            .devices
+            .iter()
+            .filter(|device| !self.nics.iter().any(|nic| nic.device() == *device))
+            .cloned()
+            .collect();
+        // Before the TAPs: a TAP may be called as the NIC it stands for.
+        self.nics
+            .extend(nics::take(&missing, &self.namespace).await?);
+        for name in wanted.taps.keys() {
+            if !self.taps.contains_key(name) {
+                self.taps.insert(name.clone(), Tap::create(name.clone())?);
+            }
+        }
+        self.wanted = wanted;
+        Ok(())
+    }
+
+    /// Leaves the machine as it was.
+    pub async fn release(mut self) -> Result<(), PortsError> {
+        self.taps.clear();
+        nics::give_back(&self.nics, &self.namespace).await?;
+        Ok(())
+    }
+}
