@@ -316,7 +316,11 @@ impl Client {
         {
             let mut state = self.lock();
             state.ready = !state.closing;
-            state.outbox = state.pending.keys().copied().collect();
+            let open = state
+                .pending
+                .iter()
+                .filter(|(_, pending)| pending.answer.is_none());
+            state.outbox = open.map(|(id, _)| *id).collect();
             self.outgoing.notify_one();
         }
         *complained = false;

@@ -30,7 +30,8 @@ pub struct CharonConf {
     pub vici_socket: PathBuf,
     /// Interfaces whose addresses IKE may use: the TAPs. Empty: all.
     pub interfaces: Vec<String>,
-    /// Worker threads. A thread waits while the dataplane installs an SA, and six are always taken.
+    /// Worker threads. A thread waits while the dataplane installs an SA, and six are always taken. With 32, two charons
+    /// on two cores set up 100 tunnels in 0.6 s where every call took 1 ms.
     pub threads: u16,
     /// Cookies and limits on half-open IKE SAs for each address. Off only where one address stands for many peers, as in
     /// a load test.

@@ -1,4 +1,5 @@
 //! iked-bridge's side of the socket, played by the test.
+#![allow(dead_code)]
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ struct Record {
     epochs: Vec<u64>,
     spis: Vec<u32>,
     connection: Option<UnixStream>,
+    delay: Duration,
 }
 
 /// Listens, answers every call with success and remembers it.
@@ -65,6 +67,11 @@ impl FakeBridge {
     /// The SPIs given out.
     pub fn spis(&self) -> Vec<u32> {
         self.record.lock().unwrap().spis.clone()
+    }
+
+    /// Lets each answer take so long, however many calls are under way: as a dataplane would.
+    pub fn delay(&self, delay: Duration) {
+        self.record.lock().unwrap().delay = delay;
     }
 
     pub fn upcall(&self, upcall: Answer) {
@@ -120,7 +127,7 @@ fn serve(mut connection: UnixStream, record: &Mutex<Record>) {
     record.lock().unwrap().connection = Some(connection.try_clone().unwrap());
     while let Ok(ToBridge { id, call }) = read_frame(&mut connection) {
         let call = call.expect("a call");
-        let answer = {
+        let (answer, delay) = {
             let mut record = record.lock().unwrap();
             let answer = match &call {
                 Call::Hello(hello) => {
@@ -140,8 +147,16 @@ fn serve(mut connection: UnixStream, record: &Mutex<Record>) {
                 _ => Answer::done(),
             };
             record.calls.push(call);
-            answer
+            (answer, record.delay)
         };
+        if !delay.is_zero() {
+            let mut connection = connection.try_clone().unwrap();
+            std::thread::spawn(move || {
+                std::thread::sleep(delay);
+                let _ = write_frame(&mut connection, &ToPlugin::answer(id, answer));
+            });
+            continue;
+        }
         if write_frame(&mut connection, &ToPlugin::answer(id, answer)).is_err() {
             break;
         }
