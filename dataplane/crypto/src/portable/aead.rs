@@ -49,12 +49,18 @@ impl RingAead {
         let mut parts = AeadParts::split(op.packet).ok_or(SealError::Length)?;
         let Inputs { nonce, associated } = parts.number(op.seq, &self.salt, self.esn);
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let tag = self
+        // By reference: moving the tag out copies it through the stack in overlapping pieces, and
+        // loading those stalls.
+        match &self
             .key
             .seal_in_place_separate_tag(nonce, Aad::from(associated), parts.text)
-            .map_err(|_| SealError::Cipher)?;
-        parts.icv.copy_from_slice(tag.as_ref());
-        Ok(())
+        {
+            Ok(tag) => {
+                parts.icv.copy_from_slice(tag.as_ref());
+                Ok(())
+            }
+            Err(_) => Err(SealError::Cipher),
+        }
     }
 
     #[inline]
