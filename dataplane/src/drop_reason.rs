@@ -127,6 +127,8 @@ drop_reasons! {
     EspBadInner = "esp-bad-inner",
     /// The inner packet is outside the SA's selectors.
     EspSelectorMismatch = "esp-selector-mismatch",
+    /// The tunnel was congested, and the sender inside knows no ECN (RFC 6040 section 4.2).
+    EspCongestion = "esp-congestion",
     /// A dummy packet (next header 59); nothing is wrong.
     EspDummy = "esp-dummy",
     /// The SA has reached its hard limit of packets, bytes or sequence numbers.

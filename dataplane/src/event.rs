@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
-use culvert_net::MacAddr;
+use culvert_net::{Flow, MacAddr};
 use tokio::sync::mpsc;
+
+use crate::sa::SaKeyId;
 
 /// Something the control thread must know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,26 +39,22 @@ pub enum Event {
     },
     /// An SA has reached a limit.
     SaLimit {
-        /// Index in the table of SAs.
-        sa: u32,
+        /// Its name.
+        sa: SaKeyId,
         /// No packet passes any more.
         hard: bool,
     },
     /// A packet needs an SA that is not there.
     Acquire {
-        /// Index of the policy in the table of policies.
+        /// Number of the policy.
         policy: u32,
-        /// Source and destination of the packet.
-        addresses: (IpAddr, IpAddr),
-        /// Its protocol.
-        protocol: u8,
-        /// Its ports, or zero.
-        ports: (u16, u16),
+        /// What the packet is.
+        flow: Flow,
     },
     /// The peer of an inbound SA sends from another address or port now, proved by a good ICV.
     MappingChanged {
-        /// Index in the table of SAs.
-        sa: u32,
+        /// Its name.
+        sa: SaKeyId,
         /// Where it sends from.
         source: IpAddr,
         /// Its UDP port.

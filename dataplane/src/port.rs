@@ -38,29 +38,62 @@ struct Slot {
 /// The ports of one worker, by interface index, with the frames that wait for the end of the round.
 #[derive(Default)]
 pub struct Ports {
-    slots: Vec<Option<Slot>>,
+    slots: Vec<Slot>,
+    /// Interface index to place in `slots`, plus one; 0: no port.
+    places: Vec<u16>,
 }
 
 impl Ports {
     /// Puts a port at `interface`; gives the one that was there.
     pub fn insert(&mut self, interface: u32, port: Box<dyn Port>) -> Option<Box<dyn Port>> {
-        let place = interface as usize;
-        if self.slots.len() <= place {
-            self.slots.resize_with(place + 1, || None);
+        if let Some(place) = self.place(interface)
+            && let Some(slot) = self.slots.get_mut(place)
+        {
+            return Some(std::mem::replace(&mut slot.port, port));
         }
-        let slot = Slot {
+        self.slots.push(Slot {
             port,
             interface,
             pending: Box::default(),
-        };
-        self.slots.get_mut(place)?.replace(slot).map(|old| old.port)
+        });
+        self.renumber();
+        None
     }
 
-    /// Takes the port of `interface` away, with the frames that waited.
+    /// Takes the port of `interface` away; the frames that waited are freed.
     pub fn remove(&mut self, interface: u32, buffers: &mut BufferPool) -> Option<Box<dyn Port>> {
-        let mut slot = self.slots.get_mut(interface as usize)?.take()?;
+        let mut slot = self.slots.swap_remove(self.place(interface)?);
         buffers.free_all(slot.pending.drain(..));
+        self.renumber();
         Some(slot.port)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Receives by the port at `place`, which is below [`Ports::len`]. Gives the node that takes the packets; every one
+    /// of them carries the interface's index.
+    #[inline]
+    pub fn receive(
+        &mut self,
+        place: usize,
+        buffers: &mut BufferPool,
+        counters: &WorkerCounters,
+        vector: &mut Vector,
+    ) -> Option<NodeId> {
+        let slot = self.slots.get_mut(place)?;
+        slot.port.receive(buffers, counters, vector);
+        for packet in vector.iter_mut() {
+            buffers.meta_mut(packet).rx_interface = slot.interface;
+        }
+        (!vector.is_empty()).then(|| slot.port.input_node())
     }
 
     /// Lets a frame wait for transmission by `interface` at the end of the round (at once when 256 wait).
@@ -72,7 +105,10 @@ impl Ports {
         buffers: &mut BufferPool,
         counters: &WorkerCounters,
     ) {
-        let Some(Some(slot)) = self.slots.get_mut(interface as usize) else {
+        let slot = self
+            .place(interface)
+            .and_then(|place| self.slots.get_mut(place));
+        let Some(slot) = slot else {
             counters.drop(DropReason::InterfaceDown).add(1);
             counters.interface(interface).drops.add(1);
             buffers.free(packet);
@@ -89,7 +125,7 @@ impl Ports {
 
     /// Sends all frames that wait.
     pub fn flush(&mut self, buffers: &mut BufferPool, counters: &WorkerCounters) {
-        for slot in self.slots.iter_mut().flatten() {
+        for slot in &mut self.slots {
             if !slot.pending.is_empty() {
                 slot.flush(buffers, counters);
             }
@@ -97,19 +133,30 @@ impl Ports {
     }
 
     /// Each port with its interface index.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Box<dyn Port>)> {
-        self.slots
-            .iter_mut()
-            .flatten()
-            .map(|slot| (slot.interface, &mut slot.port))
-    }
-
-    /// Each port with its interface index.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &dyn Port)> {
         self.slots
             .iter()
-            .flatten()
             .map(|slot| (slot.interface, slot.port.as_ref()))
+    }
+
+    #[inline(always)]
+    fn place(&self, interface: u32) -> Option<usize> {
+        usize::from(*self.places.get(interface as usize)?).checked_sub(1)
+    }
+
+    fn renumber(&mut self) {
+        let highest = self
+            .slots
+            .iter()
+            .map(|slot| slot.interface as usize + 1)
+            .max();
+        self.places.clear();
+        self.places.resize(highest.unwrap_or_default(), 0);
+        for (place, slot) in self.slots.iter().enumerate() {
+            if let Some(number) = self.places.get_mut(slot.interface as usize) {
+                *number = place as u16 + 1;
+            }
+        }
     }
 }
 

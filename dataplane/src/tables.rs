@@ -213,6 +213,15 @@ impl Publisher {
         self.0.store(Arc::new(tables));
     }
 
+    /// Changes a clone of what was published last and publishes it as the next generation. One thread only.
+    pub fn update<R>(&self, change: impl FnOnce(&mut Tables) -> R) -> R {
+        let mut tables = Tables::clone(&self.0.load());
+        tables.generation += 1;
+        let result = change(&mut tables);
+        self.publish(tables);
+        result
+    }
+
     /// What was published last.
     pub fn current(&self) -> Arc<Tables> {
         self.0.load_full()

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(arguments) => run::execute(arguments).map_err(anyhow::Error::from),
         Command::IkedBridge(arguments) => process::iked_bridge::execute(arguments),
-        Command::Lab(arguments) => lab::execute(arguments).map_err(anyhow::Error::from),
+        Command::Lab(arguments) => lab::execute(&arguments).map_err(anyhow::Error::from),
     };
     match outcome {
         Ok(status) => status,

@@ -12,7 +12,22 @@
 //!            ROOT/run/charon.vici                              ROOT/run/bus/iked-bridge[-secrets]
 //! ```
 
+pub mod algorithm;
+pub mod association;
+pub mod charon;
+pub mod clock;
+mod dataplane;
+pub mod manager;
+mod plugin_socket;
+pub mod policy;
+pub mod selector;
+mod services;
+mod shell;
+pub mod spi;
+
 use std::path::PathBuf;
+
+use culvert_bus::BusError;
 
 /// Where the bridge works.
 #[derive(Debug, Clone)]
@@ -24,8 +39,8 @@ pub struct Options {
 /// Why the bridge stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
-    /// A socket of its own could not be opened.
-    #[error("cannot listen on {path}")]
+    /// A socket for charon's plugin could not be opened.
+    #[error("cannot listen on {path}: {source}")]
     Listen {
         /// The socket.
         path: PathBuf,
@@ -33,13 +48,48 @@ pub enum BridgeError {
         #[source]
         source: std::io::Error,
     },
+    /// A socket of the bus could not be opened.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// No random numbers, no signals: the system does not give what every process has.
+    #[error("{what}: {source}")]
+    System {
+        /// What it is about.
+        what: &'static str,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
 }
 
-/// Runs until the process is told to stop.
+/// Runs until SIGTERM or SIGINT.
 ///
 /// Neighbours may come and go: the bridge waits for charon and the dataplane, and reconciles with each that returns.
-#[allow(clippy::unused_async)]
 pub async fn run(options: Options) -> Result<(), BridgeError> {
-    let path = options.root.join("run");
-    std::fs::create_dir_all(&path).map_err(|source| BridgeError::Listen { path, source })
+    let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    run_until(options, stop).await
+}
+
+/// As [`run`], until `stop` ends.
+pub async fn run_until(
+    options: Options,
+    stop: impl Future<Output = ()>,
+) -> Result<(), BridgeError> {
+    shell::run(&options.root.join("run"), stop).await
+}
+
+fn signal(
+    kind: tokio::signal::unix::SignalKind,
+) -> Result<tokio::signal::unix::Signal, BridgeError> {
+    tokio::signal::unix::signal(kind).map_err(|source| BridgeError::System {
+        what: "signals",
+        source,
+    })
 }

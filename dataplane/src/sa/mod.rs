@@ -1,5 +1,42 @@
-//! Security associations and policies as workers see them.
+//! Security associations and policies (RFC 4301, RFC 4303).
+//!
+//! ```text
+//!   iked-bridge --bus--> service -> SaManager (control thread) -> SaTables --published--> workers
+//!                                                                    |
+//!                            Sa { endpoints, outer header } -> SaState { key, sequence, window, counters }
+//! ```
+//!
+//! What changes with traffic ([`SaState`]) is one allocation that every version of the tables points to: it is
+//! never copied, so neither a sequence number nor a window ever goes back. What changes by request (addresses and
+//! ports of [`Sa`]) is replaced whole.
 
-/// SAs and policies.
+mod association;
+mod manager;
+mod outer;
+mod policy;
+pub mod service;
+mod spec;
+
+pub use association::{Endpoints, LimitKind, Reservation, Sa, SaState, Usage};
+pub use manager::{PolicyId, PolicySpec, SaError, SaManager};
+pub use outer::{Inherited, OuterHeader, UdpPorts};
+pub use policy::{Choice, OutPolicy, PolicyAction, PolicySet};
+pub use spec::{Limits, SaDirection, SaKeyId, SaSpec, SpecError};
+
+use std::sync::Arc;
+
+use crate::chunked::Chunked;
+use crate::sharded::Sharded;
+
+/// One version of the SAs and policies.
 #[derive(Clone, Default)]
-pub struct SaTables;
+pub struct SaTables {
+    /// All SAs by index.
+    pub sas: Chunked<Sa>,
+    /// Inbound SAs: SPI to index. We choose the SPI, so it alone names the SA (RFC 4301 section 4.1).
+    pub inbound: Sharded<u32>,
+    /// Outbound policies by `if_id`, in the order in which they are tried.
+    pub policies: Sharded<Arc<PolicySet>>,
+    /// Tunnel interfaces: `if_id` to interface index.
+    pub tunnels: Sharded<u32>,
+}

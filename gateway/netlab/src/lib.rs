@@ -9,6 +9,7 @@
 //!   offload     what a veth leaves undone, switched off
 //!   process     programs inside, bounded in time, never left behind
 //!   ping, iperf what Debian's tools measure
+//!   knock       when a path opens
 //!   probe       numbered UDP: lost, duplicated, reordered
 //!   capture     every frame of a namespace, classified and kept
 //!   topology    two hosts, two places for gateways and a router, of all these
@@ -18,6 +19,7 @@ pub mod addressing;
 pub mod capture;
 pub mod classify;
 pub mod iperf;
+pub mod knock;
 pub mod namespace;
 pub mod netlink;
 pub mod offload;

@@ -1,0 +1,431 @@
+//! ESP in, tunnel mode (RFC 4303 section 3.4): SA, replay, authentication, decryption, selectors.
+//!
+//! ```text
+//!   ip4-local, ip6-local -> esp-decrypt -> ip4-input, ip6-input   (as if received by the tunnel interface)
+//! ```
+//!
+//! The window is looked at before authentication, to save the work, and again when it is updated, for a duplicate may
+//! stand in the same vector. A packet whose ICV is wrong never moves it.
+
+use std::net::IpAddr;
+
+use arrayvec::ArrayVec;
+use culvert_crypto::{OpenError, OpenOp, Verdict};
+use culvert_net::{Flow, Ipv4Mut, Ipv6Mut, Protocol, esp};
+
+use crate::buffer::{BufferPool, Packet, flags};
+use crate::drop_reason::DropReason;
+use crate::event::Event;
+use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
+use crate::nodes::mss_clamp;
+use crate::sa::{LimitKind, Sa, UdpPorts};
+use crate::tables::{Interface, InterfaceKind, MssClamp, Tables};
+
+const SPEC: NodeSpec = NodeSpec {
+    id: NodeId::EspDecrypt,
+    next: &[NodeId::Ip4Input, NodeId::Ip6Input],
+};
+
+/// Bytes of a UDP header.
+const UDP: usize = 8;
+/// Packets ahead of which the headers are asked for.
+const AHEAD: usize = 4;
+
+/// See the module.
+#[derive(Default)]
+pub struct EspDecrypt;
+
+/// What one packet is to its SA.
+struct Place<'t> {
+    sa: &'t Sa,
+    /// Offset of the ESP header in the area.
+    esp: usize,
+    length: usize,
+    /// Who sent it: outer source address and UDP port.
+    source: IpAddr,
+    port: u16,
+    /// ECN of the outer header.
+    ecn: u8,
+    seq: u64,
+    verdict: Result<(), DropReason>,
+}
+
+impl Node for EspDecrypt {
+    fn spec(&self) -> &'static NodeSpec {
+        &SPEC
+    }
+
+    fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
+        let tables = context.tables;
+        let mut places = ArrayVec::<Result<Place<'_>, DropReason>, VECTOR>::new();
+        let mut last = None;
+        for (at, packet) in vector.iter().enumerate() {
+            if let Some(ahead) = vector.get(at + AHEAD) {
+                context.buffers.prefetch(ahead);
+            }
+            places.push(locate(context.buffers, tables, packet, &mut last));
+        }
+        check_windows(&mut places);
+        open(context, vector, &mut places);
+        update_windows(context, &mut places);
+        let mut tunnel = None;
+        for (mut packet, place) in vector.drain(..).zip(places) {
+            match place.and_then(|place| deliver(context, &mut packet, &place, &mut tunnel)) {
+                Ok(next) => context.send(next, packet),
+                Err(reason) => context.drop(packet, reason),
+            }
+        }
+    }
+}
+
+/// Finds the SA of a packet by its SPI, and checks that the packet came the SA's way.
+#[inline(always)]
+fn locate<'t>(
+    buffers: &BufferPool,
+    tables: &'t Tables,
+    packet: &Packet,
+    last: &mut Option<&'t Sa>,
+) -> Result<Place<'t>, DropReason> {
+    let meta = buffers.meta(packet);
+    let data = buffers.data(packet);
+    let transport = usize::from(meta.l4_offset)
+        .checked_sub(meta.offset())
+        .ok_or(DropReason::EspTruncated)?;
+    let (source, destination, class, protocol) = outer(data).ok_or(DropReason::EspTruncated)?;
+    let mut at = transport;
+    let mut ports = None;
+    if protocol == Protocol::UDP {
+        let header = data
+            .get(transport..)
+            .and_then(|rest| rest.first_chunk::<UDP>())
+            .ok_or(DropReason::EspTruncated)?;
+        let port = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+        ports = Some(UdpPorts {
+            source: port(0),
+            destination: port(2),
+        });
+        at += UDP;
+    }
+    let header = data
+        .get(at..)
+        .and_then(|rest| rest.first_chunk::<8>())
+        .ok_or(DropReason::EspTruncated)?;
+    let [s0, s1, s2, s3, n0, n1, n2, n3] = *header;
+    let spi = u32::from_be_bytes([s0, s1, s2, s3]);
+    let sa = match last {
+        Some(sa) if sa.spi.get() == spi => *sa,
+        _ => {
+            let index = *tables
+                .sas
+                .inbound
+                .get(spi)
+                .ok_or(DropReason::EspUnknownSpi)?;
+            let found: &Sa = tables.sas.sas.get(index).ok_or(DropReason::EspUnknownSpi)?;
+            last.insert(found)
+        }
+    };
+    if sa.endpoints.destination != destination || sa.endpoints.udp.is_some() != ports.is_some() {
+        return Err(DropReason::EspWrongSa);
+    }
+    if sa.state.is_dead() {
+        return Err(DropReason::EspLimit);
+    }
+    Ok(Place {
+        sa,
+        esp: meta.offset() + at,
+        length: data.len() - at,
+        source,
+        port: ports.map_or(0, |ports| ports.source),
+        ecn: class & 3,
+        seq: u64::from(u32::from_be_bytes([n0, n1, n2, n3])),
+        verdict: Ok(()),
+    })
+}
+
+/// Source, destination, traffic class and transport of an outer header.
+#[inline(always)]
+fn outer(data: &[u8]) -> Option<(IpAddr, IpAddr, u8, Protocol)> {
+    if data.first()? >> 4 == 4 {
+        let header = data.first_chunk::<20>()?;
+        let [.., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
+        Some((
+            [s0, s1, s2, s3].into(),
+            [d0, d1, d2, d3].into(),
+            header[1],
+            Protocol(header[9]),
+        ))
+    } else {
+        let header = data.first_chunk::<40>()?;
+        let source = *header.get(8..)?.first_chunk::<16>()?;
+        let destination = *header.last_chunk::<16>()?;
+        let layer = header[6];
+        // Extension headers stand between only in packets that ip6-local has walked already.
+        let protocol = if layer == Protocol::UDP.0 {
+            Protocol::UDP
+        } else {
+            Protocol::ESP
+        };
+        Some((
+            source.into(),
+            destination.into(),
+            header[0] << 4 | header[1] >> 4,
+            protocol,
+        ))
+    }
+}
+
+/// Runs of places with the same SA.
+fn runs<'p, 't>(
+    places: &'p mut [Result<Place<'t>, DropReason>],
+) -> impl Iterator<Item = &'p mut [Result<Place<'t>, DropReason>]> {
+    places.chunk_by_mut(|a, b| match (a, b) {
+        (Ok(a), Ok(b)) => std::ptr::eq(a.sa, b.sa),
+        (Err(_), Err(_)) => true,
+        _ => false,
+    })
+}
+
+/// Infers the high half of every sequence number, and drops what is old or was here before: one lock a run.
+fn check_windows(places: &mut [Result<Place<'_>, DropReason>]) {
+    for run in runs(places) {
+        let Some(Ok(first)) = run.first() else {
+            continue;
+        };
+        let sa = first.sa;
+        let window = sa.state.window();
+        for place in run.iter_mut().flatten() {
+            match window.check(place.seq as u32) {
+                Verdict::Ok(seq) => place.seq = seq,
+                Verdict::Replayed => place.verdict = Err(DropReason::EspReplayed),
+                Verdict::Late => place.verdict = Err(DropReason::EspLate),
+            }
+        }
+    }
+}
+
+/// Authenticates and decrypts everything that is left, in one batch.
+fn open(context: &Context<'_>, vector: &mut Vector, places: &mut [Result<Place<'_>, DropReason>]) {
+    let mut ops = ArrayVec::<OpenOp<'_>, VECTOR>::new();
+    let mut of = ArrayVec::<u8, VECTOR>::new();
+    let buffers: &BufferPool = context.buffers;
+    for (at, (packet, place)) in vector.iter_mut().zip(places.iter()).enumerate() {
+        let Ok(Place {
+            sa,
+            esp,
+            length,
+            seq,
+            verdict: Ok(()),
+            ..
+        }) = place
+        else {
+            continue;
+        };
+        let (_, area) = buffers.area_mut(packet);
+        if let Some(bytes) = area.get_mut(*esp..*esp + *length) {
+            ops.push(OpenOp::new(sa.state.key(), *seq, bytes));
+            of.push(at as u8);
+        }
+    }
+    context.engine.open_batch(&mut ops);
+    for (op, at) in ops.iter().zip(&of) {
+        let reason = match op.result {
+            Ok(()) => continue,
+            Err(OpenError::BadIcv) => DropReason::EspBadIcv,
+            Err(OpenError::Malformed) => DropReason::EspTruncated,
+        };
+        if let Some(Ok(place)) = places.get_mut(usize::from(*at)) {
+            place.verdict = Err(reason);
+        }
+    }
+}
+
+/// Marks what is authentic as received, drops duplicates within the vector, and counts: one lock a run.
+fn update_windows(context: &Context<'_>, places: &mut [Result<Place<'_>, DropReason>]) {
+    for run in runs(places) {
+        let Some(Ok(first)) = run.first() else {
+            continue;
+        };
+        let sa = first.sa;
+        let (mut good, mut bytes) = (0, 0);
+        let (mut replayed, mut late, mut bad_icv) = (0, 0, 0);
+        let mut moved = None;
+        {
+            let mut window = sa.state.window();
+            for place in run.iter_mut().flatten() {
+                if place.verdict.is_ok() {
+                    match window.update(place.seq) {
+                        Verdict::Ok(_) => {
+                            good += 1;
+                            bytes += place.length as u64;
+                            if came_from_elsewhere(sa, place) && place.seq >= window.top() {
+                                moved = Some((place.source, place.port));
+                            }
+                        }
+                        Verdict::Replayed => place.verdict = Err(DropReason::EspReplayed),
+                        Verdict::Late => place.verdict = Err(DropReason::EspLate),
+                    }
+                }
+                match place.verdict {
+                    Err(DropReason::EspReplayed) => replayed += 1,
+                    Err(DropReason::EspLate) => late += 1,
+                    Err(DropReason::EspBadIcv) => bad_icv += 1,
+                    _ => {}
+                }
+            }
+        }
+        sa.state.refused(replayed, late, bad_icv);
+        if good > 0 {
+            let overhead = sa.state.key().suite().header_len() + sa.state.key().suite().icv_len();
+            let inner = bytes.saturating_sub((good * overhead) as u64);
+            if let Some(kind) = sa.state.received(good, inner, context.now) {
+                let _ = context.events.try_send(Event::SaLimit {
+                    sa: sa.spec.id,
+                    hard: kind == LimitKind::Hard,
+                });
+            }
+        }
+        if let Some((source, port)) = moved
+            && sa.state.may_report_mapping(context.now)
+        {
+            let _ = context.events.try_send(Event::MappingChanged {
+                sa: sa.spec.id,
+                source,
+                port,
+            });
+        }
+    }
+}
+
+/// A NAT on the way has changed its mapping: known only with UDP encapsulation, and only after a good ICV.
+#[inline(always)]
+fn came_from_elsewhere(sa: &Sa, place: &Place<'_>) -> bool {
+    sa.endpoints
+        .udp
+        .is_some_and(|ports| ports.source != place.port)
+        || sa.endpoints.source != place.source
+}
+
+/// Takes the inner packet out, checks it against the SA, and lets it come in by the tunnel interface.
+#[inline(always)]
+fn deliver<'t>(
+    context: &Context<'t>,
+    packet: &mut Packet,
+    place: &Place<'t>,
+    last: &mut Option<(u32, u32, &'t Interface)>,
+) -> Result<NodeId, DropReason> {
+    place.verdict?;
+    let sa = place.sa;
+    let suite = sa.state.key().suite();
+    let (meta, area) = context.buffers.area_mut(packet);
+    let plain = suite
+        .ciphertext(place.length)
+        .ok_or(DropReason::EspTruncated)?;
+    let start = place.esp + plain.start;
+    let plaintext = area
+        .get_mut(start..place.esp + plain.end)
+        .ok_or(DropReason::EspTruncated)?;
+    let (next, length) = esp::read_trailer(plaintext).map_err(|_| DropReason::EspBadPadding)?;
+    let v6 = match next {
+        Protocol::IPV4 => false,
+        Protocol::IPV6 => true,
+        Protocol::NO_NEXT => return Err(DropReason::EspDummy),
+        _ => return Err(DropReason::EspBadInner),
+    };
+    let inner = plaintext
+        .get_mut(..length)
+        .ok_or(DropReason::EspBadPadding)?;
+    if inner
+        .first()
+        .is_none_or(|byte| byte >> 4 != if v6 { 6 } else { 4 })
+    {
+        return Err(DropReason::EspBadInner);
+    }
+    if !sa.carries(v6, || Flow::of(inner).ok()) {
+        return Err(DropReason::EspSelectorMismatch);
+    }
+    if place.ecn != 0 {
+        copy_congestion(inner, v6, place.ecn)?;
+    }
+    let interface = tunnel_of(context.tables, sa.spec.if_id, last)?;
+    match interface.1.mss_clamp {
+        MssClamp::Off => {}
+        MssClamp::FromMtu => mss_clamp::clamp(
+            inner,
+            v6,
+            interface.1.mtu.saturating_sub(if v6 { 60 } else { 40 }),
+        ),
+        MssClamp::Fixed(mss) => mss_clamp::clamp(inner, v6, mss),
+    }
+    meta.set_view(start, length)
+        .map_err(|_| DropReason::EspTruncated)?;
+    meta.rx_interface = interface.0;
+    meta.vrf = interface.1.vrf;
+    meta.l3_offset = start as u16;
+    meta.flags = meta.flags & flags::TRACED | flags::DECRYPTED;
+    let counters = context.counters.interface(interface.0);
+    counters.rx_packets.add(1);
+    counters.rx_bytes.add(length as u64);
+    Ok(if v6 {
+        NodeId::Ip6Input
+    } else {
+        NodeId::Ip4Input
+    })
+}
+
+/// The tunnel interface of an `if_id`: index and entry.
+#[inline(always)]
+fn tunnel_of<'t>(
+    tables: &'t Tables,
+    if_id: u32,
+    last: &mut Option<(u32, u32, &'t Interface)>,
+) -> Result<(u32, &'t Interface), DropReason> {
+    let (index, interface) = match last {
+        Some((known, index, interface)) if *known == if_id => (*index, *interface),
+        _ => {
+            let index = *tables
+                .sas
+                .tunnels
+                .get(if_id)
+                .ok_or(DropReason::EspWrongSa)?;
+            let interface: &Interface =
+                tables.interfaces.get(index).ok_or(DropReason::EspWrongSa)?;
+            *last = Some((if_id, index, interface));
+            (index, interface)
+        }
+    };
+    match interface.kind {
+        InterfaceKind::Tunnel { .. } if interface.admin_up => Ok((index, interface)),
+        InterfaceKind::Tunnel { .. } => Err(DropReason::TunnelDown),
+        InterfaceKind::Ethernet { .. } => Err(DropReason::EspWrongSa),
+    }
+}
+
+/// Carries congestion marks of the outer header over to the inner one (RFC 6040 section 4.2).
+fn copy_congestion(inner: &mut [u8], v6: bool, outer: u8) -> Result<(), DropReason> {
+    const ECT1: u8 = 1;
+    const ECT0: u8 = 2;
+    const CE: u8 = 3;
+    let class = match inner {
+        [first, second, ..] if v6 => *first << 4 | *second >> 4,
+        [_, second, ..] => *second,
+        _ => return Err(DropReason::EspBadInner),
+    };
+    let ecn = match (class & 3, outer) {
+        (0, CE) => return Err(DropReason::EspCongestion),
+        (0, _) => return Ok(()),
+        (_, CE) => CE,
+        (ECT0, ECT1) => ECT1,
+        _ => return Ok(()),
+    };
+    let class = class & !3 | ecn;
+    if v6 {
+        Ipv6Mut::new(inner)
+            .map_err(|_| DropReason::EspBadInner)?
+            .set_traffic_class(class);
+    } else {
+        Ipv4Mut::new(inner)
+            .map_err(|_| DropReason::EspBadInner)?
+            .set_traffic_class(class);
+    }
+    Ok(())
+}

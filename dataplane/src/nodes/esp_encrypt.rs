@@ -1,0 +1,248 @@
+//! ESP out, tunnel mode (RFC 4303 section 3.3): trailer, outer header, sequence number, encryption.
+//!
+//! ```text
+//!   | outer IP | UDP? | SPI seq | IV | inner packet | padding, length, next header | ICV |
+//!   ^ template of the SA  ^ engine     ^ came in here ^ written here                 ^ engine
+//! ```
+//!
+//! Sequence numbers are reserved for a whole run of packets of one SA with one atomic addition; the engine gets all
+//! packets of a vector in one batch.
+
+use arrayvec::ArrayVec;
+use culvert_crypto::SealOp;
+use culvert_net::{Protocol, esp};
+
+use crate::buffer::{BufferPool, Packet, flags};
+use crate::drop_reason::DropReason;
+use crate::event::Event;
+use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
+use crate::sa::{Inherited, LimitKind, Sa};
+use crate::tables::{AdjacencyKind, InterfaceKind, Tables};
+
+const SPEC: NodeSpec = NodeSpec {
+    id: NodeId::EspEncrypt,
+    next: &[
+        NodeId::Ip4Rewrite,
+        NodeId::Ip6Rewrite,
+        NodeId::Ip4Lookup,
+        NodeId::Ip6Lookup,
+    ],
+};
+
+/// Packets ahead of which the headers are asked for.
+const AHEAD: usize = 4;
+
+/// See the module.
+#[derive(Default)]
+pub struct EspEncrypt;
+
+/// Packets of one vector that follow each other and have the same SA.
+struct Run {
+    end: usize,
+    next: NodeId,
+}
+
+impl Node for EspEncrypt {
+    fn spec(&self) -> &'static NodeSpec {
+        &SPEC
+    }
+
+    fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
+        let tables = context.tables;
+        let mut runs = ArrayVec::<Run, VECTOR>::new();
+        let mut refused = ArrayVec::<(usize, DropReason), VECTOR>::new();
+        {
+            let buffers: &BufferPool = context.buffers;
+            let mut ops = ArrayVec::<SealOp<'_>, VECTOR>::new();
+            let mut places = ArrayVec::<u8, VECTOR>::new();
+            let mut rest = vector.as_mut_slice();
+            let mut place = 0;
+            while let Some(first) = rest.first() {
+                let index = buffers.meta(first).sa;
+                let (mut count, mut bytes) = (0, 0);
+                while let Some(packet) = rest.get(count)
+                    && buffers.meta(packet).sa == index
+                {
+                    if let Some(ahead) = rest.get(count + AHEAD) {
+                        buffers.prefetch(ahead);
+                    }
+                    bytes += buffers.meta(packet).len() as u64;
+                    count += 1;
+                }
+                let (run, later) = rest.split_at_mut(count);
+                rest = later;
+                let mut outcome = Run {
+                    end: place + count,
+                    next: NodeId::Ip4Lookup,
+                };
+                match tables.sas.sas.get(index) {
+                    None => {
+                        refused
+                            .extend((place..place + count).map(|at| (at, DropReason::EspSaGone)));
+                    }
+                    Some(sa) => {
+                        let reservation = sa.state.reserve(count, bytes, context.now);
+                        if let Some(kind) = reservation.report {
+                            let hard = kind == LimitKind::Hard;
+                            let _ = context.events.try_send(Event::SaLimit {
+                                sa: sa.spec.id,
+                                hard,
+                            });
+                        }
+                        let (granted, over) = run.split_at_mut(reservation.granted.min(count));
+                        let beyond = place + granted.len()..place + granted.len() + over.len();
+                        refused.extend(beyond.map(|at| (at, DropReason::EspLimit)));
+                        let (next, tunnel) = next_node(buffers, tables, sa, granted.first());
+                        outcome.next = next;
+                        let counters = context.counters.interface(tunnel);
+                        counters.tx_packets.add(granted.len() as u64);
+                        counters.tx_bytes.add(bytes);
+                        let underlay_vrf = underlay_vrf(tables, tunnel);
+                        for (offset, packet) in granted.iter_mut().enumerate() {
+                            let seq = reservation.first + offset as u64;
+                            match prepare(buffers, sa, packet, seq, underlay_vrf) {
+                                Some(op) => {
+                                    ops.push(op);
+                                    places.push((place + offset) as u8);
+                                }
+                                None => refused.push((place + offset, DropReason::NoRoom)),
+                            }
+                        }
+                    }
+                }
+                place += count;
+                runs.push(outcome);
+            }
+            context.engine.seal_batch(&mut ops);
+            for (op, place) in ops.iter().zip(&places) {
+                if op.result.is_err() {
+                    refused.push((usize::from(*place), DropReason::NoRoom));
+                }
+            }
+        }
+        refused.sort_unstable_by_key(|(place, _)| *place);
+        dispatch(context, vector, &runs, &refused);
+    }
+}
+
+/// Where packets of this SA go, straight to the rewrite of the adjacency that tunnel-output found, and their tunnel.
+fn next_node(
+    buffers: &BufferPool,
+    tables: &Tables,
+    sa: &Sa,
+    first: Option<&Packet>,
+) -> (NodeId, u32) {
+    let v6 = sa.outer.is_v6();
+    let lookup = if v6 {
+        NodeId::Ip6Lookup
+    } else {
+        NodeId::Ip4Lookup
+    };
+    let Some(meta) = first.map(|packet| buffers.meta(packet)) else {
+        return (lookup, 0);
+    };
+    let next = match tables
+        .adjacencies
+        .get(meta.scratch as u32)
+        .map(|adjacency| &adjacency.kind)
+    {
+        Some(AdjacencyKind::Rewrite(_)) if v6 => NodeId::Ip6Rewrite,
+        Some(AdjacencyKind::Rewrite(_)) => NodeId::Ip4Rewrite,
+        _ => lookup,
+    };
+    (next, meta.tx_interface)
+}
+
+fn underlay_vrf(tables: &Tables, tunnel: u32) -> u32 {
+    match tables
+        .interfaces
+        .get(tunnel)
+        .map(|interface| interface.kind)
+    {
+        Some(InterfaceKind::Tunnel { underlay_vrf, .. }) => underlay_vrf,
+        _ => crate::tables::VRF_DEFAULT,
+    }
+}
+
+/// Makes an ESP packet of an inner packet, but for its encryption. `None` if it does not fit its buffer.
+#[inline(always)]
+fn prepare<'b>(
+    buffers: &'b BufferPool,
+    sa: &'b Sa,
+    packet: &'b mut Packet,
+    seq: u64,
+    underlay_vrf: u32,
+) -> Option<SealOp<'b>> {
+    let suite = sa.state.key().suite();
+    let (meta, area) = buffers.area_mut(packet);
+    let (start, inner) = (meta.offset(), meta.len());
+    let header = suite.header_len();
+    let sealed = suite.sealed_len(inner);
+    let esp = start.checked_sub(header)?;
+    let outer = esp.checked_sub(sa.outer.len())?;
+    let (next, inherited) = inherit(sa, area.get(start..start + inner)?, seq);
+    let trailer = start + inner..esp + sealed - suite.icv_len();
+    esp::write_trailer(area.get_mut(trailer)?, next).ok()?;
+    let (before, from_esp) = area.split_at_mut_checked(esp)?;
+    sa.outer.write(before.get_mut(outer..)?, sealed, inherited);
+    let packet = from_esp.get_mut(..sealed)?;
+    *packet.first_chunk_mut::<4>()? = sa.spi.get().to_be_bytes();
+    meta.set_view(outer, sa.outer.len() + sealed).ok()?;
+    meta.l3_offset = outer as u16;
+    meta.l4_offset = (outer + sa.outer.len()) as u16;
+    meta.flags = (meta.flags & !(flags::DECRYPTED | flags::CHECKSUM_PARTIAL)) | flags::ENCRYPTED;
+    meta.vrf = underlay_vrf;
+    meta.adjacency = meta.scratch as u32;
+    Some(SealOp::new(sa.state.key(), seq, packet))
+}
+
+/// What the outer header takes from the inner one (RFC 4301 section 5.1.2, RFC 6040 section 4.1).
+#[inline(always)]
+fn inherit(sa: &Sa, inner: &[u8], seq: u64) -> (Protocol, Inherited) {
+    const ECN: u8 = 0x03;
+    let mask = if sa.copy_ecn { ECN } else { 0 } | if sa.copy_dscp { !ECN } else { 0 };
+    let word = inner.first_chunk::<8>().copied().unwrap_or_default();
+    if word[0] >> 4 == 6 {
+        let class = word[0] << 4 | word[1] >> 4;
+        // No router on the way fragments IPv6; none shall fragment its tunnel.
+        let inherited = Inherited {
+            traffic_class: class & mask,
+            dont_fragment: sa.copy_df,
+            identification: seq as u16,
+        };
+        (Protocol::IPV6, inherited)
+    } else {
+        let dont_fragment = sa.copy_df && word[6] & 0x40 != 0;
+        let inherited = Inherited {
+            traffic_class: word[1] & mask,
+            dont_fragment,
+            identification: seq as u16,
+        };
+        (Protocol::IPV4, inherited)
+    }
+}
+
+fn dispatch(
+    context: &mut Context<'_>,
+    vector: &mut Vector,
+    runs: &[Run],
+    refused: &[(usize, DropReason)],
+) {
+    let mut runs = runs.iter();
+    let mut run = runs.next();
+    let mut refused = refused.iter().peekable();
+    for (place, packet) in vector.drain(..).enumerate() {
+        while let Some(ended) = run
+            && place >= ended.end
+        {
+            run = runs.next();
+        }
+        if let Some((_, reason)) = refused.next_if(|(at, _)| *at == place) {
+            context.drop(packet, *reason);
+        } else if let Some(run) = run {
+            context.send(run.next, packet);
+        } else {
+            context.drop(packet, DropReason::EspSaGone);
+        }
+    }
+}

@@ -1,0 +1,673 @@
+//! Tunnels as a whole: tunnel-output, esp-encrypt and esp-decrypt together, for every suite.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use culvert_crypto::{Portable, Suite};
+use culvert_net::{
+    AddressRange, EspHeader, IpPrefix, Ipv4Header, Ipv4View, Ipv6Header, Ipv6View, MacAddr,
+    PortRange, Protocol, Selector, Spi, UdpView,
+};
+
+use super::esp_decrypt::EspDecrypt;
+use super::esp_encrypt::EspEncrypt;
+use super::fixture::{Arrivals, Bench};
+use super::tunnel_output::TunnelOutput;
+use crate::buffer::{IcmpCause, flags};
+use crate::drop_reason::DropReason;
+use crate::event::Event;
+use crate::graph::NodeId;
+use crate::sa::{
+    Limits, PolicyAction, PolicyId, PolicySpec, SaDirection, SaError, SaKeyId, SaManager, SaSpec,
+    UdpPorts,
+};
+use crate::tables::{Adjacency, AdjacencyKind, Interface, InterfaceKind, MssClamp};
+
+const TUNNEL: u32 = 3;
+const IF_ID: u32 = 42;
+const INTO_TUNNEL: u32 = 9;
+
+struct Tunnel {
+    bench: Bench,
+    manager: SaManager,
+    out: SaSpec,
+}
+
+fn any(v6: bool) -> Selector {
+    let all = if v6 {
+        AddressRange::ALL_V6
+    } else {
+        AddressRange::ALL_V4
+    };
+    Selector {
+        source: all,
+        destination: all,
+        protocol: None,
+        source_ports: PortRange::ANY,
+        destination_ports: PortRange::ANY,
+    }
+}
+
+fn keys(suite: Suite, seed: u8) -> (Vec<u8>, Vec<u8>) {
+    let key = |length: usize, seed: u8| {
+        (0..length)
+            .map(|at| seed.wrapping_mul(31).wrapping_add(at as u8))
+            .collect()
+    };
+    (
+        key(suite.encryption_key_len(), seed),
+        key(suite.integrity_key_len(), seed ^ 0x55),
+    )
+}
+
+fn spec(suite: Suite, v6: bool, udp: bool, esn: bool, spi: u32) -> SaSpec {
+    let address = |last: u8| -> IpAddr {
+        if v6 {
+            [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last].into()
+        } else {
+            [192, 0, 2, last].into()
+        }
+    };
+    SaSpec {
+        id: SaKeyId {
+            spi: Spi::new(spi).unwrap(),
+            direction: SaDirection::Out,
+            destination: address(2),
+        },
+        source: address(1),
+        suite,
+        esn,
+        replay_window: 128,
+        udp: udp.then_some(UdpPorts {
+            source: 4500,
+            destination: 4500,
+        }),
+        if_id: IF_ID,
+        selectors: vec![any(false), any(true)],
+        limits: Limits::NONE,
+        copy_df: true,
+        copy_ecn: true,
+        copy_dscp: true,
+        reqid: 1,
+        timers: [0; 3],
+    }
+}
+
+fn policy(selector: Selector, spi: u32, priority: u32) -> PolicySpec {
+    let id = PolicyId {
+        outbound: true,
+        forward: false,
+        if_id: IF_ID,
+        selector,
+        spi,
+    };
+    PolicySpec {
+        id,
+        action: PolicyAction::Protect,
+        priority,
+        reqid: 7,
+        tunnel: None,
+    }
+}
+
+impl Tunnel {
+    /// A tunnel interface without SAs.
+    fn bare(out: SaSpec) -> Self {
+        let mut bench = Bench::new(vec![
+            Box::new(TunnelOutput::default()),
+            Box::new(EspEncrypt),
+            Box::new(EspDecrypt),
+        ]);
+        let interface = |index, kind| Interface {
+            index,
+            name: "ipsec0".into(),
+            kind,
+            vrf: 5,
+            mtu: 1400,
+            admin_up: true,
+            mss_clamp: MssClamp::FromMtu,
+            tap: None,
+            addresses4: Arc::default(),
+            addresses6: Arc::default(),
+        };
+        let kind = InterfaceKind::Tunnel {
+            if_id: IF_ID,
+            underlay_vrf: 0,
+            fixed_mtu: None,
+        };
+        bench
+            .tables
+            .interfaces
+            .set(TUNNEL, Some(Arc::new(interface(TUNNEL, kind))));
+        bench.tables.interfaces.set(
+            1,
+            Some(Arc::new(interface(
+                1,
+                InterfaceKind::Ethernet { mac: MacAddr::ZERO },
+            ))),
+        );
+        let adjacency = |kind, interface, mtu| {
+            Some(Arc::new(Adjacency {
+                kind,
+                interface,
+                mtu,
+            }))
+        };
+        bench
+            .tables
+            .adjacencies
+            .set(0, adjacency(AdjacencyKind::Rewrite([0; 14]), 1, 1500));
+        bench
+            .tables
+            .adjacencies
+            .set(INTO_TUNNEL, adjacency(AdjacencyKind::Tunnel, TUNNEL, 1400));
+        bench.tables.vrfs.set(
+            0,
+            Some(Arc::new(crate::tables::Vrf {
+                name: "default".into(),
+                fib4: Arc::default(),
+                fib6: Arc::default(),
+            })),
+        );
+        bench.tables.sas.tunnels.set(IF_ID, Some(TUNNEL));
+        Self {
+            bench,
+            manager: SaManager::new(Arc::new(Portable)).unwrap(),
+            out,
+        }
+    }
+
+    /// One whose traffic, sent back to itself, is accepted.
+    fn looped(out: SaSpec) -> Self {
+        let mut tunnel = Self::bare(out);
+        let (encryption, integrity) = keys(tunnel.out.suite, 1);
+        let mut inbound = tunnel.out.clone();
+        inbound.id.direction = SaDirection::In;
+        let sas = &mut tunnel.bench.tables.sas;
+        tunnel
+            .manager
+            .add(sas, inbound, &encryption, &integrity)
+            .unwrap();
+        tunnel
+            .manager
+            .add(sas, tunnel.out.clone(), &encryption, &integrity)
+            .unwrap();
+        for v6 in [false, true] {
+            tunnel
+                .manager
+                .add_policy(sas, policy(any(v6), tunnel.out.id.spi.get(), 1))
+                .unwrap();
+        }
+        tunnel
+    }
+
+    fn send(&mut self, packets: &[Vec<u8>]) -> Arrivals {
+        let packets = packets
+            .iter()
+            .map(|bytes| {
+                self.bench
+                    .packet(bytes, |meta| meta.adjacency = INTO_TUNNEL)
+            })
+            .collect();
+        self.bench.run(NodeId::TunnelOutput, packets)
+    }
+
+    fn receive<'p>(&mut self, packets: impl IntoIterator<Item = &'p Vec<u8>>) -> Arrivals {
+        let header = if self.out.source.is_ipv4() { 20 } else { 40 };
+        let packets = packets
+            .into_iter()
+            .map(|bytes| {
+                self.bench.packet(bytes, |meta| {
+                    meta.l4_offset = (meta.offset() + header) as u16;
+                })
+            })
+            .collect();
+        self.bench.run(NodeId::EspDecrypt, packets)
+    }
+}
+
+fn inner4(length: usize, class: u8, df: bool) -> Vec<u8> {
+    let mut packet: Vec<u8> = (0..length).map(|at| at as u8).collect();
+    Ipv4Header {
+        traffic_class: class,
+        total_len: length as u16,
+        identification: 7,
+        flags_fragment: if df { Ipv4Header::DONT_FRAGMENT } else { 0 },
+        ttl: 9,
+        protocol: Protocol::UDP,
+        source: [10, 1, 0, 10].into(),
+        destination: [10, 2, 0, 10].into(),
+    }
+    .write(packet.first_chunk_mut().unwrap());
+    packet
+}
+
+fn inner6(length: usize) -> Vec<u8> {
+    let mut packet: Vec<u8> = (0..length).map(|at| at as u8).collect();
+    Ipv6Header {
+        traffic_class: 0xb8,
+        flow_label: 5,
+        payload_len: (length - 40) as u16,
+        next_header: Protocol::UDP,
+        hop_limit: 9,
+        source: [0xfd; 16].into(),
+        destination: [0xfe; 16].into(),
+    }
+    .write(packet.first_chunk_mut().unwrap());
+    packet
+}
+
+/// As it must come out: one hop less.
+fn one_hop_less(mut packet: Vec<u8>) -> Vec<u8> {
+    if packet[0] >> 4 == 6 {
+        packet[7] -= 1;
+    } else {
+        culvert_net::Ipv4Mut::new(&mut packet)
+            .unwrap()
+            .decrement_ttl();
+    }
+    packet
+}
+
+fn payloads(arrivals: &Arrivals) -> Vec<Vec<u8>> {
+    arrivals.iter().map(|(_, _, bytes)| bytes.clone()).collect()
+}
+
+#[test]
+fn what_went_in_comes_out_for_every_suite_family_and_encapsulation() {
+    for suite in Suite::ALL {
+        for (v6, udp, esn) in [
+            (false, false, false),
+            (false, true, true),
+            (true, false, true),
+            (true, true, false),
+        ] {
+            let mut tunnel = Tunnel::looped(spec(suite, v6, udp, esn, 0xc000_0001));
+            let inner: Vec<_> = [28, 29, 64, 500, 1200]
+                .into_iter()
+                .map(|length| inner4(length, 0, true))
+                .chain([inner6(60), inner6(1200)])
+                .collect();
+            let sent = tunnel.send(&inner);
+            assert_eq!(sent.len(), inner.len());
+            for (number, (node, meta, bytes)) in sent.iter().enumerate() {
+                assert_eq!(
+                    *node,
+                    if v6 {
+                        NodeId::Ip6Rewrite
+                    } else {
+                        NodeId::Ip4Rewrite
+                    }
+                );
+                assert_ne!(meta.flags & flags::ENCRYPTED, 0);
+                let payload = if v6 {
+                    let view = Ipv6View::parse(bytes).unwrap();
+                    assert_eq!(
+                        (view.source(), view.total_len()),
+                        (
+                            [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1].into(),
+                            bytes.len()
+                        )
+                    );
+                    view.payload()
+                } else {
+                    Ipv4View::verify(bytes).unwrap().payload()
+                };
+                let esp = if udp {
+                    UdpView::parse(payload).unwrap().payload()
+                } else {
+                    payload
+                };
+                let header = EspHeader::parse(esp).unwrap();
+                assert_eq!(
+                    (header.spi, header.sequence),
+                    (0xc000_0001, number as u32 + 1)
+                );
+                assert!(
+                    !bytes
+                        .windows(16)
+                        .any(|window| window == &inner4(64, 0, true)[32..48]),
+                    "{suite}: cleartext"
+                );
+            }
+            let back = tunnel.receive(&payloads(&sent));
+            assert_eq!(
+                payloads(&back),
+                inner.into_iter().map(one_hop_less).collect::<Vec<_>>(),
+                "{suite}"
+            );
+            for (_, meta, bytes) in &back {
+                assert_eq!(
+                    (meta.rx_interface, meta.vrf, meta.flags),
+                    (TUNNEL, 5, flags::DECRYPTED)
+                );
+                assert_eq!(bytes.len(), meta.len());
+            }
+            let usage = tunnel
+                .manager
+                .get(
+                    &tunnel.bench.tables.sas,
+                    SaKeyId {
+                        direction: SaDirection::In,
+                        ..tunnel.out.id
+                    },
+                )
+                .unwrap()
+                .state
+                .usage();
+            assert_eq!(usage.packets, 7);
+        }
+    }
+}
+
+#[test]
+fn replays_forgeries_and_strangers_are_told_apart() {
+    // Without ESN: with it an old number is taken for one of the next 2^32, and its ICV is wrong.
+    let mut tunnel = Tunnel::looped(spec(Suite::AES128GCM16, false, false, false, 0xc000_0001));
+    let sent = payloads(&tunnel.send(&vec![inner4(100, 0, true); 200]));
+    // The 200th first: the window of 128 makes the first 72 late.
+    assert_eq!(tunnel.receive(&sent[199..]).len(), 1);
+    assert_eq!(tunnel.receive(&sent).len(), 127);
+    assert_eq!(
+        (
+            tunnel.bench.drops(DropReason::EspLate),
+            tunnel.bench.drops(DropReason::EspReplayed)
+        ),
+        (72, 1)
+    );
+    // A duplicate within one vector passes once.
+    let fresh = payloads(&tunnel.send(&[inner4(100, 0, true)]));
+    assert_eq!(tunnel.receive([&fresh[0], &fresh[0], &fresh[0]]).len(), 1);
+    assert_eq!(tunnel.bench.drops(DropReason::EspReplayed), 3);
+    // A forged packet neither passes nor moves the window.
+    let next = payloads(&tunnel.send(&[inner4(100, 0, true)]));
+    for at in 20..next[0].len() {
+        let mut forged = next[0].clone();
+        forged[at] ^= 1;
+        assert!(tunnel.receive([&forged]).is_empty(), "byte {at}");
+    }
+    assert_eq!(tunnel.receive(&next).len(), 1);
+    let mut stranger = next[0].clone();
+    stranger[20] = 0xd0;
+    assert!(tunnel.receive([&stranger]).is_empty());
+    assert!(tunnel.bench.drops(DropReason::EspUnknownSpi) >= 1);
+    for length in 20..60 {
+        assert!(tunnel.receive([&next[0][..length].to_vec()]).is_empty());
+    }
+}
+
+#[test]
+fn too_big_packets_cause_the_icmp_error_with_the_inner_mtu() {
+    let mut tunnel = Tunnel::looped(spec(Suite::AES128GCM16, false, false, true, 0xc000_0001));
+    let fits = Suite::AES128GCM16.max_payload(1480).unwrap();
+    let arrivals = tunnel.send(&[
+        inner4(fits, 0, true),
+        inner4(fits + 1, 0, true),
+        inner6(fits + 1),
+    ]);
+    let seen: Vec<_> = arrivals
+        .iter()
+        .map(|(node, meta, bytes)| (*node, meta.icmp, bytes.len()))
+        .collect();
+    let error = |kind, code| IcmpCause {
+        kind,
+        code,
+        mtu: fits as u16,
+    };
+    assert!(
+        seen.contains(&(NodeId::IcmpError, error(3, 4), fits + 1)),
+        "{seen:?}"
+    );
+    assert!(
+        seen.contains(&(NodeId::IcmpError, error(2, 0), fits + 1)),
+        "{seen:?}"
+    );
+    let whole = seen
+        .iter()
+        .find(|(node, ..)| *node == NodeId::Ip4Rewrite)
+        .unwrap();
+    assert!(whole.2 <= 1500 && whole.2 > 1496);
+}
+
+#[test]
+fn the_outer_header_inherits_class_and_df_and_congestion_comes_back() {
+    let mut tunnel = Tunnel::looped(spec(Suite::AES128GCM16, false, false, true, 0xc000_0001));
+    let mut sent = payloads(&tunnel.send(&[inner4(100, 0xb8 | 2, true), inner4(100, 0x20, false)]));
+    let outer: Vec<_> = sent
+        .iter()
+        .map(|bytes| {
+            Ipv4View::verify(bytes)
+                .map(|view| (view.traffic_class(), view.dont_fragment()))
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(outer, [(0xba, true), (0x20, false)]);
+    for bytes in &mut sent {
+        culvert_net::Ipv4Mut::new(bytes)
+            .unwrap()
+            .set_traffic_class(0xbb);
+    }
+    let back = tunnel.receive(&sent);
+    assert_eq!(back.len(), 1, "congestion on a packet without ECN drops it");
+    assert_eq!(Ipv4View::verify(&back[0].2).unwrap().traffic_class(), 0xbb);
+    assert_eq!(tunnel.bench.drops(DropReason::EspCongestion), 1);
+}
+
+#[test]
+fn a_packet_waits_for_its_sa_and_leaves_encrypted() {
+    let mut tunnel = Tunnel::bare(spec(Suite::AES256GCM16, false, false, true, 0xc000_0001));
+    tunnel
+        .manager
+        .add_policy(&mut tunnel.bench.tables.sas, policy(any(false), 0, 2))
+        .unwrap();
+    assert!(tunnel.send(&vec![inner4(100, 0, true); 70]).is_empty());
+    assert_eq!(tunnel.bench.drops(DropReason::TunnelNoSa), 6);
+    let heard = tunnel.bench.heard();
+    assert!(
+        matches!(heard.as_slice(), [Event::Acquire { policy: 1, .. }]),
+        "{heard:?}"
+    );
+    let (encryption, integrity) = keys(tunnel.out.suite, 1);
+    let sas = &mut tunnel.bench.tables.sas;
+    tunnel
+        .manager
+        .add(sas, tunnel.out.clone(), &encryption, &integrity)
+        .unwrap();
+    tunnel
+        .manager
+        .add_policy(sas, policy(any(false), tunnel.out.id.spi.get(), 1))
+        .unwrap();
+    tunnel.bench.tables.generation += 1;
+    let sent = tunnel.bench.tick();
+    assert_eq!(sent.len(), 64);
+    assert!(
+        sent.iter().all(
+            |(node, meta, _)| *node == NodeId::Ip4Rewrite && meta.flags & flags::ENCRYPTED != 0
+        )
+    );
+}
+
+#[test]
+fn packets_that_wait_too_long_are_dropped() {
+    let mut tunnel = Tunnel::bare(spec(Suite::AES256GCM16, false, false, true, 0xc000_0001));
+    tunnel
+        .manager
+        .add_policy(&mut tunnel.bench.tables.sas, policy(any(false), 0, 2))
+        .unwrap();
+    tunnel.send(&[inner4(100, 0, true)]);
+    tunnel.bench.now += 11_000_000_000;
+    assert!(tunnel.bench.tick().is_empty());
+    assert_eq!(tunnel.bench.drops(DropReason::TunnelNoSa), 1);
+}
+
+#[test]
+fn selectors_hold_in_both_directions() {
+    let between = |a: [u8; 4], b: [u8; 4]| {
+        let prefix = |address: [u8; 4]| IpPrefix::new(address.into(), 24).unwrap();
+        Selector::between(prefix(a), prefix(b))
+    };
+    let mut out = spec(Suite::AES128GCM16, false, false, true, 0xc000_0001);
+    out.selectors = vec![between([10, 1, 0, 0], [10, 2, 0, 0])];
+    let mut tunnel = Tunnel::looped(out.clone());
+    let mut outside = inner4(100, 0, true);
+    culvert_net::Ipv4Mut::new(&mut outside)
+        .unwrap()
+        .set_source([10, 9, 0, 10].into());
+    let sent = payloads(&tunnel.send(&[inner4(100, 0, true), outside]));
+    assert_eq!(tunnel.receive(&sent).len(), 1);
+    assert_eq!(tunnel.bench.drops(DropReason::EspSelectorMismatch), 1);
+    // No policy for it: nothing leaves, an ICMP error is due.
+    let mut strict = Tunnel::bare(out);
+    strict
+        .manager
+        .add_policy(
+            &mut strict.bench.tables.sas,
+            policy(between([10, 1, 0, 0], [10, 3, 0, 0]), 1, 1),
+        )
+        .unwrap();
+    let arrivals = strict.send(&[inner4(100, 0, true)]);
+    assert!(
+        matches!(arrivals.as_slice(), [(NodeId::IcmpError, meta, _)] if meta.icmp.kind == 3 && meta.icmp.code == 13)
+    );
+}
+
+#[test]
+fn limits_hold_within_the_vector_and_are_told_once() {
+    let mut out = spec(Suite::AES128GCM16, false, false, true, 0xc000_0001);
+    out.limits = Limits {
+        soft_packets: 5,
+        hard_packets: 12,
+        ..Limits::NONE
+    };
+    let mut tunnel = Tunnel::bare(out.clone());
+    let (encryption, integrity) = keys(out.suite, 1);
+    let sas = &mut tunnel.bench.tables.sas;
+    tunnel
+        .manager
+        .add(sas, out.clone(), &encryption, &integrity)
+        .unwrap();
+    tunnel
+        .manager
+        .add_policy(sas, policy(any(false), out.id.spi.get(), 1))
+        .unwrap();
+    let packets = vec![inner4(100, 0, true); 10];
+    assert_eq!(tunnel.send(&packets).len(), 10);
+    assert_eq!(
+        tunnel.bench.heard(),
+        [Event::SaLimit {
+            sa: out.id,
+            hard: false
+        }]
+    );
+    assert_eq!(tunnel.send(&packets).len(), 2);
+    assert_eq!(
+        tunnel.bench.heard(),
+        [Event::SaLimit {
+            sa: out.id,
+            hard: true
+        }]
+    );
+    assert_eq!(tunnel.send(&packets).len(), 0);
+    assert_eq!(tunnel.bench.heard(), []);
+    assert_eq!(tunnel.bench.drops(DropReason::EspLimit), 18);
+}
+
+#[test]
+fn keys_are_never_installed_twice() {
+    let out = spec(Suite::AES128GCM16, false, false, true, 0xc000_0001);
+    let mut tunnel = Tunnel::bare(out.clone());
+    let (encryption, integrity) = keys(out.suite, 1);
+    let sas = &mut tunnel.bench.tables.sas;
+    let first = tunnel
+        .manager
+        .add(sas, out.clone(), &encryption, &integrity)
+        .unwrap();
+    // The answer was lost and the request is repeated: nothing changes.
+    assert_eq!(
+        tunnel
+            .manager
+            .add(sas, out.clone(), &encryption, &integrity),
+        Ok(first)
+    );
+    let (other, _) = keys(out.suite, 2);
+    assert_eq!(
+        tunnel.manager.add(sas, out.clone(), &other, &integrity),
+        Err(SaError::Exists(out.id))
+    );
+    tunnel.manager.delete(sas, out.id).unwrap();
+    assert_eq!(
+        tunnel
+            .manager
+            .add(sas, out.clone(), &encryption, &integrity),
+        Err(SaError::KeysUsed(out.id))
+    );
+    tunnel.manager.flush(sas);
+    let mut renamed = out.clone();
+    renamed.id.spi = Spi::new(0xc000_0002).unwrap();
+    assert_eq!(
+        tunnel
+            .manager
+            .add(sas, renamed.clone(), &encryption, &integrity),
+        Err(SaError::KeysUsed(renamed.id))
+    );
+    assert!(tunnel.manager.add(sas, renamed, &other, &integrity).is_ok());
+}
+
+#[test]
+fn an_update_moves_the_tunnel_and_nothing_else() {
+    let mut tunnel = Tunnel::looped(spec(Suite::AES128GCM16, false, true, true, 0xc000_0001));
+    let first = payloads(&tunnel.send(&[inner4(100, 0, true)]));
+    assert_eq!(tunnel.receive(&first).len(), 1);
+    // The peer's NAT has given it another port: told once, and only after a good ICV.
+    let mut moved = payloads(&tunnel.send(&vec![inner4(100, 0, true); 2]));
+    for bytes in &mut moved {
+        bytes[20..22].copy_from_slice(&40_000u16.to_be_bytes());
+    }
+    let mut forged = moved[0].clone();
+    *forged.last_mut().unwrap() ^= 1;
+    assert!(tunnel.receive([&forged]).is_empty());
+    assert_eq!(tunnel.bench.heard(), []);
+    assert_eq!(tunnel.receive(&moved).len(), 2);
+    let inbound = SaKeyId {
+        direction: SaDirection::In,
+        ..tunnel.out.id
+    };
+    assert_eq!(
+        tunnel.bench.heard(),
+        [Event::MappingChanged {
+            sa: inbound,
+            source: [192, 0, 2, 1].into(),
+            port: 40_000
+        }]
+    );
+    let ports = Some(UdpPorts {
+        source: 4500,
+        destination: 40_000,
+    });
+    let (source, destination) = (tunnel.out.source, [192, 0, 2, 77].into());
+    tunnel
+        .manager
+        .update(
+            &mut tunnel.bench.tables.sas,
+            tunnel.out.id,
+            source,
+            destination,
+            ports,
+        )
+        .unwrap();
+    let after = payloads(&tunnel.send(&[inner4(100, 0, true)]));
+    let view = Ipv4View::verify(&after[0]).unwrap();
+    let udp = UdpView::parse(view.payload()).unwrap();
+    assert_eq!(
+        (view.destination(), udp.destination_port()),
+        ([192, 0, 2, 77].into(), 40_000)
+    );
+    assert_eq!(
+        EspHeader::parse(udp.payload()).unwrap().sequence,
+        4,
+        "the sequence goes on"
+    );
+    // The SA is for 192.0.2.2 still: the inbound one was not moved.
+    assert!(tunnel.receive(&after).is_empty());
+    assert_eq!(tunnel.bench.drops(DropReason::EspWrongSa), 1);
+}

@@ -1,0 +1,343 @@
+//! Packets that a route sends into a tunnel: which SA they get, and whether they fit (RFC 4301 sections 5.1 and 8).
+//!
+//! ```text
+//!   ip4-lookup, ip6-lookup -> tunnel-output -> esp-encrypt
+//!                                  |-> icmp-error   (too big, TTL, nobody to send it to)
+//!                                  '-> held         (no SA yet: at most 64 a policy, the peer is being asked)
+//! ```
+//!
+//! Nothing leaves here in the clear: what no policy covers is dropped, and so is what waits too long.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use culvert_net::{Flow, Ipv4Mut, Ipv6Mut, checksum};
+
+use crate::buffer::{BufferPool, IcmpCause, Metadata, Packet, flags};
+use crate::drop_reason::DropReason;
+use crate::event::Event;
+use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
+use crate::nodes::mss_clamp;
+use crate::sa::{Choice, Sa};
+use crate::tables::{AdjacencyKind, Interface, InterfaceKind, MssClamp, Tables};
+
+const SPEC: NodeSpec = NodeSpec {
+    id: NodeId::TunnelOutput,
+    next: &[NodeId::EspEncrypt, NodeId::IcmpError, NodeId::TunnelOutput],
+};
+
+/// Packets held for one policy while its SA is negotiated (RFC 4301 leaves it open; a TCP handshake needs one).
+const HELD_PER_POLICY: usize = 64;
+/// Policies for which packets are held at one time.
+const HELD_POLICIES: usize = 256;
+/// One acquire a policy in this time.
+const ACQUIRE_INTERVAL_NS: u64 = 5_000_000_000;
+/// Packets are held for two acquires at most.
+const HOLD_NS: u64 = 2 * ACQUIRE_INTERVAL_NS;
+
+/// See the module.
+#[derive(Default)]
+pub struct TunnelOutput {
+    waiting: HashMap<u32, Waiting>,
+    generation: u64,
+}
+
+struct Waiting {
+    asked_at: u64,
+    packets: Vec<Packet>,
+}
+
+/// The way of the packet before: most packets of a vector go the same way.
+struct Way<'t> {
+    adjacency: u32,
+    v6: bool,
+    sa: &'t Sa,
+    inner_mtu: u16,
+    underlay: u32,
+    mss: Option<u16>,
+}
+
+/// What becomes of a packet that does not go on to encryption.
+enum Refusal {
+    Drop(DropReason),
+    Icmp(IcmpCause),
+    Acquire(u32, Flow),
+}
+
+impl Node for TunnelOutput {
+    fn spec(&self) -> &'static NodeSpec {
+        &SPEC
+    }
+
+    fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
+        let tables = context.tables;
+        let mut way = None;
+        for mut packet in vector.drain(..) {
+            match prepare(context.buffers, tables, &mut packet, &mut way) {
+                Ok(()) => context.send(NodeId::EspEncrypt, packet),
+                Err(Refusal::Drop(reason)) => context.drop(packet, reason),
+                Err(Refusal::Icmp(cause)) => {
+                    context.buffers.meta_mut(&mut packet).icmp = cause;
+                    context.send(NodeId::IcmpError, packet);
+                }
+                Err(Refusal::Acquire(policy, flow)) => self.hold(context, packet, policy, flow),
+            }
+        }
+    }
+
+    fn tick(&mut self, context: &mut Context<'_>) {
+        if context.tables.generation != self.generation {
+            self.generation = context.tables.generation;
+            // Whoever still has no SA comes back and is held again, without a new acquire.
+            for waiting in self.waiting.values_mut() {
+                for packet in waiting.packets.drain(..) {
+                    context.send(NodeId::TunnelOutput, packet);
+                }
+            }
+        }
+        let now = context.now;
+        for waiting in self.waiting.values_mut() {
+            if now.saturating_sub(waiting.asked_at) >= HOLD_NS {
+                for packet in waiting.packets.drain(..) {
+                    context.drop(packet, DropReason::TunnelNoSa);
+                }
+            }
+        }
+        self.waiting
+            .retain(|_, waiting| now.saturating_sub(waiting.asked_at) < HOLD_NS);
+    }
+
+    fn next_tick(&self) -> Option<u64> {
+        self.waiting
+            .values()
+            .map(|waiting| waiting.asked_at + HOLD_NS)
+            .min()
+    }
+
+    fn held(&self) -> usize {
+        self.waiting
+            .values()
+            .map(|waiting| waiting.packets.len())
+            .sum()
+    }
+
+    fn release(&mut self, buffers: &mut BufferPool) {
+        for (_, waiting) in self.waiting.drain() {
+            buffers.free_all(waiting.packets);
+        }
+    }
+}
+
+impl TunnelOutput {
+    fn hold(&mut self, context: &mut Context<'_>, packet: Packet, policy: u32, flow: Flow) {
+        let full = self.waiting.len() >= HELD_POLICIES;
+        let waiting = match self.waiting.entry(policy) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(_) if full => {
+                return context.drop(packet, DropReason::TunnelNoSa);
+            }
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                // The control thread bounds how often charon hears of it, over all workers.
+                let _ = context.events.try_send(Event::Acquire { policy, flow });
+                entry.insert(Waiting {
+                    asked_at: context.now,
+                    packets: Vec::with_capacity(HELD_PER_POLICY),
+                })
+            }
+        };
+        if context.now.saturating_sub(waiting.asked_at) >= ACQUIRE_INTERVAL_NS
+            && waiting.packets.is_empty()
+        {
+            waiting.asked_at = context.now;
+            let _ = context.events.try_send(Event::Acquire { policy, flow });
+        }
+        if waiting.packets.len() < HELD_PER_POLICY {
+            waiting.packets.push(packet);
+        } else {
+            context.drop(packet, DropReason::TunnelNoSa);
+        }
+    }
+}
+
+/// Finds the way of a packet and readies its bytes for encryption.
+#[inline(always)]
+fn prepare<'t>(
+    buffers: &BufferPool,
+    tables: &'t Tables,
+    packet: &mut Packet,
+    last: &mut Option<Way<'t>>,
+) -> Result<(), Refusal> {
+    let (meta, data) = buffers.parts_mut(packet);
+    let v6 = data.first().is_some_and(|byte| byte >> 4 == 6);
+    let fresh;
+    let way = match last {
+        Some(way) if way.adjacency == meta.adjacency && way.v6 == v6 => &*way,
+        _ => {
+            let (found, whole_family) = find_way(tables, meta, data, v6)?;
+            if whole_family {
+                last.insert(found)
+            } else {
+                fresh = found;
+                &fresh
+            }
+        }
+    };
+    if meta.len() > usize::from(way.inner_mtu) {
+        return Err(too_big(v6, way.inner_mtu));
+    }
+    if meta.flags & (flags::INJECTED | flags::ORIGINATED) == 0 {
+        take_hop(data, v6)?;
+    }
+    if let Some(mss) = way.mss {
+        mss_clamp::clamp(data, v6, mss);
+    }
+    if meta.flags & flags::CHECKSUM_PARTIAL != 0 {
+        let (start, offset) = (
+            usize::from(meta.checksum_start),
+            usize::from(meta.checksum_offset),
+        );
+        if checksum::complete_l4(data, start, offset).is_err() {
+            return Err(Refusal::Drop(DropReason::EspBadInner));
+        }
+        meta.flags &= !flags::CHECKSUM_PARTIAL;
+    }
+    meta.sa = way.sa.index;
+    meta.tx_interface = tables
+        .adjacencies
+        .get(meta.adjacency)
+        .map_or(0, |adjacency| adjacency.interface);
+    meta.scratch = u64::from(way.underlay);
+    Ok(())
+}
+
+/// The way of a packet, and whether every packet of this family and adjacency goes it.
+fn find_way<'t>(
+    tables: &'t Tables,
+    meta: &Metadata,
+    data: &[u8],
+    v6: bool,
+) -> Result<(Way<'t>, bool), Refusal> {
+    let drop = Refusal::Drop;
+    let adjacency = tables
+        .adjacencies
+        .get(meta.adjacency)
+        .ok_or(drop(DropReason::NoRoute))?;
+    let interface = tables
+        .interfaces
+        .get(adjacency.interface)
+        .ok_or(drop(DropReason::TunnelDown))?;
+    let InterfaceKind::Tunnel {
+        if_id,
+        underlay_vrf,
+        fixed_mtu,
+    } = interface.kind
+    else {
+        return Err(drop(DropReason::TunnelDown));
+    };
+    if !interface.admin_up {
+        return Err(drop(DropReason::TunnelDown));
+    }
+    let mut whole_family = true;
+    let read_flow = || {
+        whole_family = false;
+        Flow::of(data).ok()
+    };
+    let choice = tables
+        .sas
+        .policies
+        .get(if_id)
+        .map_or(Choice::None, |set| set.choose(v6, read_flow));
+    let sa = match choice {
+        Choice::Sa(index) => tables
+            .sas
+            .sas
+            .get(index)
+            .ok_or(drop(DropReason::EspSaGone))?,
+        Choice::Acquire(policy) => {
+            let flow = Flow::of(data).map_err(|_| drop(DropReason::EspBadInner))?;
+            return Err(Refusal::Acquire(policy.number, flow));
+        }
+        Choice::Discard => return Err(drop(DropReason::PolicyDiscard)),
+        Choice::None => return Err(prohibited(v6)),
+    };
+    let (underlay, underlay_mtu) = underlay(tables, underlay_vrf, sa.endpoints.destination);
+    let fitting = sa.inner_mtu(underlay_mtu);
+    let inner_mtu = fixed_mtu.map_or(fitting, |fixed| fixed.min(fitting));
+    let way = Way {
+        adjacency: meta.adjacency,
+        v6,
+        sa,
+        inner_mtu,
+        underlay,
+        mss: max_mss(interface, inner_mtu, v6),
+    };
+    Ok((way, whole_family))
+}
+
+/// The adjacency by which packets to the peer leave, and its MTU.
+#[inline]
+pub fn underlay(tables: &Tables, vrf: u32, peer: IpAddr) -> (u32, u16) {
+    let Some(vrf) = tables.vrfs.get(vrf) else {
+        return (crate::tables::ADJACENCY_NO_ROUTE, u16::MAX);
+    };
+    let mut index = match peer {
+        IpAddr::V4(peer) => vrf.fib4.lookup(peer),
+        IpAddr::V6(peer) => vrf.fib6.lookup(peer),
+    };
+    let mut adjacency = tables.adjacencies.get(index);
+    if let Some(AdjacencyKind::Multipath(members)) = adjacency.map(|adjacency| &adjacency.kind)
+        && let Some(first) = members.first()
+    {
+        index = *first;
+        adjacency = tables.adjacencies.get(index);
+    }
+    (index, adjacency.map_or(u16::MAX, |adjacency| adjacency.mtu))
+}
+
+/// The largest MSS that fits (RFC 6691: headers without options).
+fn max_mss(interface: &Interface, inner_mtu: u16, v6: bool) -> Option<u16> {
+    let headers = if v6 { 40 + 20 } else { 20 + 20 };
+    match interface.mss_clamp {
+        MssClamp::Off => None,
+        MssClamp::FromMtu => Some(inner_mtu.saturating_sub(headers)),
+        MssClamp::Fixed(mss) => Some(mss),
+    }
+}
+
+/// Takes one off TTL or hop limit; a packet whose last hop this is stays as it is, to be quoted.
+#[inline(always)]
+fn take_hop(data: &mut [u8], v6: bool) -> Result<(), Refusal> {
+    let expired = |kind| {
+        Refusal::Icmp(IcmpCause {
+            kind,
+            code: 0,
+            mtu: 0,
+        })
+    };
+    if v6 {
+        if data.get(7).is_none_or(|hops| *hops <= 1) {
+            return Err(expired(3));
+        }
+        let mut header = Ipv6Mut::new(data).map_err(|_| Refusal::Drop(DropReason::Ip6Malformed))?;
+        header.decrement_hop_limit();
+    } else {
+        if data.get(8).is_none_or(|hops| *hops <= 1) {
+            return Err(expired(11));
+        }
+        let mut header = Ipv4Mut::new(data).map_err(|_| Refusal::Drop(DropReason::Ip4Malformed))?;
+        header.decrement_ttl();
+    }
+    Ok(())
+}
+
+/// Fragmentation needed (RFC 1191) or packet too big (RFC 8201).
+fn too_big(v6: bool, mtu: u16) -> Refusal {
+    let (kind, code) = if v6 { (2, 0) } else { (3, 4) };
+    Refusal::Icmp(IcmpCause { kind, code, mtu })
+}
+
+/// Destination unreachable, communication administratively prohibited: no policy covers the packet.
+fn prohibited(v6: bool) -> Refusal {
+    let (kind, code) = if v6 { (1, 1) } else { (3, 13) };
+    Refusal::Icmp(IcmpCause { kind, code, mtu: 0 })
+}

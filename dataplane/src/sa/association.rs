@@ -1,0 +1,303 @@
+//! A security association as workers use it.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use culvert_crypto::{ReplayWindow, SaKey};
+use culvert_net::{Flow, Spi};
+
+use super::outer::{OuterHeader, UdpPorts};
+use super::policy::covers_family;
+use super::spec::{Limits, SaSpec};
+
+/// One version of an SA: where its packets travel, and the state that all versions share.
+pub struct Sa {
+    /// Index in the table.
+    pub index: u32,
+    /// Its number.
+    pub spi: Spi,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// What the outer header takes from the packet inside.
+    pub copy_df: bool,
+    /// See [`SaSpec::copy_ecn`].
+    pub copy_ecn: bool,
+    /// See [`SaSpec::copy_dscp`].
+    pub copy_dscp: bool,
+    /// Every IPv4, every IPv6 packet is inside the selectors.
+    all_v4: bool,
+    all_v6: bool,
+    /// Where its packets travel.
+    pub endpoints: Endpoints,
+    /// The header of outbound packets.
+    pub outer: OuterHeader,
+    /// What traffic changes.
+    pub state: Arc<SaState>,
+    /// As it was asked for.
+    pub spec: Arc<SaSpec>,
+}
+
+/// Where the packets of an SA travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// The outer source.
+    pub source: IpAddr,
+    /// The outer destination.
+    pub destination: IpAddr,
+    /// UDP encapsulation.
+    pub udp: Option<UdpPorts>,
+}
+
+impl Sa {
+    /// Puts the parts together; `None` if source and destination are of different families.
+    pub fn new(
+        index: u32,
+        spec: Arc<SaSpec>,
+        endpoints: Endpoints,
+        state: Arc<SaState>,
+    ) -> Option<Self> {
+        let covered = |v6| {
+            spec.selectors
+                .iter()
+                .any(|selector| covers_family(selector, v6))
+        };
+        Some(Self {
+            index,
+            spi: spec.id.spi,
+            esn: spec.esn,
+            copy_df: spec.copy_df,
+            copy_ecn: spec.copy_ecn,
+            copy_dscp: spec.copy_dscp,
+            all_v4: covered(false),
+            all_v6: covered(true),
+            endpoints,
+            outer: OuterHeader::new(endpoints.source, endpoints.destination, endpoints.udp)?,
+            state,
+            spec,
+        })
+    }
+
+    /// The packet is one that this SA carries (RFC 4301 section 5.2 step 4). `flow` is read only if a selector looks
+    /// at more than the family.
+    #[inline(always)]
+    pub fn carries(&self, v6: bool, flow: impl FnOnce() -> Option<Flow>) -> bool {
+        if if v6 { self.all_v6 } else { self.all_v4 } {
+            return true;
+        }
+        flow().is_some_and(|flow| {
+            self.spec
+                .selectors
+                .iter()
+                .any(|selector| selector.matches(&flow))
+        })
+    }
+
+    /// Bytes of the largest inner packet that fits into `mtu` bytes.
+    #[inline]
+    pub fn inner_mtu(&self, mtu: u16) -> u16 {
+        let suite = &self.spec.suite;
+        let room = usize::from(mtu).saturating_sub(self.outer.len());
+        suite
+            .max_payload(room)
+            .and_then(|bytes| u16::try_from(bytes).ok())
+            .unwrap_or(0)
+    }
+}
+
+/// What traffic changes in an SA, and its keys: one allocation for its whole life.
+#[repr(align(64))]
+pub struct SaState {
+    /// Packets sent so far: the last sequence number used. The only writer adds, so a number is never used twice.
+    sent: AtomicU64,
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    last_use_s: AtomicU64,
+    limits: Limits,
+    /// Largest sequence number, 2^32-1 without ESN.
+    last_sequence: u64,
+    soft_reported: AtomicBool,
+    dead: AtomicBool,
+    window: Mutex<ReplayWindow>,
+    replayed: AtomicU64,
+    late: AtomicU64,
+    bad_icv: AtomicU64,
+    mapping_reported_ns: AtomicU64,
+    key: SaKey,
+}
+
+/// Sequence numbers for the packets of one vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// The first number.
+    pub first: u64,
+    /// How many packets may go; the others are over a limit.
+    pub granted: usize,
+    /// A limit was reached by this vector: tell the control thread once.
+    pub report: Option<LimitKind>,
+}
+
+/// Which limit was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitKind {
+    /// A new SA is wanted.
+    Soft,
+    /// This one ends.
+    Hard,
+}
+
+/// What an SA has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Good packets.
+    pub packets: u64,
+    /// Bytes of the packets inside.
+    pub bytes: u64,
+    /// `CLOCK_MONOTONIC` seconds of the last good packet; 0: none yet.
+    pub last_use_s: u64,
+    /// Duplicates.
+    pub replayed: u64,
+    /// Older than the window.
+    pub late: u64,
+    /// Damaged or forged.
+    pub bad_icv: u64,
+}
+
+/// Sequence numbers before the last one at which a new SA is wanted: 1/16 of them.
+const SOFT_SEQUENCE_SHARE: u64 = 16;
+
+impl SaState {
+    /// The state of a new SA.
+    pub fn new(spec: &SaSpec, key: SaKey, window: ReplayWindow) -> Self {
+        Self {
+            sent: AtomicU64::new(0),
+            packets: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            last_use_s: AtomicU64::new(0),
+            limits: spec.limits,
+            last_sequence: if spec.esn {
+                u64::MAX
+            } else {
+                u64::from(u32::MAX)
+            },
+            soft_reported: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
+            window: Mutex::new(window),
+            replayed: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            bad_icv: AtomicU64::new(0),
+            mapping_reported_ns: AtomicU64::new(0),
+            key,
+        }
+    }
+
+    /// The expanded keys.
+    #[inline(always)]
+    pub fn key(&self) -> &SaKey {
+        &self.key
+    }
+
+    /// Takes sequence numbers for `packets` packets of `bytes` bytes in all: one atomic addition a vector, so that
+    /// any worker encrypts for any SA. Past the hard limit nothing is granted any more.
+    #[inline]
+    pub fn reserve(&self, packets: usize, bytes: u64, now_ns: u64) -> Reservation {
+        if self.dead.load(Ordering::Relaxed) {
+            return Reservation {
+                first: 0,
+                granted: 0,
+                report: None,
+            };
+        }
+        let before = self.sent.fetch_add(packets as u64, Ordering::Relaxed);
+        let last = self.last_sequence.min(self.limits.hard_packets);
+        let granted = last.saturating_sub(before).min(packets as u64) as usize;
+        let report = self.account(granted, packets, bytes, now_ns);
+        Reservation {
+            first: before.wrapping_add(1),
+            granted,
+            report,
+        }
+    }
+
+    /// Counts good inbound packets.
+    #[inline]
+    pub fn received(&self, packets: usize, bytes: u64, now_ns: u64) -> Option<LimitKind> {
+        self.account(packets, packets, bytes, now_ns)
+    }
+
+    #[inline(always)]
+    fn account(&self, good: usize, wanted: usize, bytes: u64, now_ns: u64) -> Option<LimitKind> {
+        let packets = self.packets.fetch_add(good as u64, Ordering::Relaxed) + good as u64;
+        let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if good > 0 {
+            self.last_use_s
+                .store((now_ns / 1_000_000_000).max(1), Ordering::Relaxed);
+        }
+        let limits = &self.limits;
+        if good < wanted || packets >= limits.hard_packets || bytes >= limits.hard_bytes {
+            return (!self.dead.swap(true, Ordering::Relaxed)).then_some(LimitKind::Hard);
+        }
+        let soft_sequence = self.last_sequence - self.last_sequence / SOFT_SEQUENCE_SHARE;
+        if packets >= limits.soft_packets.min(soft_sequence) || bytes >= limits.soft_bytes {
+            return (!self.soft_reported.load(Ordering::Relaxed)
+                && !self.soft_reported.swap(true, Ordering::Relaxed))
+            .then_some(LimitKind::Soft);
+        }
+        None
+    }
+
+    /// No packet passes any more.
+    #[inline(always)]
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    /// Ends the SA now: workers that still hold an older version of the tables see it in their next vector.
+    pub fn kill(&self) {
+        self.dead.store(true, Ordering::Relaxed);
+    }
+
+    /// The replay window, for one pass over a vector.
+    #[inline]
+    pub fn window(&self) -> MutexGuard<'_, ReplayWindow> {
+        // A worker that panicked leaves a window that is older at worst, never newer.
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts packets that did not pass.
+    #[inline]
+    pub fn refused(&self, replayed: u64, late: u64, bad_icv: u64) {
+        for (counter, amount) in [
+            (&self.replayed, replayed),
+            (&self.late, late),
+            (&self.bad_icv, bad_icv),
+        ] {
+            if amount > 0 {
+                counter.fetch_add(amount, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether a changed address may be reported now: at most once a second.
+    pub fn may_report_mapping(&self, now_ns: u64) -> bool {
+        const INTERVAL_NS: u64 = 1_000_000_000;
+        let last = self.mapping_reported_ns.load(Ordering::Relaxed);
+        (last == 0 || now_ns.saturating_sub(last) >= INTERVAL_NS)
+            && self
+                .mapping_reported_ns
+                .compare_exchange(last, now_ns, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// What it has carried so far.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            packets: self.packets.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            last_use_s: self.last_use_s.load(Ordering::Relaxed),
+            replayed: self.replayed.load(Ordering::Relaxed),
+            late: self.late.load(Ordering::Relaxed),
+            bad_icv: self.bad_icv.load(Ordering::Relaxed),
+        }
+    }
+}

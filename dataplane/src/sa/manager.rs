@@ -1,0 +1,324 @@
+//! Installs, changes and removes SAs and policies on the control thread.
+//!
+//! Installing is create-only: an SA that is there already with the same keys is left as it is (the request was
+//! repeated because its answer was lost), and keys that this process has encrypted with once are never taken again,
+//! for a counter that starts anew would repeat nonces (RFC 4106 section 2, RFC 7634 section 2).
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use culvert_crypto::{Engine, IdentityKey, KeyError, KeyIdentity, KeyMaterial, ReplayWindow};
+use culvert_net::Selector;
+use thiserror::Error;
+
+use super::SaTables;
+use super::association::{Endpoints, Sa, SaState, Usage};
+use super::outer::UdpPorts;
+use super::policy::{OutPolicy, PolicyAction, PolicySet};
+use super::spec::{SaDirection, SaKeyId, SaSpec, SpecError};
+
+/// SAs that one box holds: 10,000 tunnels in a rekey, and as many again.
+const MAX_SAS: usize = 1 << 16;
+/// Policies that one box holds.
+const MAX_POLICIES: usize = 1 << 17;
+
+/// Why a request about an SA or a policy was refused.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum SaError {
+    /// The request makes no sense.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// Another SA has that name.
+    #[error("{0} exists with other keys or parameters")]
+    Exists(SaKeyId),
+    /// These keys were used before.
+    #[error("{0}: these keys were installed before; a new SA needs new keys")]
+    KeysUsed(SaKeyId),
+    /// There is no such SA.
+    #[error("{0} does not exist")]
+    NoSa(SaKeyId),
+    /// There is no such policy.
+    #[error("there is no such policy")]
+    NoPolicy,
+    /// The table is full.
+    #[error("{0} entries are the limit of this table")]
+    Full(usize),
+}
+
+/// Which policy: charon knows it by direction, interface, selector and SPI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PolicyId {
+    /// Outbound, the only kind that chooses; inbound ones are kept for the dump: the SA's own selectors decide.
+    pub outbound: bool,
+    /// For packets that are forwarded after decryption.
+    pub forward: bool,
+    /// The tunnel interface.
+    pub if_id: u32,
+    /// Which packets.
+    pub selector: Selector,
+    /// The SA; 0 for a trap.
+    pub spi: u32,
+}
+
+/// What a policy asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicySpec {
+    /// What names it.
+    pub id: PolicyId,
+    /// What is done.
+    pub action: PolicyAction,
+    /// Lower comes first.
+    pub priority: u32,
+    /// charon's number for policy and SA together.
+    pub reqid: u32,
+    /// Ends of the tunnel that it asks for.
+    pub tunnel: Option<(IpAddr, IpAddr)>,
+}
+
+/// The control thread's side of [`SaTables`].
+pub struct SaManager {
+    engine: Arc<dyn Engine>,
+    by_id: HashMap<SaKeyId, u32>,
+    /// Outbound SAs by `if_id` and SPI, as policies name them.
+    outbound: HashMap<(u32, u32), u32>,
+    free: BTreeSet<u32>,
+    next: u32,
+    policies: HashMap<PolicyId, (u32, PolicySpec)>,
+    next_policy: u32,
+    identities: IdentityKey,
+    keys: HashMap<SaKeyId, KeyIdentity>,
+    used: HashSet<KeyIdentity>,
+}
+
+impl SaManager {
+    /// With no SA and no policy.
+    pub fn new(engine: Arc<dyn Engine>) -> Result<Self, KeyError> {
+        Ok(Self {
+            engine,
+            by_id: HashMap::new(),
+            outbound: HashMap::new(),
+            free: BTreeSet::new(),
+            next: 0,
+            policies: HashMap::new(),
+            next_policy: 1,
+            identities: IdentityKey::random()?,
+            keys: HashMap::new(),
+            used: HashSet::new(),
+        })
+    }
+
+    /// Installs an SA; gives its index. Keys are expanded here, once.
+    pub fn add(
+        &mut self,
+        tables: &mut SaTables,
+        spec: SaSpec,
+        encryption_key: &[u8],
+        integrity_key: &[u8],
+    ) -> Result<u32, SaError> {
+        let id = spec.id;
+        let material = KeyMaterial {
+            suite: spec.suite,
+            encryption: encryption_key,
+            integrity: integrity_key,
+            esn: spec.esn,
+        };
+        let identity = material.identity(&self.identities);
+        if let Some(index) = self.find(tables, id) {
+            return if self.keys.get(&id) == Some(&identity) {
+                Ok(index)
+            } else {
+                Err(SaError::Exists(id))
+            };
+        }
+        if self.by_id.len() >= MAX_SAS {
+            return Err(SaError::Full(MAX_SAS));
+        }
+        if id.direction == SaDirection::Out && self.used.contains(&identity) {
+            return Err(SaError::KeysUsed(id));
+        }
+        let key = self.engine.key(&material).map_err(SpecError::Key)?;
+        let window = ReplayWindow::new(spec.replay_window, spec.esn);
+        let state = Arc::new(SaState::new(&spec, key, window));
+        let endpoints = Endpoints {
+            source: spec.source,
+            destination: id.destination,
+            udp: spec.udp,
+        };
+        let index = self.free.first().copied().unwrap_or(self.next);
+        let if_id = spec.if_id;
+        let sa = Sa::new(index, Arc::new(spec), endpoints, state).ok_or(SpecError::Family)?;
+        if !self.free.remove(&index) {
+            self.next += 1;
+        }
+        tables.sas.set(index, Some(Arc::new(sa)));
+        self.by_id.insert(id, index);
+        self.keys.insert(id, identity);
+        match id.direction {
+            SaDirection::In => {
+                tables.inbound.set(id.spi.get(), Some(index));
+            }
+            SaDirection::Out => {
+                self.used.insert(identity);
+                self.outbound.insert((if_id, id.spi.get()), index);
+                resolve(tables, if_id, id.spi.get(), Some(index));
+            }
+        }
+        Ok(index)
+    }
+
+    /// Moves an SA to other addresses or ports, with its keys, sequence and window as they are.
+    pub fn update(
+        &mut self,
+        tables: &mut SaTables,
+        id: SaKeyId,
+        source: IpAddr,
+        destination: IpAddr,
+        udp: Option<UdpPorts>,
+    ) -> Result<(), SaError> {
+        let index = self.find(tables, id).ok_or(SaError::NoSa(id))?;
+        let old = tables.sas.get(index).ok_or(SaError::NoSa(id))?;
+        let mut spec = SaSpec::clone(&old.spec);
+        let stored = spec.id;
+        spec.id.destination = destination;
+        (spec.source, spec.udp) = (source, udp);
+        if stored != spec.id && self.by_id.contains_key(&spec.id) {
+            return Err(SaError::Exists(spec.id));
+        }
+        let endpoints = Endpoints {
+            source,
+            destination,
+            udp,
+        };
+        let renamed = spec.id;
+        let sa = Sa::new(index, Arc::new(spec), endpoints, Arc::clone(&old.state))
+            .ok_or(SpecError::Family)?;
+        tables.sas.set(index, Some(Arc::new(sa)));
+        self.by_id.remove(&stored);
+        self.by_id.insert(renamed, index);
+        if let Some(identity) = self.keys.remove(&stored) {
+            self.keys.insert(renamed, identity);
+        }
+        Ok(())
+    }
+
+    /// Removes an SA; gives what it carried.
+    pub fn delete(&mut self, tables: &mut SaTables, id: SaKeyId) -> Result<Usage, SaError> {
+        let index = self.find(tables, id).ok_or(SaError::NoSa(id))?;
+        let sa = tables.sas.set(index, None).ok_or(SaError::NoSa(id))?;
+        sa.state.kill();
+        let id = sa.spec.id;
+        self.by_id.remove(&id);
+        self.keys.remove(&id);
+        self.free.insert(index);
+        match id.direction {
+            SaDirection::In => {
+                tables.inbound.set(id.spi.get(), None);
+            }
+            SaDirection::Out => {
+                self.outbound.remove(&(sa.spec.if_id, id.spi.get()));
+                resolve(tables, sa.spec.if_id, id.spi.get(), None);
+            }
+        }
+        Ok(sa.state.usage())
+    }
+
+    /// The SA of that name.
+    pub fn get<'t>(&self, tables: &'t SaTables, id: SaKeyId) -> Option<&'t Arc<Sa>> {
+        tables.sas.get(self.find(tables, id)?)
+    }
+
+    /// An inbound SA is named by its SPI alone: after an address update it still answers to its old destination.
+    fn find(&self, tables: &SaTables, id: SaKeyId) -> Option<u32> {
+        match id.direction {
+            SaDirection::In => tables.inbound.get(id.spi.get()).copied(),
+            SaDirection::Out => self.by_id.get(&id).copied(),
+        }
+    }
+
+    /// Installs a policy. One that is there already takes the new action and priority.
+    pub fn add_policy(&mut self, tables: &mut SaTables, spec: PolicySpec) -> Result<(), SaError> {
+        if self.policies.contains_key(&spec.id) {
+            self.delete_policy(tables, spec.id)?;
+        }
+        if self.policies.len() >= MAX_POLICIES {
+            return Err(SaError::Full(MAX_POLICIES));
+        }
+        let number = self.next_policy;
+        self.next_policy += 1;
+        if spec.id.outbound {
+            let sa = self.outbound.get(&(spec.id.if_id, spec.id.spi)).copied();
+            let mut set = tables
+                .policies
+                .get(spec.id.if_id)
+                .map_or_else(PolicySet::default, |set| PolicySet::clone(set));
+            set.insert(OutPolicy {
+                number,
+                selector: spec.id.selector,
+                action: spec.action,
+                priority: spec.priority,
+                spi: spec.id.spi,
+                sa,
+                reqid: spec.reqid,
+            });
+            tables.policies.set(spec.id.if_id, Some(Arc::new(set)));
+        }
+        self.policies.insert(spec.id, (number, spec));
+        Ok(())
+    }
+
+    /// Removes a policy.
+    pub fn delete_policy(&mut self, tables: &mut SaTables, id: PolicyId) -> Result<(), SaError> {
+        self.policies.remove(&id).ok_or(SaError::NoPolicy)?;
+        if id.outbound
+            && let Some(set) = tables.policies.get(id.if_id)
+        {
+            let mut set = PolicySet::clone(set);
+            set.remove(&id.selector, id.spi);
+            let rest = (!set.is_empty()).then(|| Arc::new(set));
+            tables.policies.set(id.if_id, rest);
+        }
+        Ok(())
+    }
+
+    /// The policy that an acquire names.
+    pub fn policy(&self, number: u32) -> Option<&PolicySpec> {
+        self.policies
+            .values()
+            .find(|(own, _)| *own == number)
+            .map(|(_, spec)| spec)
+    }
+
+    /// All policies.
+    pub fn policies(&self) -> impl Iterator<Item = &PolicySpec> {
+        self.policies.values().map(|(_, spec)| spec)
+    }
+
+    /// Removes everything; gives how many SAs and policies there were. Used keys stay used.
+    pub fn flush(&mut self, tables: &mut SaTables) -> (usize, usize) {
+        let counts = (self.by_id.len(), self.policies.len());
+        for (_, sa) in tables.sas.iter() {
+            sa.state.kill();
+        }
+        *tables = SaTables {
+            tunnels: tables.tunnels.clone(),
+            ..SaTables::default()
+        };
+        self.by_id.clear();
+        self.outbound.clear();
+        self.keys.clear();
+        self.policies.clear();
+        self.free.clear();
+        self.next = 0;
+        counts
+    }
+}
+
+fn resolve(tables: &mut SaTables, if_id: u32, spi: u32, sa: Option<u32>) {
+    if let Some(set) = tables.policies.get(if_id) {
+        let mut set = PolicySet::clone(set);
+        if set.resolve(spi, sa) {
+            tables.policies.set(if_id, Some(Arc::new(set)));
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The outer header of a tunnel: prepared once an SA, finished with a few stores a packet.
+
+use std::net::IpAddr;
+
+use culvert_net::checksum::Sum;
+use culvert_net::{Ipv4Header, Ipv6Header, Protocol, UdpHeader};
+
+/// Ports of UDP encapsulation (RFC 3948).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UdpPorts {
+    /// Of the sender.
+    pub source: u16,
+    /// Of the receiver.
+    pub destination: u16,
+}
+
+/// TTL or hop limit of tunnel packets (RFC 1700's recommended default).
+const HOPS: u8 = 64;
+/// Largest outer header: IPv6 and UDP.
+pub const OUTER_MAX: usize = Ipv6Header::LEN + UdpHeader::LEN;
+
+/// What an outer header takes from the packet inside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Inherited {
+    /// DSCP and ECN as one byte.
+    pub traffic_class: u8,
+    /// The don't-fragment bit; an IPv6 header has none.
+    pub dont_fragment: bool,
+    /// IPv4 identification of a packet that may be fragmented (RFC 6864).
+    pub identification: u16,
+}
+
+/// The outer header of one SA.
+#[derive(Clone, Debug)]
+pub struct OuterHeader {
+    template: [u8; OUTER_MAX],
+    length: usize,
+    /// Of the IPv4 template: its checksum's sum before length, identification, class and flags are known.
+    sum: u16,
+    v6: bool,
+    udp: bool,
+}
+
+impl OuterHeader {
+    /// Prepares the header of packets from `source` to `destination`; `None` if the families differ.
+    pub fn new(source: IpAddr, destination: IpAddr, udp: Option<UdpPorts>) -> Option<Self> {
+        let mut template = [0; OUTER_MAX];
+        let protocol = if udp.is_some() {
+            Protocol::UDP
+        } else {
+            Protocol::ESP
+        };
+        let (ip_length, v6) = match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let header = Ipv4Header {
+                    traffic_class: 0,
+                    total_len: 0,
+                    identification: 0,
+                    flags_fragment: 0,
+                    ttl: HOPS,
+                    protocol,
+                    source,
+                    destination,
+                };
+                header.write(template.first_chunk_mut()?);
+                template[10..12].fill(0);
+                (Ipv4Header::LEN, false)
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let header = Ipv6Header {
+                    traffic_class: 0,
+                    flow_label: 0,
+                    payload_len: 0,
+                    next_header: protocol,
+                    hop_limit: HOPS,
+                    source,
+                    destination,
+                };
+                header.write(template.first_chunk_mut()?);
+                (Ipv6Header::LEN, true)
+            }
+            _ => return None,
+        };
+        let sum = Sum::of(template.get(..ip_length)?).folded();
+        let mut length = ip_length;
+        if let Some(ports) = udp {
+            // Checksum zero, for IPv6 too: RFC 3948 section 2.1, RFC 6935.
+            let header = UdpHeader {
+                source: ports.source,
+                destination: ports.destination,
+                length: 0,
+                checksum: 0,
+            };
+            header.write(template.get_mut(length..)?.first_chunk_mut()?);
+            length += UdpHeader::LEN;
+        }
+        Some(Self {
+            template,
+            length,
+            sum,
+            v6,
+            udp: udp.is_some(),
+        })
+    }
+
+    /// Bytes of the header.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether the header has no bytes; it always has some.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The outer packets are IPv6.
+    #[inline(always)]
+    pub fn is_v6(&self) -> bool {
+        self.v6
+    }
+
+    /// Writes the header in front of `payload` bytes, which follow it. `to` is exactly [`OuterHeader::len`] long; a
+    /// shorter one is left alone.
+    #[inline(always)]
+    pub fn write(&self, to: &mut [u8], payload: usize, inherited: Inherited) {
+        let total = (self.length + payload) as u16;
+        match (self.v6, self.udp) {
+            (false, false) => {
+                let Some(to) = to.first_chunk_mut::<20>() else {
+                    return;
+                };
+                if let Some(template) = self.template.first_chunk::<20>() {
+                    *to = *template;
+                }
+                self.finish_v4(to, total, inherited);
+            }
+            (false, true) => {
+                let Some(to) = to.first_chunk_mut::<28>() else {
+                    return;
+                };
+                if let Some(template) = self.template.first_chunk::<28>() {
+                    *to = *template;
+                }
+                [to[24], to[25]] = (payload as u16 + 8).to_be_bytes();
+                if let Some(ip) = to.first_chunk_mut::<20>() {
+                    self.finish_v4(ip, total, inherited);
+                }
+            }
+            (true, udp) => {
+                let Some(to) = to.get_mut(..self.length) else {
+                    return;
+                };
+                to.copy_from_slice(&self.template[..self.length]);
+                let Some((ip, rest)) = to.split_first_chunk_mut::<40>() else {
+                    return;
+                };
+                ip[0] |= inherited.traffic_class >> 4;
+                ip[1] |= inherited.traffic_class << 4;
+                [ip[4], ip[5]] = (total - 40).to_be_bytes();
+                if udp && let Some(udp) = rest.first_chunk_mut::<8>() {
+                    [udp[4], udp[5]] = (payload as u16 + 8).to_be_bytes();
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn finish_v4(&self, to: &mut [u8; 20], total: u16, inherited: Inherited) {
+        let flags = if inherited.dont_fragment {
+            Ipv4Header::DONT_FRAGMENT
+        } else {
+            0
+        };
+        to[1] = inherited.traffic_class;
+        [to[2], to[3]] = total.to_be_bytes();
+        [to[4], to[5]] = inherited.identification.to_be_bytes();
+        [to[6], to[7]] = flags.to_be_bytes();
+        let sum = u32::from(self.sum)
+            + u32::from(inherited.traffic_class)
+            + u32::from(total)
+            + u32::from(inherited.identification)
+            + u32::from(flags);
+        let folded = (sum & 0xffff) + (sum >> 16);
+        let checksum = !((folded & 0xffff) + (folded >> 16)) as u16;
+        [to[10], to[11]] = checksum.to_be_bytes();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use culvert_net::{Ipv4View, Ipv6View, UdpView};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn v4_headers_are_valid(source: [u8; 4], destination: [u8; 4], class: u8, df: bool, id: u16, payload in 8usize..1480, ports: Option<(u16, u16)>) {
+            let udp = ports.map(|(source, destination)| UdpPorts { source, destination });
+            let outer = OuterHeader::new(source.into(), destination.into(), udp).unwrap();
+            let mut packet = vec![0x55; outer.len() + payload];
+            outer.write(&mut packet[..outer.len()], payload, Inherited { traffic_class: class, dont_fragment: df, identification: id });
+            let view = Ipv4View::verify(&packet).unwrap();
+            prop_assert_eq!(view.source().octets(), source);
+            prop_assert_eq!(view.destination().octets(), destination);
+            prop_assert_eq!((view.traffic_class(), view.dont_fragment(), view.identification()), (class, df, id));
+            prop_assert_eq!(usize::from(view.total_len()), packet.len());
+            if let Some(ports) = udp {
+                let view = UdpView::parse(view.payload()).unwrap();
+                prop_assert_eq!((view.source_port(), view.destination_port()), (ports.source, ports.destination));
+                prop_assert_eq!(view.payload().len(), payload);
+                prop_assert_eq!(view.header().checksum, 0);
+            } else {
+                prop_assert_eq!(view.protocol(), Protocol::ESP);
+                prop_assert_eq!(view.payload().len(), payload);
+            }
+        }
+
+        #[test]
+        fn v6_headers_are_valid(source: [u8; 16], destination: [u8; 16], class: u8, payload in 8usize..1440, udp: bool) {
+            let ports = udp.then_some(UdpPorts { source: 4500, destination: 40_000 });
+            let outer = OuterHeader::new(source.into(), destination.into(), ports).unwrap();
+            let mut packet = vec![0x55; outer.len() + payload];
+            outer.write(&mut packet[..outer.len()], payload, Inherited { traffic_class: class, ..Inherited::default() });
+            let view = Ipv6View::parse(&packet).unwrap();
+            prop_assert_eq!((view.source().octets(), view.destination().octets()), (source, destination));
+            prop_assert_eq!(view.traffic_class(), class);
+            prop_assert_eq!(view.total_len(), packet.len());
+            prop_assert_eq!(view.next_header(), if udp { Protocol::UDP } else { Protocol::ESP });
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! Between the messages of the bus and the types of this module: everything is checked on the way in.
+
+use std::net::IpAddr;
+
+use culvert_crypto::{Cipher, Integrity, KeyBits, Suite};
+use culvert_model::bus;
+use culvert_model::types;
+use culvert_net::{AddressRange, Addresses, Flow, PortRange, Protocol, Selector, Spi};
+
+use super::association::{Sa, Usage};
+use super::manager::{PolicyId, PolicySpec};
+use super::outer::UdpPorts;
+use super::policy::PolicyAction;
+use super::spec::{Limits, SaDirection, SaKeyId, SaSpec, SpecError};
+use crate::event::Event;
+
+/// Pairs of source and destination selectors that one SA may have.
+const MAX_SELECTORS: usize = 256;
+/// Packets of the largest replay window.
+const MAX_WINDOW: u32 = 4096;
+
+/// Reads an address of 4 or 16 bytes.
+fn address(field: &'static str, message: Option<&types::IpAddress>) -> Result<IpAddr, SpecError> {
+    let message = message.ok_or(SpecError::Missing(field))?;
+    IpAddr::try_from(message).map_err(|source| SpecError::Address { field, source })
+}
+
+/// Reads the name of an SA.
+pub fn id_from_bus(key: Option<&bus::SaKey>) -> Result<SaKeyId, SpecError> {
+    let key = key.ok_or(SpecError::Missing("key"))?;
+    let direction = match key.direction() {
+        bus::Direction::In => SaDirection::In,
+        bus::Direction::Out => SaDirection::Out,
+        bus::Direction::Unspecified => return Err(SpecError::Missing("direction")),
+    };
+    Ok(SaKeyId {
+        spi: Spi::new(key.spi)?,
+        direction,
+        destination: address("destination", key.destination.as_ref())?,
+    })
+}
+
+/// Writes the name of an SA.
+pub fn id_to_bus(id: SaKeyId) -> bus::SaKey {
+    let direction = match id.direction {
+        SaDirection::In => bus::Direction::In,
+        SaDirection::Out => bus::Direction::Out,
+    };
+    bus::SaKey {
+        spi: id.spi.get(),
+        direction: direction.into(),
+        destination: Some(id.destination.into()),
+    }
+}
+
+/// Reads the ports of UDP encapsulation.
+pub fn udp_from_bus(udp: Option<&bus::UdpEncapsulation>) -> Result<Option<UdpPorts>, SpecError> {
+    let port = |number: u32| match u16::try_from(number) {
+        Ok(port) if port != 0 => Ok(port),
+        _ => Err(SpecError::Port(number)),
+    };
+    udp.map(|udp| {
+        Ok(UdpPorts {
+            source: port(udp.source_port)?,
+            destination: port(udp.destination_port)?,
+        })
+    })
+    .transpose()
+}
+
+/// Reads an SA without its keys.
+pub fn sa_from_bus(sa: &bus::Sa) -> Result<SaSpec, SpecError> {
+    let id = id_from_bus(sa.key.as_ref())?;
+    let source = address("source", sa.source.as_ref())?;
+    if source.is_ipv4() != id.destination.is_ipv4() {
+        return Err(SpecError::Family);
+    }
+    if sa.mode() != bus::SaMode::Tunnel {
+        return Err(SpecError::Unsupported(format!(
+            "mode {}",
+            sa.mode().as_str_name()
+        )));
+    }
+    if sa.replay_window > MAX_WINDOW {
+        return Err(SpecError::ReplayWindow(sa.replay_window));
+    }
+    Ok(SaSpec {
+        id,
+        source,
+        suite: suite(sa)?,
+        esn: sa.esn,
+        replay_window: sa.replay_window,
+        udp: udp_from_bus(sa.udp.as_ref())?,
+        if_id: sa.if_id,
+        selectors: selectors(&sa.source_selectors, &sa.destination_selectors)?,
+        limits: sa.limits.as_ref().map_or(Limits::NONE, limits),
+        copy_df: sa.copy_df,
+        copy_ecn: sa.copy_ecn,
+        copy_dscp: sa.copy_dscp,
+        timers: [
+            sa.installed_at_ms,
+            sa.soft_expires_at_ms,
+            sa.hard_expires_at_ms,
+        ],
+        reqid: sa.reqid,
+    })
+}
+
+fn suite(sa: &bus::Sa) -> Result<Suite, SpecError> {
+    let bits = sa.encryption_key_bits;
+    let unsupported = |what: String| SpecError::Unsupported(what);
+    let key_bits = || match bits {
+        128 => Ok(KeyBits::B128),
+        192 => Ok(KeyBits::B192),
+        256 => Ok(KeyBits::B256),
+        _ => Err(unsupported(format!("an AES key of {bits} bits"))),
+    };
+    let cipher = match sa.encryption() {
+        bus::EncryptionAlgorithm::AesGcm16 => Cipher::AesGcm16(key_bits()?),
+        bus::EncryptionAlgorithm::AesCbc => Cipher::AesCbc(key_bits()?),
+        bus::EncryptionAlgorithm::Chacha20Poly1305 => Cipher::ChaCha20Poly1305,
+        bus::EncryptionAlgorithm::Unspecified => {
+            return Err(unsupported(format!(
+                "encryption algorithm {}",
+                sa.encryption
+            )));
+        }
+    };
+    let integrity = match sa.integrity() {
+        bus::IntegrityAlgorithm::Aead => Integrity::Aead,
+        bus::IntegrityAlgorithm::HmacSha196 => Integrity::HmacSha1_96,
+        bus::IntegrityAlgorithm::HmacSha2256128 => Integrity::HmacSha2_256_128,
+        bus::IntegrityAlgorithm::HmacSha2384192 => Integrity::HmacSha2_384_192,
+        bus::IntegrityAlgorithm::HmacSha2512256 => Integrity::HmacSha2_512_256,
+        bus::IntegrityAlgorithm::Unspecified => {
+            return Err(unsupported(format!("integrity algorithm {}", sa.integrity)));
+        }
+    };
+    Suite::new(cipher, integrity).map_err(|error| unsupported(error.to_string()))
+}
+
+fn limits(limits: &bus::SaLimits) -> Limits {
+    let or_none = |limit: u64| if limit == 0 { u64::MAX } else { limit };
+    Limits {
+        soft_bytes: or_none(limits.soft_bytes),
+        hard_bytes: or_none(limits.hard_bytes),
+        soft_packets: or_none(limits.soft_packets),
+        hard_packets: or_none(limits.hard_packets),
+    }
+}
+
+/// Every pair of a source and a destination of one family.
+fn selectors(
+    sources: &[types::Selector],
+    destinations: &[types::Selector],
+) -> Result<Vec<Selector>, SpecError> {
+    let pairs = sources.len().saturating_mul(destinations.len());
+    if pairs > MAX_SELECTORS {
+        return Err(SpecError::TooManySelectors(pairs));
+    }
+    let mut all = Vec::with_capacity(pairs);
+    for source in sources {
+        for destination in destinations {
+            all.extend(pair(source, destination)?);
+        }
+    }
+    Ok(all)
+}
+
+/// One source and one destination; `None` if their families or protocols have no packet in common.
+fn pair(
+    source: &types::Selector,
+    destination: &types::Selector,
+) -> Result<Option<Selector>, SpecError> {
+    let range = |field, selector: &types::Selector| {
+        let (first, last) = (
+            address(field, selector.first.as_ref())?,
+            address(field, selector.last.as_ref())?,
+        );
+        AddressRange::new(first, last).map_err(|error| SpecError::Selector(error.to_string()))
+    };
+    let (from, to) = (
+        range("source selector", source)?,
+        range("destination selector", destination)?,
+    );
+    if from.first().is_ipv4() != to.first().is_ipv4() {
+        return Ok(None);
+    }
+    let protocol = match (source.protocol, destination.protocol) {
+        (0, any) | (any, 0) => any,
+        (one, other) if one == other => one,
+        _ => return Ok(None),
+    };
+    let protocol = match u8::try_from(protocol) {
+        Ok(0) => None,
+        Ok(number) => Some(Protocol(number)),
+        Err(_) => return Err(SpecError::Selector(format!("{protocol} is no protocol"))),
+    };
+    Ok(Some(Selector {
+        source: from,
+        destination: to,
+        protocol,
+        source_ports: ports(source)?,
+        destination_ports: ports(destination)?,
+    }))
+}
+
+fn ports(selector: &types::Selector) -> Result<PortRange, SpecError> {
+    if selector.first_port == 0 && selector.last_port == 0 {
+        return Ok(PortRange::ANY);
+    }
+    let number = |port: u32| {
+        u16::try_from(port).map_err(|_| SpecError::Selector(format!("{port} is no port")))
+    };
+    PortRange::new(number(selector.first_port)?, number(selector.last_port)?)
+        .map_err(|error| SpecError::Selector(error.to_string()))
+}
+
+/// Reads the name of a policy.
+pub fn policy_id_from_bus(key: Option<&bus::PolicyKey>) -> Result<PolicyId, SpecError> {
+    use bus::policy_key::Direction;
+    let key = key.ok_or(SpecError::Missing("key"))?;
+    let (outbound, forward) = match key.direction() {
+        Direction::In => (false, false),
+        Direction::Forward => (false, true),
+        Direction::Out => (true, false),
+        Direction::Unspecified => return Err(SpecError::Missing("direction")),
+    };
+    let source = key.source.as_ref().ok_or(SpecError::Missing("source"))?;
+    let destination = key
+        .destination
+        .as_ref()
+        .ok_or(SpecError::Missing("destination"))?;
+    let selector = pair(source, destination)?.ok_or(SpecError::Family)?;
+    Ok(PolicyId {
+        outbound,
+        forward,
+        if_id: key.if_id,
+        selector,
+        spi: key.spi,
+    })
+}
+
+/// Reads a policy.
+pub fn policy_from_bus(policy: &bus::Policy) -> Result<PolicySpec, SpecError> {
+    let action = match policy.action() {
+        bus::policy::Action::Protect => PolicyAction::Protect,
+        bus::policy::Action::Bypass => PolicyAction::Bypass,
+        bus::policy::Action::Discard => PolicyAction::Discard,
+        bus::policy::Action::Unspecified => return Err(SpecError::Missing("action")),
+    };
+    Ok(PolicySpec {
+        id: policy_id_from_bus(policy.key.as_ref())?,
+        action,
+        priority: policy.priority,
+        reqid: policy.reqid,
+        tunnel: match (&policy.tunnel_source, &policy.tunnel_destination) {
+            (Some(source), Some(destination)) => Some((
+                address("tunnel source", Some(source))?,
+                address("tunnel destination", Some(destination))?,
+            )),
+            _ => None,
+        },
+    })
+}
+
+/// Writes a policy.
+pub fn policy_to_bus(spec: &PolicySpec) -> bus::Policy {
+    use bus::policy_key::Direction;
+    let action = match spec.action {
+        PolicyAction::Protect => bus::policy::Action::Protect,
+        PolicyAction::Bypass => bus::policy::Action::Bypass,
+        PolicyAction::Discard => bus::policy::Action::Discard,
+    };
+    let direction = match (spec.id.outbound, spec.id.forward) {
+        (true, _) => Direction::Out,
+        (false, true) => Direction::Forward,
+        (false, false) => Direction::In,
+    };
+    let (source, destination) = selector_to_bus(&spec.id.selector);
+    bus::Policy {
+        key: Some(bus::PolicyKey {
+            direction: direction.into(),
+            if_id: spec.id.if_id,
+            source: Some(source),
+            destination: Some(destination),
+            spi: spec.id.spi,
+        }),
+        action: action.into(),
+        priority: spec.priority,
+        reqid: spec.reqid,
+        tunnel_source: spec.tunnel.map(|(source, _)| source.into()),
+        tunnel_destination: spec.tunnel.map(|(_, destination)| destination.into()),
+    }
+}
+
+/// Writes the two halves of a selector.
+pub fn selector_to_bus(selector: &Selector) -> (types::Selector, types::Selector) {
+    let half = |range: AddressRange, ports: PortRange| types::Selector {
+        first: Some(range.first().into()),
+        last: Some(range.last().into()),
+        protocol: selector
+            .protocol
+            .map_or(0, |protocol| u32::from(protocol.0)),
+        first_port: u32::from(ports.first()),
+        last_port: u32::from(ports.last()),
+    };
+    (
+        half(selector.source, selector.source_ports),
+        half(selector.destination, selector.destination_ports),
+    )
+}
+
+/// Writes what a packet is as two selectors that match just it.
+fn flow_to_bus(flow: &Flow) -> (types::Selector, types::Selector) {
+    let half = |address: IpAddr, port: u16| types::Selector {
+        first: Some(address.into()),
+        last: Some(address.into()),
+        protocol: u32::from(flow.protocol.0),
+        first_port: u32::from(port),
+        last_port: u32::from(port),
+    };
+    let (source, destination) = match flow.addresses {
+        Addresses::V4 {
+            source,
+            destination,
+        } => (source.into(), destination.into()),
+        Addresses::V6 {
+            source,
+            destination,
+        } => (source.into(), destination.into()),
+    };
+    let (source_port, destination_port) = flow.ports.unwrap_or_default();
+    (
+        half(source, source_port),
+        half(destination, destination_port),
+    )
+}
+
+/// Writes what an SA has carried.
+pub fn usage_to_bus(id: SaKeyId, usage: Usage) -> bus::SaUsage {
+    bus::SaUsage {
+        key: Some(id_to_bus(id)),
+        packets: usage.packets,
+        bytes: usage.bytes,
+        last_use_s: usage.last_use_s,
+        replayed: usage.replayed,
+        late: usage.late,
+        bad_icv: usage.bad_icv,
+    }
+}
+
+/// Writes all of an SA that is not secret, as it was asked for and with the addresses that it has now.
+pub fn dump(sa: &Sa) -> bus::SaDump {
+    let spec = &sa.spec;
+    let (encryption, bits) = match spec.suite.cipher() {
+        Cipher::AesGcm16(bits) => (bus::EncryptionAlgorithm::AesGcm16, bits.bits()),
+        Cipher::AesCbc(bits) => (bus::EncryptionAlgorithm::AesCbc, bits.bits()),
+        Cipher::ChaCha20Poly1305 => (bus::EncryptionAlgorithm::Chacha20Poly1305, 256),
+    };
+    let integrity = match spec.suite.integrity() {
+        Integrity::Aead => bus::IntegrityAlgorithm::Aead,
+        Integrity::HmacSha1_96 => bus::IntegrityAlgorithm::HmacSha196,
+        Integrity::HmacSha2_256_128 => bus::IntegrityAlgorithm::HmacSha2256128,
+        Integrity::HmacSha2_384_192 => bus::IntegrityAlgorithm::HmacSha2384192,
+        Integrity::HmacSha2_512_256 => bus::IntegrityAlgorithm::HmacSha2512256,
+    };
+    let or_zero = |limit: u64| if limit == u64::MAX { 0 } else { limit };
+    let (mut sources, mut destinations) = (Vec::new(), Vec::new());
+    for (source, destination) in spec.selectors.iter().map(selector_to_bus) {
+        if !sources.contains(&source) {
+            sources.push(source);
+        }
+        if !destinations.contains(&destination) {
+            destinations.push(destination);
+        }
+    }
+    let [installed_at_ms, soft_expires_at_ms, hard_expires_at_ms] = spec.timers;
+    bus::SaDump {
+        sa: Some(bus::Sa {
+            key: Some(id_to_bus(spec.id)),
+            source: Some(spec.source.into()),
+            mode: bus::SaMode::Tunnel.into(),
+            encryption: encryption.into(),
+            encryption_key_bits: u32::from(bits),
+            integrity: integrity.into(),
+            esn: spec.esn,
+            replay_window: spec.replay_window,
+            udp: spec.udp.map(|udp| bus::UdpEncapsulation {
+                source_port: u32::from(udp.source),
+                destination_port: u32::from(udp.destination),
+            }),
+            if_id: spec.if_id,
+            reqid: spec.reqid,
+            source_selectors: sources,
+            destination_selectors: destinations,
+            limits: Some(bus::SaLimits {
+                soft_bytes: or_zero(spec.limits.soft_bytes),
+                hard_bytes: or_zero(spec.limits.hard_bytes),
+                soft_packets: or_zero(spec.limits.soft_packets),
+                hard_packets: or_zero(spec.limits.hard_packets),
+            }),
+            installed_at_ms,
+            soft_expires_at_ms,
+            hard_expires_at_ms,
+            copy_df: spec.copy_df,
+            copy_ecn: spec.copy_ecn,
+            copy_dscp: spec.copy_dscp,
+        }),
+        usage: Some(usage_to_bus(spec.id, sa.state.usage())),
+        fingerprint: fingerprint(sa),
+    }
+}
+
+#[cfg(feature = "fingerprint")]
+fn fingerprint(sa: &Sa) -> Vec<u8> {
+    sa.spec.fingerprint.to_vec()
+}
+
+#[cfg(not(feature = "fingerprint"))]
+fn fingerprint(_sa: &Sa) -> Vec<u8> {
+    Vec::new()
+}
+
+/// What a worker's event says to iked-bridge; `None` for events of other parts. `policy` finds a policy by number.
+pub fn sa_event(
+    event: &Event,
+    policy: impl FnOnce(u32) -> Option<PolicySpec>,
+) -> Option<bus::SaEvent> {
+    use bus::sa_event::Event as Kind;
+    let event = match event {
+        Event::SaLimit { sa, hard } => Kind::Limit(bus::SaLimitReached {
+            key: Some(id_to_bus(*sa)),
+            hard: *hard,
+        }),
+        Event::MappingChanged { sa, source, port } => Kind::Mapping(bus::MappingChanged {
+            key: Some(id_to_bus(*sa)),
+            source: Some((*source).into()),
+            source_port: u32::from(*port),
+        }),
+        Event::Acquire {
+            policy: number,
+            flow,
+        } => {
+            let spec = policy(*number)?;
+            let (source, destination) = flow_to_bus(flow);
+            Kind::Acquire(bus::Acquire {
+                reqid: spec.reqid,
+                if_id: spec.id.if_id,
+                source: Some(source),
+                destination: Some(destination),
+            })
+        }
+        _ => return None,
+    };
+    Some(bus::SaEvent { event: Some(event) })
+}

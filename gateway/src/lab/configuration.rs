@@ -1,0 +1,135 @@
+//! What the two gateways of a laboratory are configured with.
+
+use culvert_netlab::addressing::{Family, Side};
+use serde_json::{Value, json};
+
+/// Binds the CHILD_SA to `ipsec0`.
+const IF_ID: u32 = 1;
+/// Both sides know it, and so does whoever reads this: a laboratory protects nothing.
+const SECRET: &str = "a laboratory protects nothing";
+/// Of the CHILD_SA on both sides.
+pub const CHILD: &str = "lans";
+
+/// What carries the traffic between the two LANs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    /// Plain routes over the untrusted side: the measure for [`Path::Tunnel`].
+    Clear,
+    /// An IPsec tunnel interface.
+    Tunnel(Start),
+}
+
+/// Who begins the negotiation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Gateway a, as soon as it is ready.
+    GatewayA,
+    /// Whoever is asked to.
+    OnRequest,
+}
+
+/// The name of the IKE connection on this side: where it leads to.
+pub fn connection(side: Side) -> String {
+    format!("to-{}", side.other().gateway().name())
+}
+
+/// The whole configuration of one gateway.
+pub fn configuration(side: Side, path: Path) -> Value {
+    let own = side.addresses();
+    let far = side.other().addresses();
+    let both = |text: &dyn Fn(Family) -> String| {
+        Family::BOTH.map(|family| json!({ "address": text(family) }))
+    };
+    let interface = |name: &str, device: &str, addresses: [Value; 2]| json!({ "name": name, "device": device, "addresses": addresses });
+    let mut routes = Vec::new();
+    for family in Family::BOTH {
+        let router = own.router(family).addr().to_string();
+        routes.push(json!({
+            "destination": far.wan_network(family).to_string(),
+            "next_hops": [{ "gateway": router }],
+        }));
+        let to_lan = match path {
+            Path::Clear => json!({ "gateway": router }),
+            Path::Tunnel(_) => json!({ "interface": "ipsec0" }),
+        };
+        routes.push(
+            json!({ "destination": far.lan_network(family).to_string(), "next_hops": [to_lan] }),
+        );
+    }
+    let mut configuration = json!({
+        "system": { "host_name": side.gateway().name() },
+        "interfaces": [
+            interface("wan", "wan0", both(&|family| own.gateway_wan(family).to_string())),
+            interface("lan", "lan0", both(&|family| own.gateway_lan(family).to_string())),
+        ],
+        "routes": routes,
+    });
+    if let (Path::Tunnel(start), Some(object)) = (path, configuration.as_object_mut()) {
+        object.insert(
+            "tunnels".to_owned(),
+            json!([{ "name": "ipsec0", "if_id": IF_ID }]),
+        );
+        object.insert("connections".to_owned(), json!([ike(side, start)]));
+        let identities = Side::BOTH.map(|side| json!({ "identity": identity(side) }));
+        object.insert(
+            "credentials".to_owned(),
+            json!({ "pre_shared_keys": [{ "name": "lab", "identities": identities, "secret": SECRET }] }),
+        );
+    }
+    configuration
+}
+
+fn ike(side: Side, start: Start) -> Value {
+    let own = side.addresses();
+    let far = side.other().addresses();
+    let selectors = |networks: [String; 2]| networks.map(|network| json!({ "selector": network }));
+    let start_action = match (side, start) {
+        (Side::A, Start::GatewayA) => "start",
+        (Side::B, _) | (_, Start::OnRequest) => "none",
+    };
+    json!({
+        "name": connection(side),
+        "local_address": own.gateway_wan(Family::V4).addr().to_string(),
+        "remote_address": far.gateway_wan(Family::V4).addr().to_string(),
+        "proposals": [{ "proposal": "aes256gcm16-prfsha384-ecp384" }],
+        "local": { "method": "psk", "identity": identity(side) },
+        "remote": { "method": "psk", "identity": identity(side.other()) },
+        "children": [{
+            "name": CHILD,
+            "tunnel": "ipsec0",
+            "local_selectors": selectors(Family::BOTH.map(|family| own.lan_network(family).to_string())),
+            "remote_selectors": selectors(Family::BOTH.map(|family| far.lan_network(family).to_string())),
+            "proposals": [{ "proposal": "aes128gcm16" }],
+            "start_action": start_action,
+        }],
+    })
+}
+
+fn identity(side: Side) -> String {
+    format!("{}.culvert.example", side.gateway().name())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn a_clear_path_has_no_trace_of_ipsec() {
+        let text = configuration(Side::A, Path::Clear).to_string();
+        assert!(
+            !text.contains("ipsec0") && !text.contains("secret"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn only_gateway_a_begins_and_only_when_it_shall() {
+        let action = |side, start| {
+            configuration(side, Path::Tunnel(start))["connections"][0]["children"][0]["start_action"].clone()
+        };
+        assert_eq!(action(Side::A, Start::GatewayA), "start");
+        assert_eq!(action(Side::B, Start::GatewayA), "none");
+        assert_eq!(action(Side::A, Start::OnRequest), "none");
+    }
+}

@@ -1,0 +1,410 @@
+//! `culvert lab demo`: everything two gateways can do, shown and proved within a minute or so.
+//!
+//! ```text
+//!   kernel   the hops forwarded by Linux                      tcp_kernel_mbit
+//!   clear    the hops forwarded by Culvert, plain routes      tcp_clear_mbit
+//!   tunnel   ─┬─ capture of the untrusted side begins
+//!             ├─ IKEv2                                        ike_up_ms
+//!             ├─ ping                                         ping_loss_percent, ping_avg_ms
+//!             ├─ TCP, and what each node cost                 tcp_tunnel_mbit, nodes
+//!             ├─ rekeying under numbered datagrams            rekey_lost_packets
+//!             └─ gateways stop, the capture ends              wan_cleartext_packets
+//! ```
+
+mod measure;
+mod progress;
+mod rekey;
+mod report;
+
+use std::{io, path::PathBuf, time::Duration};
+
+use culvert_netlab::{
+    addressing::{Place, Side},
+    capture::{Capture, CaptureError, CaptureReport, Depth},
+    classify::WanClass,
+    iperf::IperfError,
+    knock::KnockError,
+    namespace::NamespaceError,
+    packet_socket::Seen,
+    ping::PingError,
+    probe::ProbeError,
+    process::{Interrupt, ProcessError},
+    topology::TopologyError,
+};
+
+use self::{
+    measure::Hosts,
+    progress::Progress,
+    report::{GatewayNode, IkeFacts, Report},
+};
+use super::{
+    RunArguments,
+    configuration::{CHILD, Path, Start},
+    control::{Control, ControlError, installed_child},
+    laboratory::{Laboratory, LaboratoryError},
+};
+
+/// Opens the payload of everything that is sent inside; 16 bytes, as many as ping repeats.
+const MARKER: &[u8; 16] = b"culvert-in-clear";
+/// How long a negotiation may take on a busy machine.
+const NEGOTIATION: Duration = Duration::from_secs(20);
+/// How long a path may take to open once its gateways say that they are ready.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// What `culvert lab demo` takes.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Write the results as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Leave the laboratory up.
+    #[arg(long)]
+    pub keep: bool,
+    /// Length of each TCP measurement, of which there are six.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: u32,
+    #[command(flatten)]
+    run: RunArguments,
+}
+
+/// Why a demonstration could not run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// The laboratory.
+    #[error(transparent)]
+    Laboratory(#[from] LaboratoryError),
+    /// Namespaces and links.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// A namespace.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// A gateway's answer.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The capture.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The numbered datagrams.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// The search for a first answer.
+    #[error(transparent)]
+    Knock(#[from] KnockError),
+    /// ping
+    #[error(transparent)]
+    Ping(#[from] PingError),
+    /// iperf3
+    #[error(transparent)]
+    Iperf(#[from] IperfError),
+    /// Somebody asked for an end.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// Gateways were ready, and nothing came through.
+    #[error("host-a does not reach host-b: {0}")]
+    Closed(&'static str),
+    /// charon says that it is done, and shows no CHILD_SA.
+    #[error("gateway-a shows no installed CHILD_SA called {CHILD}")]
+    NoChild,
+    /// A rekeying was asked for and did not happen.
+    #[error("{0} was not rekeyed by {1}")]
+    NotRekeyed(&'static str, &'static str),
+    /// The results could not be written.
+    #[error("{path}: {source}", path = path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// Runs it all and says what it finds. Answers whether all of it held; fails only when the results cannot be
+/// written.
+pub fn run(
+    laboratory: &mut Laboratory,
+    arguments: &Arguments,
+    interrupt: &Interrupt,
+) -> Result<bool, DemoError> {
+    let mut demo = Demo {
+        laboratory,
+        arguments,
+        interrupt,
+        progress: Progress::new(),
+        report: Report::default(),
+    };
+    let outcome = demo.run();
+    if let Err(error) = &outcome {
+        demo.progress.failed(&error.to_string());
+    }
+    let mut report = demo.report;
+    report.conclude(outcome.as_ref().err().map(ToString::to_string));
+    if let Some(path) = &arguments.json {
+        report.write(path).map_err(|source| DemoError::Json {
+            path: path.clone(),
+            source,
+        })?;
+    }
+    for check in report.checks.iter().filter(|check| !check.held) {
+        println!("did not hold: {}", check.what);
+    }
+    Ok(report.ok)
+}
+
+struct Demo<'a> {
+    laboratory: &'a mut Laboratory,
+    arguments: &'a Arguments,
+    interrupt: &'a Interrupt,
+    progress: Progress,
+    report: Report,
+}
+
+impl Demo<'_> {
+    fn run(&mut self) -> Result<(), DemoError> {
+        self.progress.step("laboratory");
+        // Whatever an earlier one has left would take part in the measurement.
+        self.laboratory.tear_down()?;
+        self.laboratory.build()?;
+        let names: Vec<&str> = Place::ALL.iter().map(|place| place.name()).collect();
+        self.progress.done(&names.join(" ── "));
+        let hosts = Hosts::open(self.laboratory.topology())?;
+        self.kernel(&hosts)?;
+        self.clear(&hosts)?;
+        self.tunnel(&hosts)
+    }
+
+    fn kernel(&mut self, hosts: &Hosts) -> Result<(), DemoError> {
+        self.laboratory.topology().forward_in_kernel()?;
+        let both = self.tcp(hosts, "kernel", "TCP, hops forwarded by the kernel");
+        self.laboratory.topology().release_gateways()?;
+        self.report.tcp_kernel_mbit = Some(both?);
+        Ok(())
+    }
+
+    fn clear(&mut self, hosts: &Hosts) -> Result<(), DemoError> {
+        self.start("both gateways, plain routes", Path::Clear)?;
+        self.report.tcp_clear_mbit = Some(self.tcp(
+            hosts,
+            "clear",
+            "TCP, hops forwarded by Culvert in the clear",
+        )?);
+        self.progress.step("both gateways stop");
+        let orderly = self.laboratory.stop_gateways();
+        self.progress
+            .end_as(orderly, if orderly { "in order" } else { "not in order" });
+        self.report
+            .check("gateways with plain routes stop in order", orderly);
+        Ok(())
+    }
+
+    fn tunnel(&mut self, hosts: &Hosts) -> Result<(), DemoError> {
+        let file = self.laboratory.folder().join("wan.pcap");
+        let wan = self.laboratory.topology().open(Place::Wan)?;
+        // From before the gateways start until after they stop: also then nothing may leave in the clear.
+        let capture = Capture::start(&wan, Seen::Received, MARKER, Some(&file))?;
+        self.start(
+            "both gateways, a tunnel between them",
+            Path::Tunnel(Start::OnRequest),
+        )?;
+        let controls = [
+            Control::new(&self.laboratory.root(Side::A))?,
+            Control::new(&self.laboratory.root(Side::B))?,
+        ];
+        let [control_a, _] = &controls;
+        self.negotiate(hosts, control_a)?;
+        let mut inner = self.ping(hosts)?;
+        for control in &controls {
+            control.take_node_costs()?;
+        }
+        // A copy of each of some hundred thousand ESP packets a second would be measured along.
+        capture.set_depth(Depth::NoEsp)?;
+        let both = self.tcp(hosts, "tunnel", "TCP, through the tunnel");
+        capture.set_depth(Depth::All)?;
+        self.report.tcp_tunnel_mbit = Some(both?);
+        self.node_costs(&controls)?;
+        inner += self.rekey(hosts, &controls)?;
+        for (side, control) in Side::BOTH.into_iter().zip(&controls) {
+            self.report
+                .drops
+                .insert(side.gateway().name(), control.drops()?);
+        }
+        self.progress.step("both gateways stop");
+        let orderly = self.laboratory.stop_gateways();
+        self.progress
+            .end_as(orderly, if orderly { "in order" } else { "not in order" });
+        self.report
+            .check("gateways with a tunnel stop in order", orderly);
+        self.prove(&capture.stop()?, inner, &file);
+        if self.arguments.keep {
+            self.laboratory.build()?;
+            self.start("both gateways, to stay", Path::Tunnel(Start::GatewayA))?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, what: &str, path: Path) -> Result<(), DemoError> {
+        self.progress.step(what);
+        let begin = std::time::Instant::now();
+        // A gateway that was killed took its devices with it.
+        self.laboratory.build()?;
+        self.laboratory
+            .start_gateways(path, &self.arguments.run.options(), self.interrupt)?;
+        self.progress
+            .done(&format!("ready in {} ms", begin.elapsed().as_millis()));
+        Ok(())
+    }
+
+    fn tcp(&mut self, hosts: &Hosts, key: &'static str, what: &str) -> Result<f64, DemoError> {
+        self.progress.step(what);
+        if !hosts.wait_open(MARKER, OPENING, self.interrupt)? {
+            return Err(DemoError::Closed("before a TCP measurement"));
+        }
+        let both = hosts.tcp(self.arguments.seconds, self.interrupt)?;
+        self.report.tcp.insert(key, both);
+        self.report
+            .check(format!("TCP passes both ways ({key})"), both.slower() > 0.0);
+        self.progress.done(&format!(
+            "{:.0} Mbit/s forth, {:.0} Mbit/s back, {} segments sent again",
+            both.forth_mbit, both.back_mbit, both.retransmits
+        ));
+        Ok(both.slower())
+    }
+
+    fn negotiate(&mut self, hosts: &Hosts, control: &Control) -> Result<(), DemoError> {
+        self.progress.step("IKEv2");
+        let knock = hosts.knock(MARKER)?;
+        // Everything that knocks now is dropped: there is no SA.
+        if knock
+            .wait(Duration::from_millis(200), self.interrupt)?
+            .is_some()
+        {
+            return Err(DemoError::Closed("it reaches it without an SA"));
+        }
+        let begin = std::time::Instant::now();
+        control.initiate(CHILD, NEGOTIATION)?;
+        let Some(answered) = knock.wait(NEGOTIATION, self.interrupt)? else {
+            return Err(DemoError::Closed(
+                "the SAs are there, and no packet is answered",
+            ));
+        };
+        let up = answered.saturating_duration_since(begin).as_secs_f64() * 1e3;
+        self.report.ike_up_ms = Some(up);
+        let reply = control.ike()?;
+        let (ike, child) = installed_child(&reply, CHILD).ok_or(DemoError::NoChild)?;
+        let facts = IkeFacts {
+            local: format!("{} ({})", ike.local_id, ike.local_address),
+            remote: format!("{} ({})", ike.remote_id, ike.remote_address),
+            ike_proposal: ike.proposal.clone(),
+            esp_proposal: child.proposal.clone(),
+            spi_in: format!("{:08x}", child.spi_in),
+            spi_out: format!("{:08x}", child.spi_out),
+        };
+        self.progress.done(&format!(
+            "up in {up:.0} ms\n{} to {}\nIKE {}, ESP {}\nSPI in {}, out {}",
+            facts.local,
+            facts.remote,
+            facts.ike_proposal,
+            facts.esp_proposal,
+            facts.spi_in,
+            facts.spi_out
+        ));
+        self.report.ike = Some(facts);
+        Ok(())
+    }
+
+    /// Answers how many packets were sent inside.
+    fn ping(&mut self, hosts: &Hosts) -> Result<u64, DemoError> {
+        self.progress.step("ping, host-a to host-b");
+        let [v4, v6] = hosts.ping(MARKER, self.interrupt)?;
+        let loss = f64::midpoint(v4.loss_percent(), v6.loss_percent());
+        let average = v4.average_ms.max(v6.average_ms);
+        self.report.ping_loss_percent = Some(loss);
+        self.report.ping_avg_ms = Some(average);
+        let held = self.report.check(
+            "no ping is lost",
+            v4.received == v4.sent && v6.received == v6.sent,
+        );
+        let line = |report: &culvert_netlab::ping::PingReport| {
+            format!(
+                "{} of {} lost, {:.3} ms on average, {:.3} ms at most",
+                report.sent - report.received.min(report.sent),
+                report.sent,
+                report.average_ms,
+                report.maximum_ms
+            )
+        };
+        self.progress
+            .end_as(held, &format!("{}\nIPv6: {}", line(&v4), line(&v6)));
+        Ok(u64::from(v4.sent + v4.received + v6.sent + v6.received))
+    }
+
+    fn node_costs(&mut self, controls: &[Control; 2]) -> Result<(), DemoError> {
+        self.progress
+            .step("clocks a packet by node, while TCP ran through the tunnel");
+        let mut text = String::new();
+        for (side, control) in Side::BOTH.into_iter().zip(controls) {
+            let gateway = side.gateway().name();
+            for cost in control.take_node_costs()? {
+                let line = format!(
+                    "\n{gateway}  {:<24} {:>10} packets {:>6.1} a vector {:>8.0} clocks",
+                    cost.node, cost.packets, cost.packets_per_vector, cost.clocks_per_packet
+                );
+                text.push_str(&line);
+                self.report.nodes.push(GatewayNode { gateway, cost });
+            }
+        }
+        let held = self.report.check(
+            "the dataplanes count packets and clocks by node",
+            !self.report.nodes.is_empty(),
+        );
+        self.progress.end_as(held, &text);
+        Ok(())
+    }
+
+    fn prove(&mut self, seen: &CaptureReport, inner: u64, file: &std::path::Path) {
+        self.progress.step("the untrusted side");
+        for (class, frames) in &seen.frames {
+            self.report
+                .wan
+                .insert(format!("{class:?}").to_lowercase(), *frames);
+        }
+        // What is captured comes from gateways: a router's advertisement among it is none of the router's.
+        let clear = seen.count(WanClass::Cleartext) + seen.count(WanClass::Router);
+        self.report.wan_cleartext_packets = Some(clear);
+        let esp = seen.count(WanClass::Esp);
+        let held = [
+            self.report.check(
+                "nothing but ARP, ND, IKE and ESP crosses the untrusted side",
+                clear == 0,
+            ),
+            self.report.check(
+                "as many ESP packets cross as packets were sent inside",
+                esp >= inner,
+            ),
+            self.report
+                .check("the capture missed nothing", seen.lost == 0),
+        ];
+        let classes: Vec<String> = self
+            .report
+            .wan
+            .iter()
+            .map(|(class, frames)| format!("{frames} {class}"))
+            .collect();
+        let mut text = format!(
+            "{clear} packets in the clear; {}\n{inner} packets were sent inside; {} frames in {}",
+            classes.join(", "),
+            seen.total(),
+            file.display()
+        );
+        for example in &seen.examples {
+            let start: Vec<String> = example
+                .iter()
+                .take(64)
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            text.push_str("\nin the clear: ");
+            text.push_str(&start.concat());
+        }
+        self.progress.end_as(held == [true; 3], &text);
+    }
+}

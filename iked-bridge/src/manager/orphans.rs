@@ -1,0 +1,133 @@
+//! SAs whose charon died.
+//!
+//! Their peers know nothing of it and go on sending. So they carry traffic until the next charon has made a CHILD SA
+//! that covers their selectors, at most for [`CARRY_MS`] or their hard lifetime, and then go. Outbound ones go at once
+//! when they are replaced; inbound ones stay [`DRAIN_MS`] longer for packets that are on their way.
+
+use culvert_model::bus::Direction;
+
+use super::{Manager, Owner, State, Timer};
+use crate::association::{SaName, selector_pairs};
+use crate::policy::{Key, PolicyDirection};
+
+/// DESIGN: orphans carry traffic for 120 s at most.
+pub(super) const CARRY_MS: u64 = 120_000;
+
+/// A replaced inbound SA stays for packets that are on their way: charon, too, keeps a rekeyed one, for 5 s; an orphan
+/// has already been replaced for as long as its peer needed to notice.
+const DRAIN_MS: u64 = 2_000;
+
+impl Manager {
+    /// Everything in the table belongs to a charon that is gone since `lost_ms`.
+    pub(super) fn orphan_all(&mut self, now_ms: u64, lost_ms: u64) {
+        let names: Vec<SaName> = self.entries.keys().copied().collect();
+        for name in names {
+            self.orphan(now_ms, name, lost_ms);
+        }
+        self.stacks.orphan_all();
+        self.arm(now_ms.max(lost_ms + CARRY_MS), Timer::OrphanPolicies);
+    }
+
+    pub(super) fn orphan(&mut self, now_ms: u64, name: SaName, lost_ms: u64) {
+        let Some(entry) = self.entries.get_mut(&name) else {
+            return;
+        };
+        if entry.state == State::Ended {
+            return self.bury(name);
+        }
+        if matches!(entry.owner, Owner::Orphan { .. }) {
+            return;
+        }
+        let hard = Some(entry.sa.hard_expires_at_ms).filter(|hard| *hard != 0);
+        let until_ms = hard.map_or(lost_ms + CARRY_MS, |hard| hard.min(lost_ms + CARRY_MS));
+        entry.owner = Owner::Orphan { until_ms };
+        if entry.state == State::Installed {
+            self.arm(until_ms.max(now_ms), Timer::Orphan(name));
+        }
+    }
+
+    pub(super) fn orphan_is_over(&mut self, now_ms: u64, name: SaName) {
+        let over = self.entries.get(&name).is_some_and(
+            |entry| matches!(entry.owner, Owner::Orphan { until_ms } if until_ms <= now_ms),
+        );
+        if over {
+            tracing::info!(sa = %name, "flushing an SA of a charon that is gone");
+            self.remove(now_ms, name);
+            if self.session {
+                self.drop_policies_of(now_ms, name.spi);
+            }
+        }
+    }
+
+    /// While no charon is there, policies stay: what they cover must not leave in the clear.
+    pub(super) fn drop_orphan_policies(&mut self, now_ms: u64) {
+        if self.session {
+            for key in self.stacks.drop_orphans(|_, _| true) {
+                self.want_policy(now_ms, key, None);
+            }
+        }
+    }
+
+    fn drop_policies_of(&mut self, now_ms: u64, spi: u32) {
+        for key in self
+            .stacks
+            .drop_orphans(|_, rule| rule.key_spi() == spi && spi != 0)
+        {
+            self.want_policy(now_ms, key, None);
+        }
+    }
+
+    /// An outbound policy of the running charon is in place: orphans whose traffic it takes over go.
+    pub(super) fn replace_orphans(&mut self, now_ms: u64, key: Key) {
+        if key.slot.direction != PolicyDirection::Out {
+            return;
+        }
+        let Some(new) = self.entries.iter().find_map(|(name, entry)| {
+            (name.spi == key.spi
+                && entry.direction == Direction::Out
+                && entry.owner == Owner::Charon
+                && entry.sa.if_id == key.slot.if_id)
+                .then(|| selector_pairs(&entry.sa, Direction::Out))
+        }) else {
+            return;
+        };
+        let covered: Vec<(SaName, Direction)> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| {
+                matches!(entry.owner, Owner::Orphan { .. }) && entry.sa.if_id == key.slot.if_id
+            })
+            .filter(|(_, entry)| {
+                selector_pairs(&entry.sa, entry.direction)
+                    .iter()
+                    .all(|(near, far)| {
+                        new.iter()
+                            .any(|pair| pair.0.covers(near) && pair.1.covers(far))
+                    })
+            })
+            .map(|(name, entry)| (*name, entry.direction))
+            .collect();
+        for (name, direction) in covered {
+            let at = now_ms
+                + if direction == Direction::Out {
+                    0
+                } else {
+                    DRAIN_MS
+                };
+            if let Some(entry) = self.entries.get_mut(&name)
+                && let Owner::Orphan { until_ms } = &mut entry.owner
+                && *until_ms > at
+            {
+                *until_ms = at;
+                self.arm(at, Timer::Orphan(name));
+            }
+        }
+    }
+
+    /// No charon for as long as orphans may live: they go, whatever comes later.
+    pub(super) fn charon_is_absent(&mut self, now_ms: u64) {
+        if !self.session && now_ms >= self.session_lost_ms + CARRY_MS {
+            self.orphan_all(now_ms, self.session_lost_ms);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Keeping the dataplane's policies equal to what the stacks want.
+//!
+//! For each key one request at most is under way; when it ends, what is wanted then is compared with what is held. So
+//! two calls that touch the same key can never overtake each other, and a lost answer is nothing special.
+
+use culvert_model::bus::{self, refusal};
+use culvert_plugin_wire as wire;
+use wire::{Answer, Status};
+
+use super::{Manager, Outcome, Purpose, Request};
+use crate::policy::{self, Key, Rule};
+
+/// What the dataplane holds under one key.
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) rule: Option<Rule>,
+    /// What it will hold when the request under way is done.
+    pub(super) asked: Option<Option<Rule>>,
+    /// Calls that are answered once it holds what is wanted.
+    pub(super) waiting: Vec<u64>,
+}
+
+impl Manager {
+    /// The stack of this key changed, by that call.
+    pub(super) fn want_policy(&mut self, now_ms: u64, key: Key, call: Option<u64>) {
+        self.policies.entry(key).or_default().waiting.extend(call);
+        self.settle_policy(now_ms, key);
+    }
+
+    pub(super) fn settle_policy(&mut self, now_ms: u64, key: Key) {
+        let wanted = self.stacks.wanted(key);
+        let Some(held) = self.policies.get_mut(&key) else {
+            return;
+        };
+        if held.asked.is_some() {
+            return;
+        }
+        if held.rule == wanted {
+            let waiting = std::mem::take(&mut held.waiting);
+            if held.rule.is_none() {
+                self.policies.remove(&key);
+            } else {
+                self.policy_is_held(now_ms, key);
+            }
+            for id in waiting {
+                self.answer(id, Answer::done());
+            }
+            return;
+        }
+        held.asked = Some(wanted);
+        let request = match wanted {
+            Some(rule) => Request::AddPolicy(bus::AddPolicyRequest {
+                policy: Some(policy::to_bus(key, &rule)),
+            }),
+            None => Request::DelPolicy(bus::DelPolicyRequest {
+                key: Some(policy::key_to_bus(key)),
+            }),
+        };
+        self.ask(Purpose::Policy { key }, request, None, None);
+    }
+
+    pub(super) fn policy_ended(
+        &mut self,
+        now_ms: u64,
+        key: Key,
+        incarnation: Option<u64>,
+        outcome: Outcome,
+    ) {
+        let Some(held) = self.policies.get_mut(&key) else {
+            return;
+        };
+        let Some(asked) = held.asked.take() else {
+            return;
+        };
+        match outcome {
+            Outcome::Done(_) if incarnation == self.incarnation => held.rule = asked,
+            // What was to go is not there.
+            Outcome::Refused {
+                code: refusal::Code::NotFound,
+                ..
+            } if asked.is_none() => held.rule = None,
+            Outcome::Refused { message, .. } => {
+                tracing::warn!(message, "the dataplane refused a policy");
+                // Held as asked, so that it is not tried for ever; the calls learn of it.
+                held.rule = asked;
+                for id in std::mem::take(&mut held.waiting) {
+                    self.fail(id, Status::Failed, &message);
+                }
+            }
+            Outcome::Done(_) | Outcome::Restarted => held.rule = None,
+            // Not given up.
+            Outcome::NoAnswer => {}
+        }
+        self.settle_policy(now_ms, key);
+    }
+
+    /// A new dataplane holds none.
+    pub(super) fn policies_are_gone(&mut self, now_ms: u64) {
+        for held in self.policies.values_mut() {
+            if held.asked.is_none() {
+                held.rule = None;
+            }
+        }
+        // In the order of the stacks: the newest is to be the newest there, too.
+        for key in self.stacks.keys() {
+            self.policies.entry(key).or_default();
+            self.settle_policy(now_ms, key);
+        }
+        let idle: Vec<Key> = self.policies.keys().copied().collect();
+        for key in idle {
+            self.settle_policy(now_ms, key);
+        }
+    }
+}
