@@ -25,7 +25,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// Interfaces, charon, credentials and the first reconciliation: a second or two; a busy machine is given more.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 /// An orderly stop says goodbye to the peer, and waits for charon.
 const STOP: Duration = Duration::from_secs(20);
 /// After it, what an orphan has not ended by is a kill.

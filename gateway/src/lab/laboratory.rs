@@ -50,7 +50,7 @@ pub struct Laboratory {
     folder: PathBuf,
     gateways: [Gateway; 2],
     /// Nobody else builds or removes while this is held.
-    _lock: Option<Flock<File>>,
+    lock: Option<Flock<File>>,
 }
 
 /// What of a laboratory is there.
@@ -78,7 +78,7 @@ impl Laboratory {
         let lock = File::create(this.folder.join("lock")).map_err(failed)?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
             .map_err(|_| LaboratoryError::Busy(this.folder.clone()))?;
-        this._lock = Some(lock);
+        this.lock = Some(lock);
         Ok(this)
     }
 
@@ -102,7 +102,7 @@ impl Laboratory {
             topology,
             folder,
             gateways,
-            _lock: None,
+            lock: None,
         })
     }
 

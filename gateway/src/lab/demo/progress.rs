@@ -66,9 +66,9 @@ impl Progress {
     /// Ends the step either way.
     pub fn end_as(&mut self, held: bool, result: &str) {
         if held {
-            self.done(result)
+            self.done(result);
         } else {
-            self.failed(result)
+            self.failed(result);
         }
     }
 

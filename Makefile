@@ -1,0 +1,17 @@
+# On a fresh Debian 12 machine, as root, with a Rust toolchain: `make demo` and `make test` do the rest.
+
+.PHONY: demo test setup
+
+# Two gateways back to back on this machine: shown, measured, proved, torn down. DEMO="--json FILE" and the like.
+demo: setup
+	cargo build --release --package culvert --package culvert-charon-plugin
+	target/release/culvert lab demo $(DEMO)
+
+# Every test; those of whole gateways use the binary and charon's plugin.
+test: setup
+	cargo build --package culvert --package culvert-charon-plugin
+	cargo test --workspace
+
+# Debian packages for building, running and testing.
+setup:
+	gateway/setup.sh
