@@ -1,7 +1,6 @@
 //! Where a socket is: a path that was checked, and nng's spelling of it.
 
 use std::fmt;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use crate::BusError;
@@ -43,22 +42,6 @@ impl Address {
 
     pub(crate) fn url(&self) -> &str {
         &self.url
-    }
-
-    /// nng takes away what it finds at the path when nobody listens there, whatever it is: a file that is not a
-    /// socket must be seen before.
-    pub(crate) fn refuse_other_files(&self) -> Result<(), BusError> {
-        match std::fs::symlink_metadata(&self.path) {
-            Ok(found) if found.file_type().is_socket() => Ok(()),
-            Ok(_) => Err(BusError::NotASocket {
-                path: self.path.clone(),
-            }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(BusError::File {
-                path: self.path.clone(),
-                source,
-            }),
-        }
     }
 
     pub(crate) fn failed(&self, source: nng::Error) -> BusError {

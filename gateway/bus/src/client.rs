@@ -13,28 +13,26 @@
 
 use std::fmt;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use culvert_model::bus::{self, refusal, reply};
+use nng::options::Options;
 use nng::options::protocol::reqrep::ResendTime;
-use nng::options::{Options, ReconnectMaxTime, ReconnectMinTime, RecvMaxSize};
 use nng::{Context, Message, Protocol, Socket};
 use prost::Message as _;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use zeroize::Zeroize;
 
 use crate::address::Address;
 use crate::call::HELLO;
+use crate::dialing::{Dialing, REDIAL};
 use crate::incarnation::random_number;
 use crate::lane::{Lane, wipe_message};
 use crate::{BusError, Call, CallError, MESSAGE_LIMIT, Undecodable, VERSION};
-
-/// A server that comes up is found within the longer of these; nng doubles its pauses from the shorter.
-pub(crate) const RECONNECT: (Duration, Duration) =
-    (Duration::from_millis(10), Duration::from_millis(200));
 
 /// So many requests of one client are under way at a time; more wait their turn within their deadline.
 const IN_FLIGHT: usize = 1024;
@@ -67,6 +65,7 @@ struct Inner {
     greeting: tokio::sync::Mutex<()>,
     turns: Semaphore,
     idle: Mutex<Vec<Wire>>,
+    dialing: Dialing,
     /// After what uses it: fields are dropped in order.
     socket: Socket,
 }
@@ -115,7 +114,7 @@ impl Client {
 
     fn open(path: &Path, carries_secrets: bool) -> Result<Self, BusError> {
         let address = Address::new(path)?;
-        let socket = connect(&address).map_err(|error| address.failed(error))?;
+        let (socket, dialing) = connect(&address).map_err(|error| address.failed(error))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 address,
@@ -125,6 +124,7 @@ impl Client {
                 greeting: tokio::sync::Mutex::new(()),
                 turns: Semaphore::new(IN_FLIGHT),
                 idle: Mutex::new(Vec::new()),
+                dialing,
                 socket,
             }),
         })
@@ -366,7 +366,8 @@ impl Client {
             .as_millis();
         envelope.request.deadline_ms = u32::try_from(left).unwrap_or(u32::MAX);
         let message = envelope.to_message();
-        match timeout_at(deadline, wire.lane.send(&wire.context, message)).await {
+        let sending = wire.lane.send(&wire.context, message);
+        match timeout_at(deadline, self.inner.with_connection(sending)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(Broken::Failed(error)),
             // It may have left at the last moment.
@@ -426,6 +427,19 @@ impl Client {
     }
 }
 
+impl Inner {
+    /// Waits for something that needs a connection, and sees to it that there is one.
+    async fn with_connection<T>(&self, waiting: impl Future<Output = T>) -> T {
+        let mut waiting = pin!(waiting);
+        loop {
+            match timeout(REDIAL, &mut waiting).await {
+                Ok(done) => return done,
+                Err(_elapsed) => self.dialing.redial(),
+            }
+        }
+    }
+}
+
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
@@ -437,19 +451,16 @@ impl fmt::Debug for Client {
 /// What the envelope adds to a body: numbers, the method's name, lengths.
 pub(crate) const ENVELOPE_ROOM: usize = 1024;
 
-fn connect(address: &Address) -> Result<Socket, nng::Error> {
+fn connect(address: &Address) -> Result<(Socket, Dialing), nng::Error> {
     let socket = Socket::new(Protocol::Req0)?;
     socket.set_opt::<ResendTime>(None)?;
-    socket.set_opt::<RecvMaxSize>(MESSAGE_LIMIT)?;
-    socket.set_opt::<ReconnectMinTime>(Some(RECONNECT.0))?;
-    socket.set_opt::<ReconnectMaxTime>(Some(RECONNECT.1))?;
-    socket.dial_async(address.url())?;
-    Ok(socket)
+    let dialing = Dialing::start(&socket, address)?;
+    Ok((socket, dialing))
 }
 
 /// A wait without end is one of a year.
 fn deadline_after(within: Duration) -> Instant {
-    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    const YEAR: Duration = Duration::from_hours(365 * 24);
     Instant::now() + within.min(YEAR)
 }
 

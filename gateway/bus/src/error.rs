@@ -64,7 +64,8 @@ pub enum BusError {
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The request left, and no reply came in time. Whether it was carried out is not known: asking again with
-    /// the same [`RequestId`](crate::RequestId) gets the first answer.
+    /// the same [`RequestId`](crate::RequestId) gets the first answer. (The process may say it a moment earlier
+    /// itself: a refusal with `CODE_DEADLINE`.)
     #[error("{method}: no reply within {within:?}")]
     TimedOut {
         /// What was called.
@@ -133,6 +134,21 @@ pub enum CallError {
         /// Why.
         source: nng::Error,
     },
+}
+
+impl CallError {
+    /// The request may have been carried out, or may be yet. A repetition with the same
+    /// [`RequestId`](crate::RequestId) is safe; one with a new id may do it twice.
+    pub fn leaves_outcome_unknown(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => *code == refusal::Code::Deadline,
+            Self::TimedOut { .. }
+            | Self::Restarted { .. }
+            | Self::Undecodable { .. }
+            | Self::Socket { .. } => true,
+            Self::Unreachable { .. } | Self::Version { .. } | Self::TooLarge { .. } => false,
+        }
+    }
 }
 
 /// Why a reply is not one.

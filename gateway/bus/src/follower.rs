@@ -132,3 +132,122 @@ impl Follower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn following(number: u64, incarnation: u64) -> Follower {
+        let mut follower = Follower::new();
+        follower.snapshot(number, incarnation);
+        follower
+    }
+
+    #[test]
+    fn events_after_the_snapshot_are_delivered_and_those_before_dropped() {
+        let mut follower = following(5, 1);
+        assert_eq!(follower.heard(4, 1, true), Verdict::Drop);
+        assert_eq!(follower.heard(5, 1, true), Verdict::Drop);
+        assert_eq!(follower.heard(6, 1, true), Verdict::Deliver);
+        assert_eq!(follower.heard(6, 1, true), Verdict::Drop);
+        assert_eq!(follower.heard(6, 1, false), Verdict::Drop);
+        assert_eq!(follower.heard(7, 1, true), Verdict::Deliver);
+    }
+
+    #[test]
+    fn the_loss_of_the_last_event_shows_in_the_heartbeat() {
+        let mut follower = following(5, 1);
+        assert_eq!(follower.heard(6, 1, false), Verdict::TakeSnapshot);
+        let why = Resync::Gap {
+            expected: 6,
+            got: 6,
+        };
+        assert_eq!(follower, Follower::NeedsSnapshot { why, left: Some(1) });
+    }
+
+    #[test]
+    fn what_is_left_of_the_old_incarnation_does_not_disturb_the_new_one() {
+        let mut follower = following(5, 1);
+        assert_eq!(follower.heard(1, 2, true), Verdict::TakeSnapshot);
+        follower.snapshot(1, 2);
+        assert_eq!(follower.heard(6, 1, true), Verdict::Drop);
+        assert_eq!(follower.heard(2, 2, true), Verdict::Deliver);
+        assert_eq!(follower.heard(1, 3, false), Verdict::TakeSnapshot);
+    }
+
+    /// What the publisher and the channel do, in turns.
+    #[derive(Clone, Copy, Debug)]
+    enum Turn {
+        /// An event; `true`: it reaches the subscriber's queue.
+        Publish(bool),
+        Heartbeat(bool),
+        Restart,
+        /// The subscriber takes up the oldest message of its queue, or asks for a snapshot if it needs one.
+        Take,
+    }
+
+    fn turns() -> impl Strategy<Value = Vec<Turn>> {
+        let turn = prop_oneof![
+            4 => prop::bool::weighted(0.8).prop_map(Turn::Publish),
+            1 => prop::bool::weighted(0.5).prop_map(Turn::Heartbeat),
+            1 => Just(Turn::Restart),
+            6 => Just(Turn::Take),
+        ];
+        prop::collection::vec(turn, 0..200)
+    }
+
+    proptest! {
+        /// The subscriber's state is always one that the publisher was in, never goes back within an incarnation,
+        /// and is the publisher's own once everything is quiet and one heartbeat has come through.
+        #[test]
+        fn the_state_is_never_wrong_and_ends_right(turns in turns()) {
+            // The publisher's state is its list of events; an event is its own number and incarnation.
+            let mut state: Vec<(u64, u64)> = Vec::new();
+            let mut incarnation = 1;
+            let mut number = 0;
+            let mut queue = std::collections::VecDeque::new();
+            let mut follower = Follower::new();
+            let mut seen: Vec<(u64, u64)> = Vec::new();
+
+            let quiet = [Turn::Heartbeat(true)];
+            let drain = std::iter::repeat_n(Turn::Take, turns.len() * 2 + 4);
+            for turn in turns.iter().copied().chain(quiet).chain(drain) {
+                match turn {
+                    Turn::Publish(arrives) => {
+                        number += 1;
+                        state.push((incarnation, number));
+                        if arrives {
+                            queue.push_back((number, incarnation, true));
+                        }
+                    }
+                    Turn::Heartbeat(arrives) => {
+                        if arrives {
+                            queue.push_back((number, incarnation, false));
+                        }
+                    }
+                    Turn::Restart => {
+                        incarnation += 1;
+                        number = 0;
+                        state.clear();
+                    }
+                    Turn::Take => {
+                        if matches!(follower, Follower::NeedsSnapshot { .. }) {
+                            seen = state.clone();
+                            follower.snapshot(number, incarnation);
+                        } else if let Some((heard, of, event)) = queue.pop_front()
+                            && follower.heard(heard, of, event) == Verdict::Deliver
+                        {
+                            let before = seen.last().copied();
+                            prop_assert!(before.is_none_or(|(i, n)| i == of && n + 1 == heard));
+                            seen.push((of, heard));
+                        }
+                    }
+                }
+                prop_assert!(seen.iter().enumerate().all(|(i, (_, n))| *n == i as u64 + 1));
+            }
+            prop_assert_eq!(&seen, &state);
+        }
+    }
+}

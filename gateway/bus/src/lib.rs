@@ -41,6 +41,8 @@ mod address;
 mod answers;
 mod call;
 mod client;
+mod dialing;
+mod door;
 mod error;
 mod follower;
 mod incarnation;

@@ -24,7 +24,8 @@ use tokio::time::MissedTickBehavior;
 
 use crate::address::Address;
 use crate::client::ENVELOPE_ROOM;
-use crate::server::{close, listen};
+use crate::door::{Door, Speaks};
+use crate::server::close;
 use crate::{BusError, Incarnation, MESSAGE_LIMIT};
 
 /// How often a publisher repeats its last number.
@@ -40,6 +41,7 @@ const QUEUE: i32 = 4096;
 pub struct Publisher<E> {
     shared: Arc<Shared>,
     heartbeat: AbortHandle,
+    keeper: AbortHandle,
     events: PhantomData<fn(&E)>,
 }
 
@@ -55,19 +57,16 @@ impl<E: prost::Message> Publisher<E> {
     /// Listens at `path`, mode 0600, under the rules of [`Server::bind`](crate::Server::bind). Its heartbeat is a
     /// task of the current tokio runtime.
     pub fn bind(path: &Path) -> Result<Self, BusError> {
-        Self::bind_with_queue(path, QUEUE)
-    }
-
-    fn bind_with_queue(path: &Path, queue: i32) -> Result<Self, BusError> {
         let address = Address::new(path)?;
-        let failed = |error| address.failed(error);
         let Ok(runtime) = Handle::try_current() else {
             return Err(BusError::NoRuntime {
                 path: path.to_owned(),
             });
         };
-        let socket = Socket::new(Protocol::Pub0).map_err(failed)?;
-        socket.set_opt::<SendBufferSize>(queue).map_err(failed)?;
+        let socket = Socket::new(Protocol::Pub0).map_err(|error| address.failed(error))?;
+        socket
+            .set_opt::<SendBufferSize>(QUEUE)
+            .map_err(|error| address.failed(error))?;
         let newcomer = Arc::new(Notify::new());
         let joined = Arc::clone(&newcomer);
         socket
@@ -76,8 +75,8 @@ impl<E: prost::Message> Publisher<E> {
                     joined.notify_one();
                 }
             })
-            .map_err(failed)?;
-        listen(&socket, &address)?;
+            .map_err(|error| address.failed(error))?;
+        let door = Door::open(&socket, address, Speaks::Pub)?;
         let shared = Arc::new(Shared {
             socket,
             incarnation: Incarnation::draw(),
@@ -86,9 +85,13 @@ impl<E: prost::Message> Publisher<E> {
         let heartbeat = runtime
             .spawn(beat(Arc::clone(&shared), newcomer))
             .abort_handle();
+        let keeper = runtime
+            .spawn(async move { door.keep().await })
+            .abort_handle();
         Ok(Self {
             shared,
             heartbeat,
+            keeper,
             events: PhantomData,
         })
     }
@@ -132,6 +135,7 @@ impl<E: prost::Message> Publisher<E> {
     /// Closes the socket and removes its file, without keeping a thread of tokio waiting as dropping does.
     pub async fn close(self) {
         self.heartbeat.abort();
+        self.keeper.abort();
         close(self.shared.socket.clone()).await;
     }
 }
@@ -139,6 +143,7 @@ impl<E: prost::Message> Publisher<E> {
 impl<E> Drop for Publisher<E> {
     fn drop(&mut self) {
         self.heartbeat.abort();
+        self.keeper.abort();
         self.shared.socket.close();
     }
 }

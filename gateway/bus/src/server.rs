@@ -11,8 +11,6 @@
 //! `CODE_UNKNOWN_METHOD`, a handler that panics with `CODE_INTERNAL`, one that takes longer than the caller waits
 //! with `CODE_DEADLINE`.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::pin::Pin;
@@ -23,9 +21,7 @@ use std::time::Duration;
 
 use culvert_model::bus::{self, refusal, reply};
 use futures::FutureExt as _;
-use nng::options::transport::ipc;
-use nng::options::{Options, RecvMaxSize};
-use nng::{ListenerBuilder, Message, Protocol, Socket};
+use nng::{Message, Protocol, Socket};
 use prost::Message as _;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -37,6 +33,7 @@ use zeroize::Zeroize;
 use crate::address::Address;
 use crate::answers::{Answers, Known};
 use crate::call::HELLO;
+use crate::door::{Door, Speaks};
 use crate::lane::{Lane, wipe_message};
 use crate::router::{Answer, Body, Context, Route, Router, refuse};
 use crate::{BusError, Incarnation, MESSAGE_LIMIT, VERSION};
@@ -50,14 +47,11 @@ const FIRST_LANES: usize = 8;
 /// The most of them: requests that are answered at the same time. Further ones wait in their connections.
 const LANES: usize = 1024;
 
-/// Only the owner may connect.
-const MODE: u32 = 0o600;
-
 /// A socket on which requests are answered; it listens from [`bind`](Self::bind) on and answers from
 /// [`spawn`](Self::spawn) on.
 #[derive(Debug)]
 pub struct Server {
-    address: Address,
+    door: Door,
     socket: Socket,
     incarnation: Incarnation,
     carries_secrets: bool,
@@ -100,10 +94,10 @@ impl Server {
     fn open(path: &Path, router: Router, carries_secrets: bool) -> Result<Self, BusError> {
         let address = Address::new(path)?;
         let socket = Socket::new(Protocol::Rep0).map_err(|error| address.failed(error))?;
-        listen(&socket, &address)?;
+        let door = Door::open(&socket, address, Speaks::Rep)?;
         let incarnation = Incarnation::draw();
         Ok(Self {
-            address,
+            door,
             socket,
             incarnation,
             carries_secrets,
@@ -118,9 +112,10 @@ impl Server {
 
     /// Begins to answer, in tasks of the current tokio runtime.
     pub fn spawn(self) -> Result<Running, BusError> {
-        let path = || self.address.path().to_owned();
+        let door = self.door;
         if Handle::try_current().is_err() {
-            return Err(BusError::NoRuntime { path: path() });
+            let path = door.address().path().to_owned();
+            return Err(BusError::NoRuntime { path });
         }
         let stop = CancellationToken::new();
         let desk = Arc::new(Desk {
@@ -136,9 +131,9 @@ impl Server {
         });
         for _ in 0..FIRST_LANES {
             desk.add_lane()
-                .map_err(|error| self.address.failed(error))?;
+                .map_err(|error| door.address().failed(error))?;
         }
-        let closer = tokio::spawn(close_when_stopped(desk));
+        let closer = tokio::spawn(close_when_stopped(desk, door));
         Ok(Running {
             incarnation: self.incarnation,
             stop,
@@ -177,34 +172,11 @@ impl Drop for Running {
     }
 }
 
-/// Opens a listening socket file: for servers and publishers alike.
-pub(crate) fn listen(socket: &Socket, address: &Address) -> Result<(), BusError> {
-    address.refuse_other_files()?;
-    let failed = |error| address.failed(error);
-    let listener = ListenerBuilder::new(socket, address.url()).map_err(failed)?;
-    listener
-        .set_opt::<RecvMaxSize>(MESSAGE_LIMIT)
-        .map_err(failed)?;
-    listener.set_opt::<ipc::Permissions>(MODE).map_err(failed)?;
-    listener
-        .start()
-        .map_err(|(_, error)| address.failed(error))?;
-    let file = |source| BusError::File {
-        path: address.path().to_owned(),
-        source,
-    };
-    let mode = std::fs::metadata(address.path())
-        .map_err(file)?
-        .permissions()
-        .mode();
-    if mode & 0o777 != MODE {
-        std::fs::set_permissions(address.path(), Permissions::from_mode(MODE)).map_err(file)?;
+async fn close_when_stopped(desk: Arc<Desk>, door: Door) {
+    tokio::select! {
+        () = desk.stop.cancelled() => {}
+        () = door.keep() => {}
     }
-    Ok(())
-}
-
-async fn close_when_stopped(desk: Arc<Desk>) {
-    desk.stop.cancelled().await;
     desk.tasks.close();
     desk.tasks.wait().await;
     close(desk.socket.clone()).await;

@@ -19,16 +19,16 @@ use std::time::Duration;
 use culvert_model::bus::Publication;
 use futures::Stream;
 use nng::options::protocol::pubsub::Subscribe;
-use nng::options::{Options, ReconnectMaxTime, ReconnectMinTime, RecvBufferSize, RecvMaxSize};
+use nng::options::{Options, RecvBufferSize};
 use nng::{Protocol, Socket};
 use prost::Message as _;
 use tokio::time::{Instant, timeout_at};
 
+use crate::BusError;
 use crate::address::Address;
-use crate::client::RECONNECT;
+use crate::dialing::Dialing;
 use crate::follower::{Follower, Resync, Verdict};
 use crate::lane::Lane;
-use crate::{BusError, MESSAGE_LIMIT};
 
 /// A publisher that says nothing for so long may be gone: three of its heartbeats.
 pub const SILENCE: Duration = Duration::from_secs(3);
@@ -66,6 +66,7 @@ type Taking<S> = Pin<Box<dyn Future<Output = Option<Snapshot<S>>> + Send>>;
 pub struct Subscription<S, E> {
     path: PathBuf,
     socket: Socket,
+    dialing: Dialing,
     lane: Lane,
     take: Box<dyn FnMut() -> Taking<S> + Send>,
     /// Kept here, so that giving up on [`next`](Self::next) loses nothing.
@@ -90,17 +91,14 @@ impl<S: 'static, E: prost::Message + Default> Subscription<S, E> {
         X: fmt::Display,
     {
         let address = Address::new(path)?;
-        let open = || -> Result<(Socket, Lane), nng::Error> {
+        let open = || -> Result<(Socket, Dialing, Lane), nng::Error> {
             let socket = Socket::new(Protocol::Sub0)?;
             socket.set_opt::<Subscribe>(Vec::new())?;
             socket.set_opt::<RecvBufferSize>(QUEUE)?;
-            socket.set_opt::<RecvMaxSize>(MESSAGE_LIMIT)?;
-            socket.set_opt::<ReconnectMinTime>(Some(RECONNECT.0))?;
-            socket.set_opt::<ReconnectMaxTime>(Some(RECONNECT.1))?;
-            socket.dial_async(address.url())?;
-            Ok((socket, Lane::new()?))
+            let dialing = Dialing::start(&socket, &address)?;
+            Ok((socket, dialing, Lane::new()?))
         };
-        let (socket, lane) = open().map_err(|error| address.failed(error))?;
+        let (socket, dialing, lane) = open().map_err(|error| address.failed(error))?;
         let logged = path.to_owned();
         let take = move || -> Taking<S> {
             let asked = snapshot();
@@ -115,6 +113,7 @@ impl<S: 'static, E: prost::Message + Default> Subscription<S, E> {
         Ok(Self {
             path: path.to_owned(),
             socket,
+            dialing,
             lane,
             take: Box::new(take),
             taking: None,
@@ -195,6 +194,7 @@ impl<S: 'static, E: prost::Message + Default> Subscription<S, E> {
             }
             Err(_elapsed) => {
                 self.follower.lost(Resync::Silence);
+                self.dialing.redial();
                 return None;
             }
         };
