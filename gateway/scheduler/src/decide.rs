@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! unsupported   planned, but what it needs is in no plan
-//! leaving       held, and to be deleted: in no plan, unsupported, to be built anew,
+//! leaving       held, and to be deleted or on its way: in no plan, unsupported, to be built anew,
 //!               or in need of something that is leaving
 //! delete        leaving, and nothing held that depends on it is still to leave or to be updated
 //! update        held in another form, and all that it needs is there to stay
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::entry::{Attempt, Difference, Entry, Held, Underway};
+use crate::entry::{Attempt, Difference, Entry, Held, PartState, Underway};
 use crate::scheduler::Scheduler;
 use crate::{Batch, BatchId, Change, Domain, Operation};
 
@@ -62,6 +62,7 @@ impl<'a, D: Domain> View<'a, D> {
         let origins = entries.iter().filter(|(key, entry)| {
             entry.is_present()
                 && (entry.planned.is_none()
+                    || entry.is_being_deleted()
                     || unsupported.contains(key)
                     || (entry.difference() == Difference::Recreate && !entry.is_failed()))
         });
@@ -160,7 +161,14 @@ impl<D: Domain> Scheduler<D> {
         if !std::mem::take(&mut self.dirty) {
             return Vec::new();
         }
-        let decided = self.decide();
+        let mut decided = self.decide();
+        if decided.is_empty() && self.is_at_rest() {
+            decided = if self.rebuild_what_blocks() {
+                self.decide()
+            } else {
+                self.delete_circles()
+            };
+        }
         decided
             .into_iter()
             .map(|(part, changes)| self.batch(part, changes))
@@ -172,11 +180,7 @@ impl<D: Domain> Scheduler<D> {
         let mut changes: BTreeMap<D::Part, Changes<&D::Key>> = BTreeMap::new();
         let mut leaving_parts = BTreeSet::new();
         for (key, entry) in &self.entries {
-            let free = self
-                .parts
-                .get(&entry.part)
-                .is_some_and(super::entry::PartState::is_free);
-            if !free || !matches!(entry.attempt, Attempt::Ready) {
+            if !self.is_free(entry.part) || !matches!(entry.attempt, Attempt::Ready) {
                 continue;
             }
             if view.leaving.contains(key) {
@@ -184,18 +188,6 @@ impl<D: Domain> Scheduler<D> {
             }
             if let Some(change) = view.change(key, entry) {
                 changes.entry(entry.part).or_default().push((key, change));
-            }
-        }
-        if changes.is_empty() && self.is_at_rest() {
-            // Values of different plans that hold each other up: they all go.
-            for key in &view.leaving {
-                if let Some(entry) = self.entries.get(*key)
-                    && leaving_parts.contains(&entry.part)
-                    && matches!(entry.attempt, Attempt::Ready)
-                {
-                    let list = changes.entry(entry.part).or_default();
-                    list.push((*key, Change::Delete));
-                }
             }
         }
         let mut decided = BTreeMap::new();
@@ -218,6 +210,51 @@ impl<D: Domain> Scheduler<D> {
             decided.insert(part, list.collect());
         }
         decided
+    }
+
+    /// Marks the values that keep others from leaving and cannot be updated, since what they need now waits
+    /// for those others. Whether there are any.
+    fn rebuild_what_blocks(&mut self) -> bool {
+        let view = View::new(&self.entries);
+        let blocking: BTreeSet<D::Key> = view
+            .leaving
+            .iter()
+            .filter_map(|key| view.held_dependents.get(*key))
+            .flatten()
+            .filter(|key| !view.leaving.contains(**key))
+            .filter(|key| {
+                self.entries.get(**key).is_some_and(|entry| {
+                    !entry.is_failed() && entry.difference() == Difference::Update
+                })
+            })
+            .map(|key| (*key).clone())
+            .collect();
+        for key in &blocking {
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.rebuild = true;
+            }
+        }
+        !blocking.is_empty()
+    }
+
+    /// Values of different plans that hold each other up: all of them go, in whatever order.
+    fn delete_circles(&self) -> BTreeMap<D::Part, Changes<D::Key>> {
+        let view = View::new(&self.entries);
+        let mut decided: BTreeMap<D::Part, Changes<D::Key>> = BTreeMap::new();
+        for (key, entry) in &self.entries {
+            let deletable = view.leaving.contains(key)
+                && matches!(entry.attempt, Attempt::Ready)
+                && self.is_free(entry.part);
+            if deletable {
+                let list = decided.entry(entry.part).or_default();
+                list.push((key.clone(), Change::Delete));
+            }
+        }
+        decided
+    }
+
+    fn is_free(&self, part: D::Part) -> bool {
+        self.parts.get(&part).is_some_and(PartState::is_free)
     }
 
     /// Nothing is under way and nothing waits to be tried again.

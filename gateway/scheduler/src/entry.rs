@@ -45,6 +45,8 @@ pub(crate) struct Entry<D: Domain> {
     pub(crate) held: Held<D::Value>,
     /// The plan that the held value was made from: its dependencies order its deletion.
     pub(crate) made_from: Option<Arc<Planned<D>>>,
+    /// It could be updated in place, but what it needs cannot come before what it was made from goes.
+    pub(crate) rebuild: bool,
     pub(crate) attempt: Attempt<D>,
     /// Since the last success.
     pub(crate) failures: u32,
@@ -59,6 +61,7 @@ impl<D: Domain> Entry<D> {
             planned: None,
             held: Held::Unknown,
             made_from: None,
+            rebuild: false,
             attempt: Attempt::Ready,
             failures: 0,
             message: String::new(),
@@ -77,6 +80,11 @@ impl<D: Domain> Entry<D> {
         matches!(self.attempt, Attempt::Underway(_))
     }
 
+    /// Whether its deletion was sent: why it was sent may have passed since.
+    pub(crate) fn is_being_deleted(&self) -> bool {
+        matches!(&self.attempt, Attempt::Underway(underway) if underway.change == Change::Delete)
+    }
+
     /// Whether the part holds what is planned.
     pub(crate) fn is_settled(&self) -> bool {
         match (&self.planned, &self.held) {
@@ -93,7 +101,7 @@ impl<D: Domain> Entry<D> {
                 Difference::None
             }
             (Some(planned), Held::Present(held)) => {
-                if D::updates_in_place(held, &planned.value) {
+                if !self.rebuild && D::updates_in_place(held, &planned.value) {
                     Difference::Update
                 } else {
                     Difference::Recreate
@@ -112,6 +120,7 @@ impl<D: Domain> Entry<D> {
 
     pub(crate) fn succeed(&mut self) {
         self.attempt = Attempt::Ready;
+        self.rebuild = false;
         self.failures = 0;
         self.message.clear();
     }
