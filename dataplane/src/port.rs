@@ -3,9 +3,19 @@
 use std::os::fd::BorrowedFd;
 
 use crate::buffer::{BufferPool, Packet};
-use crate::counters::WorkerCounters;
+use crate::counters::{MAX_INTERFACES, WorkerCounters};
 use crate::drop_reason::DropReason;
 use crate::graph::{NodeId, VECTOR, Vector};
+
+/// Where the TAP of an interface stands among the ports: the upper half of the indexes.
+pub const fn tap_port(interface: u32) -> u32 {
+    MAX_INTERFACES as u32 / 2 + interface
+}
+
+/// The interface whose TAP stands at this index.
+pub const fn interface_of_tap(port: u32) -> Option<u32> {
+    port.checked_sub(MAX_INTERFACES as u32 / 2)
+}
 
 /// One interface on one worker.
 pub trait Port: Send {

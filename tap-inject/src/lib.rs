@@ -12,7 +12,10 @@
 //! interface that the dataplane owns.
 //!
 //! - [`device`] makes TAPs and hands their descriptors to another process.
+//! - [`port`] makes a TAP a port of the graph, [`nodes`] are the two nodes between them.
 //! - [`mirror`] writes links, addresses and routes to Linux and reads back what is there.
 
 pub mod device;
 pub mod mirror;
+pub mod nodes;
+pub mod port;

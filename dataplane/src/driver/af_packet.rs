@@ -304,6 +304,7 @@ impl Ring {
     }
 
     /// What is in a slot that the kernel has handed over.
+    #[allow(clippy::cast_ptr_alignment, reason = "a slot is aligned to its size")]
     fn read(&self, slot: usize) -> Option<Received> {
         let status = self.status(slot).load(Ordering::Acquire);
         if status & libc::TP_STATUS_USER == 0 {
