@@ -37,30 +37,30 @@ pub fn connection(side: Side) -> String {
 pub fn configuration(side: Side, path: Path) -> Value {
     let own = side.addresses();
     let far = side.other().addresses();
-    let both = |text: &dyn Fn(Family) -> String| {
-        Family::BOTH.map(|family| json!({ "address": text(family) }))
+    let interface = |name: &str, device: &str, address: &dyn Fn(Family) -> String| {
+        let addresses = Family::BOTH.map(|family| json!({ "address": address(family) }));
+        json!({ "name": name, "device": device, "addresses": addresses })
     };
-    let interface = |name: &str, device: &str, addresses: [Value; 2]| json!({ "name": name, "device": device, "addresses": addresses });
     let mut routes = Vec::new();
     for family in Family::BOTH {
-        let router = own.router(family).addr().to_string();
+        let via = own.router(family).addr().to_string();
         routes.push(json!({
             "destination": far.wan_network(family).to_string(),
-            "next_hops": [{ "gateway": router }],
+            "next_hops": [{ "gateway": via }],
         }));
-        let to_lan = match path {
-            Path::Clear => json!({ "gateway": router }),
+        let next_hop = match path {
+            Path::Clear => json!({ "gateway": via }),
             Path::Tunnel(_) => json!({ "interface": "ipsec0" }),
         };
         routes.push(
-            json!({ "destination": far.lan_network(family).to_string(), "next_hops": [to_lan] }),
+            json!({ "destination": far.lan_network(family).to_string(), "next_hops": [next_hop] }),
         );
     }
     let mut configuration = json!({
         "system": { "host_name": side.gateway().name() },
         "interfaces": [
-            interface("wan", "wan0", both(&|family| own.gateway_wan(family).to_string())),
-            interface("lan", "lan0", both(&|family| own.gateway_lan(family).to_string())),
+            interface("wan", "wan0", &|family| own.gateway_wan(family).to_string()),
+            interface("lan", "lan0", &|family| own.gateway_lan(family).to_string()),
         ],
         "routes": routes,
     });

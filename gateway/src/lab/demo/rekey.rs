@@ -102,12 +102,13 @@ impl Demo<'_> {
         );
         for (side, report) in Side::BOTH.into_iter().zip(&reports) {
             for gap in &report.gaps {
-                text.push_str(&format!(
+                let line = format!(
                     "\nfrom {}: {} lost from number {}",
                     side.host().name(),
                     gap.count,
                     gap.first
-                ));
+                );
+                text.push_str(&line);
             }
         }
         self.progress.end_as(held, &text);
