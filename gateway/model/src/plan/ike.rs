@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::credentials::credential_key;
 use super::linux::{linux_address_key, linux_route_key};
-use super::network::static_routes;
+use super::network::StaticRoutes;
 use super::ports::{Ports, default_vrf};
 use super::{Key, Part, PlanReason, Planner};
 use crate::bus::{self, value::Kind};
@@ -59,7 +59,13 @@ fn child_path(connection: &Connection, child: &Child) -> String {
 }
 
 /// Plans all connections.
-pub(super) fn plan(config: &Config, ports: &Ports, underlay: &str, planner: &mut Planner) {
+pub(super) fn plan(
+    config: &Config,
+    ports: &Ports,
+    routes: &StaticRoutes<'_>,
+    underlay: &str,
+    planner: &mut Planner,
+) {
     let mut child_names: HashMap<&str, String> = HashMap::new();
     for connection in &config.connections {
         for child in &connection.children {
@@ -69,7 +75,7 @@ pub(super) fn plan(config: &Config, ports: &Ports, underlay: &str, planner: &mut
                 planner.refuse(path::field(&at, "name"), PlanReason::Taken { what, other });
             }
         }
-        plan_connection(config, connection, ports, underlay, planner);
+        plan_connection(config, connection, ports, routes, underlay, planner);
     }
 }
 
@@ -77,6 +83,7 @@ fn plan_connection(
     config: &Config,
     connection: &Connection,
     ports: &Ports,
+    routes: &StaticRoutes<'_>,
     underlay: &str,
     planner: &mut Planner,
 ) {
@@ -166,7 +173,7 @@ fn plan_connection(
         children,
     };
     let mut after = vec![Key::from("forwarding")];
-    after.extend(remote_address.and_then(|remote| route_to(config, underlay, remote, planner)));
+    after.extend(remote_address.and_then(|remote| route_to(routes, underlay, remote, planner)));
     let key = Key(format!("connection/{}", connection.name()));
     let entry = planner.add(key, Kind::Connection(value), Part::Iked, &origin);
     entry.needs = needs;
@@ -251,11 +258,14 @@ fn psk_keys(credentials: &Credentials, local: &str, remote: &str) -> Vec<Key> {
 }
 
 /// The Linux route that leads to the peer, if there is one: IKE begun before it would find no way.
-fn route_to(config: &Config, underlay: &str, remote: IpAddr, planner: &Planner) -> Option<Key> {
-    static_routes(config)
-        .into_iter()
-        .filter(|route| route.vrf == underlay && route.destination.contains(&remote))
-        .max_by_key(|route| route.destination.prefix_len())
+fn route_to(
+    routes: &StaticRoutes<'_>,
+    underlay: &str,
+    remote: IpAddr,
+    planner: &Planner,
+) -> Option<Key> {
+    routes
+        .longest(underlay, remote, None)
         .map(|route| linux_route_key(route.destination))
         .filter(|key| planner.values.contains_key(key))
 }

@@ -5,23 +5,26 @@
 
 use ipnet::IpNet;
 
-use super::network::{StaticRoute, address_key, static_routes};
+use super::network::{StaticRoute, StaticRoutes, address_key};
 use super::ports::{Port, Ports, connected};
 use super::{Key, Part, Planner};
 use crate::bus::{self, value::Kind};
-use crate::config::Config;
 
 /// How many static routes may lead from one to the next to reach a gateway.
 const MAX_RECURSION: usize = 8;
 
 /// Plans TAPs, their addresses and the routes of `underlay`.
-pub(super) fn plan(config: &Config, ports: &Ports, underlay: &str, planner: &mut Planner) {
+pub(super) fn plan(
+    ports: &Ports,
+    routes: &StaticRoutes<'_>,
+    underlay: &str,
+    planner: &mut Planner,
+) {
     for port in ports.values().filter(|port| port.tap) {
         plan_port(port, planner);
     }
-    let routes = static_routes(config);
-    for route in routes.iter().filter(|route| route.vrf == underlay) {
-        plan_route(route, &routes, ports, planner);
+    for route in routes.all.iter().filter(|route| route.vrf == underlay) {
+        plan_route(route, routes, ports, planner);
     }
 }
 
@@ -65,7 +68,7 @@ fn plan_port(port: &Port, planner: &mut Planner) {
 
 fn plan_route(
     route: &StaticRoute<'_>,
-    routes: &[StaticRoute<'_>],
+    routes: &StaticRoutes<'_>,
     ports: &Ports,
     planner: &mut Planner,
 ) {
@@ -104,7 +107,7 @@ struct Exit<'a> {
 
 fn exit<'a>(
     route: &StaticRoute<'_>,
-    routes: &[StaticRoute<'_>],
+    routes: &StaticRoutes<'_>,
     ports: &'a Ports,
 ) -> Option<Exit<'a>> {
     let mut route = route;
@@ -139,11 +142,7 @@ fn exit<'a>(
             });
         }
         // By way of the longest other route that holds the gateway.
-        route = routes
-            .iter()
-            .filter(|other| other.vrf == route.vrf && other.destination != route.destination)
-            .filter(|other| other.destination.contains(&gateway))
-            .max_by_key(|other| other.destination.prefix_len())?;
+        route = routes.longest(&route.vrf, gateway, Some(route.destination))?;
     }
     None
 }

@@ -333,11 +333,12 @@ fn or_nothing(known: &[String]) -> String {
 pub fn plan(config: &Config, digests: &DigestKey) -> Result<Plan, PlanErrors> {
     let mut planner = Planner::default();
     let ports = ports::read(config, &mut planner);
-    network::plan(config, &ports, &mut planner);
+    let routes = network::StaticRoutes::read(config, &mut planner);
+    network::plan(config, &ports, &routes, &mut planner);
     let underlay = ike::underlay_vrf(config, &mut planner);
-    linux::plan(config, &ports, &underlay, &mut planner);
+    linux::plan(&ports, &routes, &underlay, &mut planner);
     credentials::plan(config, digests, &mut planner);
-    ike::plan(config, &ports, &underlay, &mut planner);
+    ike::plan(config, &ports, &routes, &underlay, &mut planner);
     network::plan_forwarding(&mut planner);
     if planner.errors.is_empty() {
         Ok(planner.values)

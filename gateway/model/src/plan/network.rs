@@ -15,12 +15,17 @@ use crate::decode::path;
 pub(super) const DEFAULT_MTU: u32 = 1500;
 
 /// Plans all values of the dataplane but `forwarding`.
-pub(super) fn plan(config: &Config, ports: &Ports, planner: &mut Planner) {
+pub(super) fn plan(
+    config: &Config,
+    ports: &Ports,
+    routes: &StaticRoutes<'_>,
+    planner: &mut Planner,
+) {
     plan_vrfs(config, planner);
     plan_interfaces(config, ports, planner);
     plan_tunnels(config, ports, planner);
     plan_addresses(ports, planner);
-    plan_routes(config, ports, planner);
+    plan_routes(ports, routes, planner);
 }
 
 /// Plans leave to forward, after all else of the dataplane has been planned.
@@ -165,66 +170,121 @@ pub(super) struct StaticRoute<'a> {
 
 /// A next hop, its texts parsed.
 pub(super) struct Hop<'a> {
+    /// Its path in the configuration.
+    origin: String,
     pub(super) gateway: Option<IpAddr>,
     pub(super) interface: Option<&'a str>,
 }
 
-/// All static routes whose texts can be parsed, those that cannot left out.
-pub(super) fn static_routes(config: &Config) -> Vec<StaticRoute<'_>> {
-    config.routes.iter().filter_map(static_route).collect()
+/// The static routes of a configuration, found by what they lead to.
+pub(super) struct StaticRoutes<'a> {
+    pub(super) all: Vec<StaticRoute<'a>>,
+    /// VRF, length and network to the place in `all`.
+    by_network: HashMap<String, HashMap<IpNet, usize>>,
 }
 
-fn static_route(route: &Route) -> Option<StaticRoute<'_>> {
-    let destination: IpNet = route.destination().parse().ok()?;
-    let destination = destination.trunc();
+impl<'a> StaticRoutes<'a> {
+    /// Those whose texts can be parsed; the others are refused.
+    pub(super) fn read(config: &'a Config, planner: &mut Planner) -> Self {
+        let all: Vec<StaticRoute<'a>> = config
+            .routes
+            .iter()
+            .filter_map(|route| static_route(route, planner))
+            .collect();
+        let mut by_network: HashMap<String, HashMap<IpNet, usize>> = HashMap::new();
+        for (place, route) in all.iter().enumerate() {
+            let networks = by_network.entry(route.vrf.clone()).or_default();
+            networks.insert(route.destination, place);
+        }
+        Self { all, by_network }
+    }
+
+    /// The longest route of a VRF that leads to `target`, other than `except`.
+    pub(super) fn longest(
+        &self,
+        vrf: &str,
+        target: IpAddr,
+        except: Option<IpNet>,
+    ) -> Option<&StaticRoute<'a>> {
+        let networks = self.by_network.get(vrf)?;
+        let bits = if target.is_ipv4() { 32 } else { 128 };
+        (0..=bits)
+            .rev()
+            .filter_map(|length| IpNet::new(target, length).ok())
+            .map(|prefix| prefix.trunc())
+            .filter(|network| Some(*network) != except)
+            .find_map(|network| self.all.get(*networks.get(&network)?))
+    }
+}
+
+fn static_route<'a>(route: &'a Route, planner: &mut Planner) -> Option<StaticRoute<'a>> {
     let vrf = route.vrf.clone().unwrap_or_else(default_vrf);
+    let Ok(destination) = route.destination().parse::<IpNet>() else {
+        let given = route.destination().to_owned();
+        let at = path::item("routes", &[vrf, given.clone()], 0);
+        let expected = "a network";
+        planner.refuse(at, PlanReason::Malformed { given, expected });
+        return None;
+    };
+    let destination = destination.trunc();
     let origin = path::item("routes", &[vrf.clone(), destination.to_string()], 0);
+    let mut hops = Vec::with_capacity(route.next_hops.len());
+    for next_hop in &route.next_hops {
+        hops.push(hop(next_hop, &origin, planner)?);
+    }
     Some(StaticRoute {
         vrf,
         destination,
-        hops: route.next_hops.iter().map(hop).collect(),
+        hops,
         origin,
     })
 }
 
-fn hop(next_hop: &NextHop) -> Hop<'_> {
-    Hop {
-        gateway: next_hop.gateway.as_ref().and_then(|text| text.parse().ok()),
+fn hop<'a>(next_hop: &'a NextHop, route: &str, planner: &mut Planner) -> Option<Hop<'a>> {
+    let texts = next_hop.gateway.iter().chain(&next_hop.interface);
+    let keys: Vec<String> = texts.cloned().collect();
+    let origin = path::item(&path::field(route, "next_hops"), &keys, 0);
+    let gateway = match &next_hop.gateway {
+        None => None,
+        Some(text) => {
+            let Ok(gateway) = text.parse::<IpAddr>() else {
+                let (given, expected) = (text.clone(), "an address");
+                planner.refuse(origin, PlanReason::Malformed { given, expected });
+                return None;
+            };
+            Some(gateway)
+        }
+    };
+    Some(Hop {
+        origin,
+        gateway,
         interface: next_hop.interface.as_deref(),
-    }
+    })
 }
 
-fn plan_routes(config: &Config, ports: &Ports, planner: &mut Planner) {
-    let routes = static_routes(config);
-    for (route, written) in routes.iter().zip(&config.routes) {
-        let connected_by = ports.values().find(|port| {
-            port.vrf == route.vrf
-                && port
-                    .addresses
-                    .iter()
-                    .any(|address| address.prefix.trunc() == route.destination)
-        });
-        if let Some(port) = connected_by {
+fn plan_routes(ports: &Ports, routes: &StaticRoutes<'_>, planner: &mut Planner) {
+    let mut on_link: HashMap<(&str, IpNet), &str> = HashMap::new();
+    for port in ports.values() {
+        for address in &port.addresses {
+            on_link.insert((&port.vrf, address.prefix.trunc()), &port.name);
+        }
+    }
+    for route in &routes.all {
+        let connected_by = on_link.get(&(route.vrf.as_str(), route.destination));
+        if let Some(interface) = connected_by {
             planner.refuse(
                 path::field(&route.origin, "destination"),
                 PlanReason::Connected {
                     network: route.destination.to_string(),
-                    interface: port.name.clone(),
+                    interface: (*interface).to_owned(),
                 },
             );
         }
         let mut needs = vec![vrf_key(&route.vrf)];
-        for (hop, written) in route.hops.iter().zip(&written.next_hops) {
-            let keys: Vec<String> = written
-                .gateway
-                .iter()
-                .chain(&written.interface)
-                .cloned()
-                .collect();
-            let at = path::item(&path::field(&route.origin, "next_hops"), &keys, 0);
-            match hop_needs(route, hop, &routes, ports) {
+        for hop in &route.hops {
+            match hop_needs(route, hop, routes, ports) {
                 Ok(keys) => needs.extend(keys),
-                Err(reason) => planner.refuse(at, reason),
+                Err(reason) => planner.refuse(&*hop.origin, reason),
             }
         }
         needs.sort();
@@ -250,7 +310,7 @@ fn plan_routes(config: &Config, ports: &Ports, planner: &mut Planner) {
 fn hop_needs(
     route: &StaticRoute<'_>,
     hop: &Hop<'_>,
-    routes: &[StaticRoute<'_>],
+    routes: &StaticRoutes<'_>,
     ports: &Ports,
 ) -> Result<Vec<Key>, PlanReason> {
     let mut needs = Vec::new();
@@ -294,11 +354,9 @@ fn hop_needs(
         None if hop.interface.is_some() => {}
         None => {
             // By way of another route; the dataplane resolves it when it is written.
-            let reached = routes.iter().any(|other| {
-                other.vrf == route.vrf
-                    && other.destination != route.destination
-                    && other.destination.contains(&gateway)
-            });
+            let reached = routes
+                .longest(&route.vrf, gateway, Some(route.destination))
+                .is_some();
             if !reached {
                 return Err(PlanReason::Unreachable {
                     gateway: gateway.to_string(),

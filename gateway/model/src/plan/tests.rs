@@ -349,3 +349,28 @@ fn certificates_become_der() {
         ]
     );
 }
+
+/// A configuration that did not come through the decoder is refused, not planned in part.
+#[test]
+fn texts_that_nobody_checked_are_refused() {
+    let mut config = config_from_json(GATEWAY.as_bytes()).unwrap();
+    config.routes[0].destination = Some("anywhere".to_owned());
+    config.routes[1].next_hops[0].gateway = Some("there".to_owned());
+    config.interfaces[0].addresses[0].address = Some("here".to_owned());
+    config.connections[0].local_address = Some("me".to_owned());
+    let errors: Vec<String> = plan(&config, &key())
+        .unwrap_err()
+        .0
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        errors,
+        [
+            r#"interfaces[lan0].addresses[here]: "here" is not an address with the length of its network"#,
+            r#"routes[default,anywhere]: "anywhere" is not a network"#,
+            r#"routes[default,10.2.0.0/24].next_hops[there,ipsec0]: "there" is not an address"#,
+            r#"connections[to-b].local_address: "me" is not an address"#,
+        ]
+    );
+}
