@@ -1,1 +1,9 @@
-//! tests
+//! Scripted lives of SAs, and random ones, against a dataplane and a charon that are models.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod dataplane_model;
+mod lifetimes;
+mod rekeys;
+mod restarts;
+mod script;
