@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::manager::{Outcome, Reply, Request, Ticket};
 
 /// One attempt; the manager repeats.
-const ATTEMPT: Duration = Duration::from_millis(1_000);
+const ATTEMPT: Duration = Duration::from_secs(1);
 
 /// A dump of thousands of SAs takes longer.
 const DUMP: Duration = Duration::from_secs(5);

@@ -20,7 +20,7 @@ use crate::plugin_socket::{ConnectionId, FromPlugin, PluginSocket};
 use crate::services::{Status, router, secrets_router};
 
 /// With no timer armed: look at the clock now and then.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// Opens the sockets under `run` and works until `stop` ends.
 pub async fn run(run: &Path, stop: impl Future<Output = ()>) -> Result<(), BridgeError> {
@@ -97,8 +97,8 @@ impl Desk {
                 .next_timer()
                 .map_or(IDLE, |at| Duration::from_millis(at.saturating_sub(now)));
             let event = tokio::select! {
-                Some(message) = plugin.recv() => self.from_plugin(message),
-                Some(message) = dataplane.recv() => Some(self.from_dataplane(message)),
+                Some(message) = plugin.recv() => self.plugin_says(message),
+                Some(message) = dataplane.recv() => Some(self.dataplane_says(message)),
                 Some(list) = lists.recv() => Some(Event::CharonSas(list)),
                 () = tokio::time::sleep(pause) => Some(Event::Tick),
                 else => return,
@@ -119,7 +119,7 @@ impl Desk {
         }
     }
 
-    fn from_plugin(&mut self, message: FromPlugin) -> Option<Event> {
+    fn plugin_says(&mut self, message: FromPlugin) -> Option<Event> {
         match message {
             FromPlugin::Up {
                 connection,
@@ -163,7 +163,7 @@ impl Desk {
             .is_some_and(|session| session.connection == connection)
     }
 
-    fn from_dataplane(&mut self, message: FromDataplane) -> Event {
+    fn dataplane_says(&mut self, message: FromDataplane) -> Event {
         match message {
             FromDataplane::Snapshot(dump) => Event::Snapshot(dump),
             FromDataplane::Published(event) => Event::Published(event),

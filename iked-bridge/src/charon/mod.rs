@@ -165,6 +165,7 @@ fn matched(
     }
 }
 
+#[allow(clippy::needless_pass_by_value)] // A function for map_err.
 fn failed(error: strongswan_vici::ViciError) -> ControlError {
     if error.is_disconnect() {
         ControlError::Absent

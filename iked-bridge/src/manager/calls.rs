@@ -87,7 +87,7 @@ impl Manager {
             .partition(|(_, until, _)| *until <= now_ms);
         self.calls.held = held;
         for (id, _, _) in over {
-            self.fail(id, Status::Failed, "the dataplane is not there");
+            self.fail(id, Status::Failed, &"the dataplane is not there");
         }
     }
 
@@ -113,7 +113,7 @@ impl Manager {
                         let key = self.stacks.add(slot, rule);
                         self.want_policy(now_ms, key, Some(id));
                     }
-                    Err(error) => self.fail(id, Status::InvalidArgument, error),
+                    Err(error) => self.fail(id, Status::InvalidArgument, &error),
                 }
             }
             Call::DelPolicy(call) => {
@@ -126,7 +126,7 @@ impl Manager {
                     });
                 match removed {
                     Ok(key) => self.want_policy(now_ms, key, Some(id)),
-                    Err((status, error)) => self.fail(id, status, error),
+                    Err((status, error)) => self.fail(id, status, &error),
                 }
             }
             Call::FlushPolicies(_) => {
@@ -147,7 +147,7 @@ impl Manager {
         self.actions.push_back(Action::Answer { id, answer });
     }
 
-    pub(super) fn fail(&mut self, id: u64, status: Status, why: impl ToString) {
+    pub(super) fn fail(&mut self, id: u64, status: Status, why: &dyn ToString) {
         self.answer(id, Answer::failed(status, why.to_string()));
     }
 
@@ -156,7 +156,7 @@ impl Manager {
         let in_use = |spi| knows_spi(entries, spi);
         match self.spis.draw(now_ms, self.random.as_mut(), in_use) {
             Some(spi) => self.answer(id, Answer::Spi(wire::Spi { spi })),
-            None => self.fail(id, Status::OutOfResources, "no free SPI"),
+            None => self.fail(id, Status::OutOfResources, &"no free SPI"),
         }
     }
 
@@ -172,11 +172,11 @@ impl Manager {
                     _ => Status::InvalidArgument,
                 };
                 tracing::warn!(%error, "an SA of charon's cannot be installed");
-                return self.fail(id, status, error);
+                return self.fail(id, status, &error);
             }
         };
         let Some(sa) = installation.sa.clone() else {
-            return self.fail(id, Status::Failed, "an SA without content");
+            return self.fail(id, Status::Failed, &"an SA without content");
         };
         let direction = SaName::from_bus(sa.key.as_ref()).map_or(Direction::In, |(_, way)| way);
         let fresh = match self.entries.get(&name) {
@@ -188,7 +188,7 @@ impl Manager {
                 return self.fail(
                     id,
                     Status::Failed,
-                    format!("SA {name} exists and is changing"),
+                    &format!("SA {name} exists and is changing"),
                 );
             }
         };
@@ -201,7 +201,7 @@ impl Manager {
             return self.fail(
                 id,
                 Status::Failed,
-                format!("inbound SPI {:08x} is in use", name.spi),
+                &format!("inbound SPI {:08x} is in use", name.spi),
             );
         }
         if fresh {
@@ -246,7 +246,7 @@ impl Manager {
         });
         let (name, change) = match parsed {
             Ok(parsed) => parsed,
-            Err(error) => return self.fail(id, Status::InvalidArgument, error),
+            Err(error) => return self.fail(id, Status::InvalidArgument, &error),
         };
         let Some(direction) = self
             .entries
@@ -254,7 +254,7 @@ impl Manager {
             .filter(|entry| entry.state == State::Installed)
             .map(|entry| entry.direction)
         else {
-            return self.fail(id, Status::NotFound, format!("no SA {name}"));
+            return self.fail(id, Status::NotFound, &format!("no SA {name}"));
         };
         let request = bus::UpdateSaRequest {
             key: Some(name.to_bus(direction)),
@@ -304,10 +304,10 @@ impl Manager {
     fn query_sa(&mut self, now_ms: u64, id: u64, call: &wire::QuerySa) {
         let name = match SaName::from_wire(call.id.as_ref()) {
             Ok(name) => name,
-            Err(error) => return self.fail(id, Status::InvalidArgument, error),
+            Err(error) => return self.fail(id, Status::InvalidArgument, &error),
         };
         let Some(entry) = self.entries.get(&name) else {
-            return self.fail(id, Status::NotFound, format!("no SA {name}"));
+            return self.fail(id, Status::NotFound, &format!("no SA {name}"));
         };
         let fresh = self
             .sampled_ms
@@ -334,7 +334,7 @@ impl Manager {
                     let usage = entry.usage.to_wire();
                     self.answer(query.id, Answer::Usage(usage));
                 }
-                None => self.fail(query.id, Status::NotFound, format!("no SA {}", query.name)),
+                None => self.fail(query.id, Status::NotFound, &format!("no SA {}", query.name)),
             }
         }
     }
@@ -356,7 +356,7 @@ impl Manager {
     fn del_sa(&mut self, now_ms: u64, id: u64, call: &wire::DelSa) {
         let name = match SaName::from_wire(call.id.as_ref()) {
             Ok(name) => name,
-            Err(error) => return self.fail(id, Status::InvalidArgument, error),
+            Err(error) => return self.fail(id, Status::InvalidArgument, &error),
         };
         let Some(entry) = self.entries.get_mut(&name) else {
             // charon also gives back SPIs that it never used.
@@ -364,7 +364,7 @@ impl Manager {
                 self.spis.released(name.spi);
                 return self.answer(id, Answer::done());
             }
-            return self.fail(id, Status::NotFound, format!("no SA {name}"));
+            return self.fail(id, Status::NotFound, &format!("no SA {name}"));
         };
         if entry.state == State::Ended {
             self.bury(name);

@@ -89,7 +89,7 @@ impl Manager {
                 self.install_ended(now_ms, name, fresh, call, incarnation, outcome);
             }
             Purpose::Update { name, change } => self.update_ended(name, &change, call, outcome),
-            Purpose::Delete { name } => self.delete_ended(now_ms, name, outcome),
+            Purpose::Delete { name } => self.delete_ended(now_ms, name, &outcome),
             Purpose::Policy { key } => self.policy_ended(now_ms, key, incarnation, outcome),
             Purpose::Poll => self.poll_ended(now_ms, outcome),
             Purpose::Verify { asked_ms } => match outcome {
@@ -150,7 +150,7 @@ impl Manager {
             (Some(id), None) => self.answer(id, Answer::done()),
             (Some(id), Some(why)) => {
                 tracing::warn!(sa = %name, why, "SA not installed");
-                self.fail(id, Status::Failed, format!("SA {name}: {why}"));
+                self.fail(id, Status::Failed, &format!("SA {name}: {why}"));
             }
             (None, _) => {}
         }
@@ -172,7 +172,7 @@ impl Manager {
         };
         match (call, failure) {
             (Some(id), None) => self.answer(id, Answer::done()),
-            (Some(id), Some((status, why))) => self.fail(id, status, format!("SA {name}: {why}")),
+            (Some(id), Some((status, why))) => self.fail(id, status, &format!("SA {name}: {why}")),
             (None, _) => {}
         }
     }
@@ -215,18 +215,17 @@ impl Manager {
         );
     }
 
-    fn delete_ended(&mut self, now_ms: u64, name: SaName, outcome: Outcome) {
-        match &outcome {
-            Outcome::Refused { code, message } if *code != refusal::Code::NotFound => {
-                tracing::warn!(sa = %name, message, "the dataplane did not remove an SA");
-                self.arm_once(now_ms + VERIFY_PAUSE_MS, Timer::Verify);
-            }
-            _ => {}
+    fn delete_ended(&mut self, now_ms: u64, name: SaName, outcome: &Outcome) {
+        if let Outcome::Refused { code, message } = outcome
+            && *code != refusal::Code::NotFound
+        {
+            tracing::warn!(sa = %name, message, "the dataplane did not remove an SA");
+            self.arm_once(now_ms + VERIFY_PAUSE_MS, Timer::Verify);
         }
         let Some(entry) = self.entries.get_mut(&name) else {
             return;
         };
-        if let Outcome::Done(Reply::Deleted(Some(usage))) = &outcome {
+        if let Outcome::Done(Reply::Deleted(Some(usage))) = outcome {
             entry.usage.merge(usage);
         }
         self.gone_from_dataplane(now_ms, name);

@@ -41,6 +41,7 @@ use crate::spi::{Random, SpiPool};
 pub type Ticket = u64;
 
 /// What happened.
+#[allow(clippy::large_enum_variant)] // Calls are its commonest variant and its largest.
 #[derive(Debug)]
 pub enum Event {
     /// A charon's plugin is connected.
@@ -101,7 +102,7 @@ pub enum Action {
     Forget(Ticket),
     /// List charon's CHILD SAs by VICI and bring [`Event::CharonSas`]; keep trying while the session is up.
     ListCharon,
-    /// Traffic wants the tunnel of this if_id, and no policy of charon's knows of it.
+    /// Traffic wants the tunnel of this `if_id`, and no policy of charon's knows of it.
     Wanted {
         /// Of the tunnel.
         if_id: u32,

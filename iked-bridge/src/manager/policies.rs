@@ -15,9 +15,25 @@ use crate::policy::{self, Key, Rule};
 pub(super) struct Held {
     pub(super) rule: Option<Rule>,
     /// What it will hold when the request under way is done.
-    pub(super) asked: Option<Option<Rule>>,
+    pub(super) asked: Option<Asked>,
     /// Calls that are answered once it holds what is wanted.
     pub(super) waiting: Vec<u64>,
+}
+
+/// A request under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    Add(Rule),
+    Delete,
+}
+
+impl Asked {
+    fn rule(self) -> Option<Rule> {
+        match self {
+            Self::Add(rule) => Some(rule),
+            Self::Delete => None,
+        }
+    }
 }
 
 impl Manager {
@@ -47,7 +63,7 @@ impl Manager {
             }
             return;
         }
-        held.asked = Some(wanted);
+        held.asked = Some(wanted.map_or(Asked::Delete, Asked::Add));
         let request = match wanted {
             Some(rule) => Request::AddPolicy(bus::AddPolicyRequest {
                 policy: Some(policy::to_bus(key, &rule)),
@@ -73,16 +89,16 @@ impl Manager {
             return;
         };
         match outcome {
-            Outcome::Done(_) if incarnation == self.incarnation => held.rule = asked,
+            Outcome::Done(_) if incarnation == self.incarnation => held.rule = asked.rule(),
             // What was to go is not there.
             Outcome::Refused {
                 code: refusal::Code::NotFound,
                 ..
-            } if asked.is_none() => held.rule = None,
+            } if asked == Asked::Delete => held.rule = None,
             Outcome::Refused { message, .. } => {
                 tracing::warn!(message, "the dataplane refused a policy");
                 // Held as asked, so that it is not tried for ever; the calls learn of it.
-                held.rule = asked;
+                held.rule = asked.rule();
                 for id in std::mem::take(&mut held.waiting) {
                     self.fail(id, Status::Failed, &message);
                 }

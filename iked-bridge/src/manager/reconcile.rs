@@ -122,10 +122,10 @@ impl Manager {
             match policy::from_bus(policy) {
                 Ok((key, rule)) => {
                     self.stacks.add(key.slot, rule);
-                    self.policies.entry(key).or_insert_with(Held::default).rule = Some(rule);
+                    self.policies.entry(key).or_default().rule = Some(rule);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the dataplane's dump holds a policy that is none")
+                    tracing::warn!(%error, "the dataplane's dump holds a policy that is none");
                 }
             }
         }
@@ -316,9 +316,8 @@ impl Manager {
             spi: child.spi_in,
             destination: child.local,
         };
-        match self.entries.get_mut(&name) {
-            Some(entry) => entry.hard = Expiry::Sent,
-            None => {}
+        if let Some(entry) = self.entries.get_mut(&name) {
+            entry.hard = Expiry::Sent;
         }
         self.expire(name, true);
     }
