@@ -69,7 +69,8 @@ pub struct Metadata {
     pub adjacency: u32,
     /// Index of the SA that it is for.
     pub sa: u32,
-    /// Where the L4 checksum begins and where it is stored (`PACKET_VNET_HDR`), relative to the frame.
+    /// Where what the L4 checksum covers begins (`PACKET_VNET_HDR`): from the driver to ethernet-input relative to the
+    /// frame, from then on relative to the network header.
     pub checksum_start: u16,
     /// Offset of the checksum field from `checksum_start`.
     pub checksum_offset: u16,

@@ -258,20 +258,19 @@ impl<'a> Path<'a> {
     /// Enters the slot `octet` of the node below, which is made when there is none.
     fn descend(&mut self, pool: &Pool, octet: u8) -> Result<(), PoolExhausted> {
         let above = self.slots[self.len - 1];
-        let node = match above.node() {
-            Some(node) => node,
-            None => {
-                let node = pool.allocate()?;
-                let (leaf, length) = (
-                    above.entry.load(Ordering::Relaxed),
-                    above.length.load(Ordering::Relaxed),
-                );
-                for slot in slots(pool.base(), node) {
-                    slot.set_leaf(leaf, length);
-                }
-                above.entry.store(CHILD | node.0, Ordering::Release);
-                node
+        let node = if let Some(node) = above.node() {
+            node
+        } else {
+            let node = pool.allocate()?;
+            let (leaf, length) = (
+                above.entry.load(Ordering::Relaxed),
+                above.length.load(Ordering::Relaxed),
+            );
+            for slot in slots(pool.base(), node) {
+                slot.set_leaf(leaf, length);
             }
+            above.entry.store(CHILD | node.0, Ordering::Release);
+            node
         };
         self.slots[self.len] = slot(pool.base(), node, octet);
         self.len += 1;
@@ -388,12 +387,11 @@ mod tests {
             let addresses: Vec<_> = questions.into_iter().map(Ipv4Addr::from_bits).collect();
             for (bits, length, adjacency) in changes {
                 let prefix = Ipv4Prefix::covering(Ipv4Addr::from_bits(bits), length).unwrap();
-                match adjacency {
-                    Some(adjacency) => {
-                        writer.insert(prefix, adjacency).unwrap();
-                        model.insert(prefix, adjacency);
-                    }
-                    None => prop_assert_eq!(writer.remove(prefix), model.remove(&prefix)),
+                if let Some(adjacency) = adjacency {
+                    writer.insert(prefix, adjacency).unwrap();
+                    model.insert(prefix, adjacency);
+                } else {
+                    prop_assert_eq!(writer.remove(prefix), model.remove(&prefix));
                 }
                 prop_assert_eq!(fib.lookup(prefix.address()), slow(&model, prefix.address()));
                 prop_assert_eq!(fib.lookup(prefix.last()), slow(&model, prefix.last()));

@@ -490,12 +490,11 @@ mod tests {
             let fib = Arc::clone(writer.fib());
             for (bits, length, adjacency) in changes {
                 let prefix = Ipv6Prefix::covering(Ipv6Addr::from_bits(bits), length).unwrap();
-                match adjacency {
-                    Some(adjacency) => {
-                        writer.insert(prefix, adjacency).unwrap();
-                        model.insert(prefix, adjacency);
-                    }
-                    None => prop_assert_eq!(writer.remove(prefix), model.remove(&prefix)),
+                if let Some(adjacency) = adjacency {
+                    writer.insert(prefix, adjacency).unwrap();
+                    model.insert(prefix, adjacency);
+                } else {
+                    prop_assert_eq!(writer.remove(prefix), model.remove(&prefix));
                 }
                 prop_assert_eq!(fib.lookup(prefix.address()), slow(&model, prefix.address()));
                 prop_assert_eq!(fib.lookup(prefix.last()), slow(&model, prefix.last()));

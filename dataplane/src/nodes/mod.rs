@@ -1,9 +1,36 @@
 //! The nodes of the graph, one a file.
+//!
+//! ```text
+//!   ethernet-input -> arp-input
+//!          |------> ip4-input -> ip4-lookup -> ip4-rewrite ----> interface-output
+//!          |             ^           |  |  '-> neighbour-resolve ---^
+//!          |             |           |  '----> tunnel-output -> esp-encrypt -> (lookup in the underlay)
+//!          |       esp-decrypt <- ip4-local -> punt
+//!          '------> ip6-input ... the same, with nd-input behind ip6-local
+//! ```
 
+mod ahead;
+pub mod arp_input;
+mod dispatch;
 pub mod esp_decrypt;
 pub mod esp_encrypt;
+pub mod ethernet_input;
+pub mod icmp_error;
+pub mod interface_output;
+pub mod ip4_input;
+pub mod ip4_local;
+pub mod ip4_lookup;
+pub mod ip4_rewrite;
+pub mod ip6_input;
+pub mod ip6_local;
+pub mod ip6_lookup;
+pub mod ip6_rewrite;
+pub mod link_frames;
 pub mod mss_clamp;
+pub mod nd_input;
+pub mod neighbour_resolve;
 pub mod tunnel_output;
+mod way_out;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -11,3 +38,27 @@ mod esp_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 pub mod fixture;
+#[cfg(test)]
+pub(crate) mod workbench;
+
+use crate::graph::Node;
+
+/// The nodes of Ethernet, ARP, IPv4, IPv6 and ICMP for one worker.
+pub fn layer3() -> Vec<Box<dyn Node>> {
+    vec![
+        Box::<ethernet_input::EthernetInput>::default(),
+        Box::<arp_input::ArpInput>::default(),
+        Box::<ip4_input::Ip4Input>::default(),
+        Box::<ip6_input::Ip6Input>::default(),
+        Box::<ip4_lookup::Ip4Lookup>::default(),
+        Box::<ip6_lookup::Ip6Lookup>::default(),
+        Box::<ip4_local::Ip4Local>::default(),
+        Box::<ip6_local::Ip6Local>::default(),
+        Box::<nd_input::NdInput>::default(),
+        Box::<icmp_error::IcmpError>::default(),
+        Box::<neighbour_resolve::NeighbourResolve>::default(),
+        Box::<ip4_rewrite::Ip4Rewrite>::default(),
+        Box::<ip6_rewrite::Ip6Rewrite>::default(),
+        Box::<interface_output::InterfaceOutput>::default(),
+    ]
+}

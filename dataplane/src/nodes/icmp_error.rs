@@ -1,0 +1,507 @@
+//! Turns a packet into the ICMP error about it (RFC 792, RFC 1122 section 3.2.2, RFC 1812 section 4.3.2, RFC 4443).
+//!
+//! ```text
+//!   ip4-lookup, ip6-lookup, tunnel-output, neighbour-resolve, rewrite -> icmp-error -> ip4-lookup, ip6-lookup
+//!
+//!   | headroom | IP packet ... |   becomes   | IP header | ICMP | the packet as it came, cut to fit |
+//! ```
+//!
+//! Whoever refuses a packet says why in [`Metadata::icmp`](crate::buffer::Metadata); the drop is counted here under the
+//! reason that belongs to it. Whether the sender also hears of it is another matter: `icmp-rate-limited` and
+//! `icmp-not-allowed` count errors that were *not* sent, on top of the drop itself.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use culvert_net::icmpv4::{self, Icmpv4Type};
+use culvert_net::icmpv6::{self, Icmpv6Type};
+use culvert_net::{Ipv4Header, Ipv4View, Ipv6Header, Ipv6View, Protocol};
+
+use super::way_out::complete;
+use crate::buffer::{BufferPool, IcmpCause, Metadata, Packet, flags};
+use crate::drop_reason::DropReason;
+use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
+use crate::tables::{Interface, Tables};
+
+const SPEC: NodeSpec = NodeSpec {
+    id: NodeId::IcmpError,
+    next: &[NodeId::Ip4Lookup, NodeId::Ip6Lookup],
+};
+
+/// Errors a second and worker. RFC 1812 section 4.3.2.8 and RFC 4443 section 2.4 (f) ask for a limit and leave it open;
+/// this keeps traceroutes and path MTU discovery of hundreds of hosts going and is under a thousandth of the packets
+/// that a worker forwards.
+const RATE: u64 = 1000;
+/// Errors that may be sent at once after a pause: a traceroute of three probes over sixteen hops.
+const BURST: u64 = 50;
+/// Bytes of an IPv4 error at most (RFC 1812 section 4.3.2.3).
+const LONGEST4: usize = 576;
+/// Bytes of an IPv6 error at most: the least MTU (RFC 4443 section 2.4 (c)).
+const LONGEST6: usize = 1280;
+/// Hops of our errors, what hosts begin with (RFC 1700).
+const HOPS: u8 = 64;
+/// Internetwork control (RFC 1812 section 4.3.2.5).
+const PRECEDENCE: u8 = 0xc0;
+
+impl IcmpCause {
+    /// No route covers the destination.
+    pub const fn no_route(v6: bool) -> Self {
+        Self::of(v6, Icmpv4Type::NET_UNREACHABLE, Icmpv6Type::NO_ROUTE, 0)
+    }
+
+    /// The next hop does not answer.
+    pub const fn host_unreachable(v6: bool) -> Self {
+        Self::of(
+            v6,
+            Icmpv4Type::HOST_UNREACHABLE,
+            Icmpv6Type::ADDRESS_UNREACHABLE,
+            0,
+        )
+    }
+
+    /// The packet came with its last hop and is not for us.
+    pub const fn time_exceeded(v6: bool) -> Self {
+        Self::of(
+            v6,
+            Icmpv4Type::TTL_EXCEEDED,
+            Icmpv6Type::HOP_LIMIT_EXCEEDED,
+            0,
+        )
+    }
+
+    /// The packet is larger than `mtu` bytes and must not be fragmented.
+    pub const fn too_big(v6: bool, mtu: u16) -> Self {
+        Self::of(
+            v6,
+            Icmpv4Type::FRAGMENTATION_NEEDED,
+            Icmpv6Type::PACKET_TOO_BIG,
+            mtu,
+        )
+    }
+
+    /// No policy lets the packet pass.
+    pub const fn prohibited(v6: bool) -> Self {
+        Self::of(v6, Icmpv4Type::PROHIBITED, Icmpv6Type::PROHIBITED, 0)
+    }
+
+    const fn of(v6: bool, four: Icmpv4Type, six: Icmpv6Type, mtu: u16) -> Self {
+        let (kind, code) = if v6 {
+            (six.kind, six.code)
+        } else {
+            (four.kind, four.code)
+        };
+        Self { kind, code, mtu }
+    }
+
+    /// Under which reason the packet is counted.
+    const fn reason(self, v6: bool) -> DropReason {
+        match (v6, self.kind, self.code) {
+            (false, 11, _) => DropReason::Ip4TtlExpired,
+            (true, 3, _) => DropReason::Ip6HopLimitExpired,
+            (false, 3, 4) | (true, 2, _) => DropReason::MtuExceeded,
+            (false, 3, 1) | (true, 1, 3) => DropReason::NeighbourUnresolved,
+            (false, 3, 13) | (true, 1, 1) => DropReason::TunnelNoPolicy,
+            _ => DropReason::NoRoute,
+        }
+    }
+}
+
+/// Gives a packet up and tells its sender why.
+pub fn refuse(context: &mut Context<'_>, mut packet: Packet, cause: IcmpCause) {
+    context.buffers.meta_mut(&mut packet).icmp = cause;
+    context.send(NodeId::IcmpError, packet);
+}
+
+/// A bucket of tokens that fills with time; nanoseconds.
+struct Bucket {
+    full_at: u64,
+}
+
+impl Bucket {
+    const INTERVAL: u64 = 1_000_000_000 / RATE;
+
+    /// Takes a token if there is one.
+    fn take(&mut self, now: u64) -> bool {
+        let full_at = self.full_at.max(now) + Self::INTERVAL;
+        if full_at - now > BURST * Self::INTERVAL {
+            return false;
+        }
+        self.full_at = full_at;
+        true
+    }
+}
+
+/// See the module.
+pub struct IcmpError {
+    bucket: Bucket,
+    identification: u16,
+}
+
+impl Default for IcmpError {
+    fn default() -> Self {
+        Self {
+            bucket: Bucket { full_at: 0 },
+            identification: 0,
+        }
+    }
+}
+
+impl Node for IcmpError {
+    fn spec(&self) -> &'static NodeSpec {
+        &SPEC
+    }
+
+    fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
+        for packet in vector.drain(..) {
+            self.answer(context, packet);
+        }
+    }
+}
+
+impl IcmpError {
+    fn answer(&mut self, context: &mut Context<'_>, mut packet: Packet) {
+        let meta = *context.buffers.meta(&packet);
+        let v6 = context
+            .buffers
+            .data(&packet)
+            .first()
+            .is_some_and(|first| first >> 4 == 6);
+        context.counters.drop(meta.icmp.reason(v6)).add(1);
+        context.counters.interface(meta.rx_interface).drops.add(1);
+        let receiver = receiver(&meta, context.buffers.data(&packet), v6);
+        let addresses = receiver.and_then(|to| Some((own_address(context.tables, &meta, to)?, to)));
+        let Some((source, destination)) = addresses else {
+            return give_up(context, packet, DropReason::IcmpNotAllowed);
+        };
+        if !self.bucket.take(context.now) {
+            return give_up(context, packet, DropReason::IcmpRateLimited);
+        }
+        self.identification = self.identification.wrapping_add(1);
+        let built = match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(to)) => build4(
+                context.buffers,
+                &mut packet,
+                source,
+                to,
+                self.identification,
+            ),
+            (IpAddr::V6(source), IpAddr::V6(to)) => {
+                build6(context.buffers, &mut packet, source, to)
+            }
+            _ => None,
+        };
+        match built {
+            Some(next) => context.send(next, packet),
+            None => give_up(context, packet, DropReason::IcmpNotAllowed),
+        }
+    }
+}
+
+/// The packet itself is counted already.
+fn give_up(context: &mut Context<'_>, packet: Packet, why: DropReason) {
+    context.counters.drop(why).add(1);
+    context.buffers.free(packet);
+}
+
+/// Who may be told: nobody of an error (it would never end), of what went to many, or of what nobody sent.
+fn receiver(meta: &Metadata, data: &[u8], v6: bool) -> Option<IpAddr> {
+    // Our own: errors (never again), and ESP, whose sender we are.
+    if meta.flags & (flags::ORIGINATED | flags::ENCRYPTED) != 0 {
+        return None;
+    }
+    let many = meta.flags & flags::LINK_MULTICAST != 0;
+    if v6 {
+        // Path MTU discovery works for groups too (RFC 4443 section 2.4 (e.3)).
+        let many_are_told = meta.icmp.kind == Icmpv6Type::PACKET_TOO_BIG.kind;
+        let view = Ipv6View::parse(data).ok()?;
+        let (source, destination) = (view.source(), view.destination());
+        if (many || destination.is_multicast()) && !many_are_told
+            || source.is_multicast()
+            || source.is_unspecified()
+        {
+            return None;
+        }
+        let layer = view.upper_layer().ok()?;
+        let error = layer.protocol == Protocol::ICMPV6
+            && layer.payload.first().is_none_or(|kind| *kind < 128);
+        (layer.has_transport_header() && !error).then_some(source.into())
+    } else {
+        let view = Ipv4View::parse(data).ok()?;
+        let (source, destination) = (view.source(), view.destination());
+        if many
+            || destination.is_multicast()
+            || destination.is_broadcast()
+            || source.is_multicast()
+            || source.is_broadcast()
+            || source.is_unspecified()
+            || source.is_loopback()
+            || view.fragment_offset() != 0
+        {
+            return None;
+        }
+        let error = view.protocol() == Protocol::ICMP
+            && view.payload().first().is_none_or(|kind| {
+                Icmpv4Type {
+                    kind: *kind,
+                    code: 0,
+                }
+                .is_error()
+            });
+        (!error).then_some(source.into())
+    }
+}
+
+/// From which address: of the interface by which the packet came (RFC 1812 section 4.3.2.4), else of any in its VRF.
+fn own_address(tables: &Tables, meta: &Metadata, to: IpAddr) -> Option<IpAddr> {
+    let came_by = tables.interfaces.get(meta.rx_interface);
+    let address_of = |interface: &Interface| match to {
+        IpAddr::V4(_) => interface.source4().map(IpAddr::V4),
+        IpAddr::V6(_) => interface.source6().map(IpAddr::V6),
+    };
+    if let IpAddr::V6(to) = to
+        && to.is_unicast_link_local()
+    {
+        return came_by?.link_local().map(IpAddr::V6);
+    }
+    came_by
+        .and_then(|interface| address_of(interface))
+        .or_else(|| {
+            tables
+                .interfaces
+                .iter()
+                .filter(|(_, interface)| interface.vrf == meta.vrf)
+                .find_map(|(_, interface)| address_of(interface))
+        })
+}
+
+/// Readies the bytes to be quoted and makes room for `headers` bytes before at most `quote` of them.
+fn frame(
+    buffers: &BufferPool,
+    packet: &mut Packet,
+    headers: usize,
+    longest: usize,
+) -> Option<IcmpCause> {
+    let (meta, data) = buffers.parts_mut(packet);
+    complete(meta, data).ok()?;
+    let quote = meta.len().min(longest - headers);
+    meta.set_len(quote).ok()?;
+    meta.push_front(headers).ok()?;
+    meta.flags = flags::ORIGINATED;
+    meta.l3_offset = meta.offset() as u16;
+    Some(meta.icmp)
+}
+
+fn build4(
+    buffers: &BufferPool,
+    packet: &mut Packet,
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    identification: u16,
+) -> Option<NodeId> {
+    let cause = frame(buffers, packet, 20 + 8, LONGEST4)?;
+    let data = buffers.data_mut(packet);
+    let header = Ipv4Header {
+        traffic_class: PRECEDENCE,
+        total_len: data.len() as u16,
+        identification,
+        flags_fragment: 0,
+        ttl: HOPS,
+        protocol: Protocol::ICMP,
+        source,
+        destination,
+    };
+    let (front, message) = data.split_first_chunk_mut()?;
+    header.write(front);
+    let kind = Icmpv4Type {
+        kind: cause.kind,
+        code: cause.code,
+    };
+    icmpv4::seal(message, kind, u32::from(cause.mtu)).ok()?;
+    Some(NodeId::Ip4Lookup)
+}
+
+fn build6(
+    buffers: &BufferPool,
+    packet: &mut Packet,
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+) -> Option<NodeId> {
+    let cause = frame(buffers, packet, 40 + 8, LONGEST6)?;
+    let data = buffers.data_mut(packet);
+    let header = Ipv6Header {
+        traffic_class: PRECEDENCE,
+        flow_label: 0,
+        payload_len: (data.len() - 40) as u16,
+        next_header: Protocol::ICMPV6,
+        hop_limit: HOPS,
+        source,
+        destination,
+    };
+    let (front, message) = data.split_first_chunk_mut()?;
+    header.write(front);
+    let kind = Icmpv6Type {
+        kind: cause.kind,
+        code: cause.code,
+    };
+    icmpv6::seal(message, kind, u32::from(cause.mtu), source, destination).ok()?;
+    Some(NodeId::Ip6Lookup)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use culvert_net::{Icmpv4View, Icmpv6View};
+
+    use super::*;
+    use crate::nodes::workbench::{
+        FAR_IP, FAR_IP6, HOST_IP, HOST_IP6, HOST_MAC, LAN, LAN_IP, LAN_IP6, LAN_MAC, TUNNEL,
+        WAN_IP, Workbench, from_host, packet4, packet4_with, packet6,
+    };
+
+    #[test]
+    fn the_sender_of_an_expired_packet_is_told_from_the_address_it_sent_to() {
+        let mut bench = Workbench::layer3();
+        let packet = packet4_with(HOST_IP, FAR_IP, 17, &[7; 1000], |header| header.ttl = 1);
+        bench.receive(LAN, &from_host(&packet));
+        bench.run();
+        let sent = bench.sent(LAN);
+        assert_eq!(sent.len(), 1);
+        assert_eq!(sent[0].len(), 14 + 576);
+        assert_eq!(
+            (&sent[0][..6], &sent[0][6..12]),
+            (&HOST_MAC.0[..], &LAN_MAC.0[..])
+        );
+        let ip = Ipv4View::verify(&sent[0][14..]).unwrap();
+        assert_eq!((ip.source(), ip.destination()), (LAN_IP, HOST_IP));
+        assert_eq!(ip.ttl(), 64);
+        let icmp = Icmpv4View::verify(ip.payload()).unwrap();
+        assert_eq!(icmp.kind(), Icmpv4Type::TTL_EXCEEDED);
+        assert_eq!(icmp.body(), &packet[..548]);
+        assert_eq!(bench.drops(DropReason::Ip4TtlExpired), 1);
+        bench.finish();
+    }
+
+    #[test]
+    fn ipv6_errors_quote_what_fits_the_least_mtu() {
+        let mut bench = Workbench::layer3();
+        let big = packet6(HOST_IP6, FAR_IP6, 17, 64, &[7; 1461]);
+        bench.receive(LAN, &from_host(&big));
+        let lost = packet6(HOST_IP6, "2001:db8:3::1".parse().unwrap(), 17, 64, b"x");
+        bench.receive(LAN, &from_host(&lost));
+        bench.run();
+        let sent = bench.sent(LAN);
+        assert_eq!(sent.len(), 2);
+        for (frame, kind, rest, body) in [
+            (&sent[1], Icmpv6Type::PACKET_TOO_BIG, 1500, &big[..1232]),
+            (&sent[0], Icmpv6Type::NO_ROUTE, 0, &lost[..]),
+        ] {
+            let ip = Ipv6View::parse(&frame[14..]).unwrap();
+            assert_eq!((ip.source(), ip.destination()), (LAN_IP6, HOST_IP6));
+            let icmp = Icmpv6View::verify(ip.payload(), LAN_IP6, HOST_IP6).unwrap();
+            assert_eq!((icmp.kind(), icmp.rest(), icmp.body()), (kind, rest, body));
+        }
+        assert_eq!(bench.drops(DropReason::MtuExceeded), 1);
+        assert_eq!(bench.drops(DropReason::NoRoute), 1);
+        bench.finish();
+    }
+
+    #[test]
+    fn no_error_is_sent_about_what_must_not_have_one() {
+        let mut bench = Workbench::only(Box::<IcmpError>::default());
+        let icmp = |kind| [kind, 0, 0, 0, 0, 0, 0, 0];
+        let group = "ff02::1".parse().unwrap();
+        let cases = [
+            (packet4(HOST_IP, FAR_IP, 1, &icmp(3)), 0, false),
+            (packet4(HOST_IP, FAR_IP, 1, &icmp(11)), 0, false),
+            (packet4(HOST_IP, FAR_IP, 1, &icmp(8)), 0, true),
+            (packet4(HOST_IP, FAR_IP, 1, &[]), 0, false),
+            (
+                packet4(HOST_IP, FAR_IP, 17, &[]),
+                flags::LINK_MULTICAST,
+                false,
+            ),
+            (packet4(HOST_IP, FAR_IP, 17, &[]), flags::ORIGINATED, false),
+            (packet4(HOST_IP, FAR_IP, 50, &[]), flags::ENCRYPTED, false),
+            (packet4(HOST_IP, FAR_IP, 17, &[]), flags::INJECTED, true),
+            (packet4([0; 4].into(), FAR_IP, 17, &[]), 0, false),
+            (packet4(HOST_IP, [255; 4].into(), 17, &[]), 0, false),
+            (packet4(HOST_IP, [224, 0, 0, 1].into(), 17, &[]), 0, false),
+            (
+                packet4_with(HOST_IP, FAR_IP, 17, &[1; 8], |header| {
+                    header.flags_fragment = 1;
+                }),
+                0,
+                false,
+            ),
+            (packet6(HOST_IP6, FAR_IP6, 58, 9, &icmp(1)), 0, false),
+            (packet6(HOST_IP6, FAR_IP6, 58, 9, &icmp(128)), 0, true),
+            (packet6(HOST_IP6, group, 17, 9, &[]), 0, false),
+            (
+                packet6(Ipv6Addr::UNSPECIFIED, FAR_IP6, 17, 9, &[]),
+                0,
+                false,
+            ),
+        ];
+        let mut refused = 0;
+        for (number, (bytes, bits, allowed)) in cases.iter().enumerate() {
+            let v6 = bytes[0] >> 4 == 6;
+            let before = bench.arrived().len();
+            bench.put(NodeId::IcmpError, LAN, bytes, |meta| {
+                meta.flags |= bits;
+                meta.icmp = IcmpCause::no_route(v6);
+            });
+            bench.run();
+            assert_eq!(bench.arrived().len() > before, *allowed, "case {number}");
+            refused += u64::from(!allowed);
+        }
+        assert_eq!(bench.drops(DropReason::IcmpNotAllowed), refused);
+        assert_eq!(bench.drops(DropReason::NoRoute), cases.len() as u64);
+        bench.put(
+            NodeId::IcmpError,
+            LAN,
+            &packet6(HOST_IP6, group, 17, 9, &[]),
+            |meta| meta.icmp = IcmpCause::too_big(true, 1400),
+        );
+        bench.run();
+        assert_eq!(bench.arrived().pop().unwrap().node, NodeId::Ip6Lookup);
+        bench.finish();
+    }
+
+    #[test]
+    fn what_came_out_of_a_tunnel_without_address_is_answered_from_its_vrf() {
+        let mut bench = Workbench::only(Box::<IcmpError>::default());
+        let bytes = packet4(FAR_IP, HOST_IP, 17, &[]);
+        bench.put(NodeId::IcmpError, TUNNEL, &bytes, |meta| {
+            meta.flags |= flags::DECRYPTED;
+            meta.icmp = IcmpCause::host_unreachable(false);
+        });
+        bench.run();
+        let arrived = bench.arrived().pop().unwrap();
+        let source = Ipv4View::verify(&arrived.bytes).unwrap().source();
+        assert!([LAN_IP, WAN_IP].contains(&source));
+        assert_eq!(arrived.meta.flags, flags::ORIGINATED);
+        bench.finish();
+    }
+
+    #[test]
+    fn errors_are_limited_and_the_limit_recovers() {
+        let mut bench = Workbench::only(Box::<IcmpError>::default());
+        let send = |bench: &mut Workbench, count: usize| {
+            let before = bench.arrived().len();
+            for _ in 0..count {
+                let bytes = packet4(HOST_IP, FAR_IP, 17, &[]);
+                bench.put(NodeId::IcmpError, LAN, &bytes, |meta| {
+                    meta.icmp = IcmpCause::no_route(false);
+                });
+                bench.run();
+            }
+            bench.arrived().len() - before
+        };
+        assert_eq!(send(&mut bench, 200), BURST as usize);
+        assert_eq!(bench.drops(DropReason::IcmpRateLimited), 150);
+        bench.now += 10_000_000;
+        assert_eq!(send(&mut bench, 200), 10);
+        bench.now += 3_600_000_000_000;
+        assert_eq!(send(&mut bench, 200), BURST as usize);
+        bench.finish();
+    }
+}

@@ -1,0 +1,154 @@
+//! IPv4 packets that nobody has looked at yet (RFC 791, RFC 1812 section 5.2.2, RFC 1122 section 3.2.1.3).
+//!
+//! ```text
+//!   ethernet-input, esp-decrypt -> ip4-input -> ip4-lookup
+//! ```
+//!
+//! Behind this node a packet's version, lengths and header checksum hold, link padding is cut off, and its addresses
+//! may be a sender's and a receiver's. What becomes of the TTL is decided where a packet is forwarded.
+
+use culvert_net::{Ipv4Error, Ipv4View};
+
+use super::ahead::Ahead;
+use crate::buffer::{BufferPool, Packet};
+use crate::drop_reason::DropReason;
+use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
+
+const SPEC: NodeSpec = NodeSpec {
+    id: NodeId::Ip4Input,
+    next: &[NodeId::Ip4Lookup],
+};
+
+/// See the module.
+#[derive(Default)]
+pub struct Ip4Input;
+
+impl Node for Ip4Input {
+    fn spec(&self) -> &'static NodeSpec {
+        &SPEC
+    }
+
+    fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
+        let mut ahead = Ahead::new(vector, context.buffers);
+        while let Some(mut packet) = ahead.next(context.buffers) {
+            match check(context.buffers, &mut packet) {
+                Ok(()) => context.send(NodeId::Ip4Lookup, packet),
+                Err(reason) => context.drop(packet, reason),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn check(buffers: &BufferPool, packet: &mut Packet) -> Result<(), DropReason> {
+    let (meta, data) = buffers.parts_mut(packet);
+    let view = Ipv4View::verify(data).map_err(|error| match error {
+        Ipv4Error::Checksum => DropReason::Ip4BadChecksum,
+        _ => DropReason::Ip4Malformed,
+    })?;
+    let (source, destination) = (view.source().to_bits(), view.destination().to_bits());
+    // 255.255.255.255 is the one address above the multicast ones that means something.
+    match (source >> 24, destination >> 24) {
+        (1..=126 | 128..=223, 1..=126 | 128..=239) if source != destination => {}
+        (1..=126 | 128..=223, _) if destination == u32::MAX => {}
+        // A host without an address yet asks for one (RFC 2131).
+        (0, _) if source == 0 && destination == u32::MAX => {}
+        (1..=126 | 128..=223, 0 | 127 | 240..) => return Err(DropReason::IpBadDestination),
+        _ => return Err(DropReason::IpBadSource),
+    }
+    let (total, header) = (usize::from(view.total_len()), view.header_len());
+    meta.l3_offset = meta.offset() as u16;
+    meta.l4_offset = (meta.offset() + header) as u16;
+    meta.set_len(total).map_err(|_| DropReason::Ip4Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::nodes::workbench::{FAR_IP, HOST_IP, LAN, Workbench, packet4, packet4_with};
+
+    fn put(bench: &mut Workbench, bytes: &[u8]) {
+        bench.put(NodeId::Ip4Input, LAN, bytes, |_| {});
+    }
+
+    #[test]
+    fn a_good_packet_goes_on_without_its_padding() {
+        let mut bench = Workbench::only(Box::new(Ip4Input));
+        let packet = packet4(HOST_IP, FAR_IP, 17, b"data");
+        let mut padded = packet.clone();
+        padded.resize(46, 0xaa);
+        put(&mut bench, &padded);
+        bench.run();
+        let arrived = bench.arrived();
+        assert_eq!(arrived[0].node, NodeId::Ip4Lookup);
+        assert_eq!(arrived[0].bytes, packet);
+        assert_eq!(arrived[0].meta.l4_offset - arrived[0].meta.l3_offset, 20);
+        bench.finish();
+    }
+
+    #[test]
+    fn every_kind_of_bad_header_is_counted() {
+        let mut bench = Workbench::only(Box::new(Ip4Input));
+        let good = packet4(HOST_IP, FAR_IP, 17, b"data");
+        for length in 0..good.len() {
+            put(&mut bench, &good[..length]);
+        }
+        for (at, value) in [(0, 0x65), (0, 0x44), (0, 0x47)] {
+            let mut bad = good.clone();
+            bad[at] = value;
+            put(&mut bench, &bad);
+        }
+        bench.run();
+        let malformed = bench.drops(DropReason::Ip4Malformed);
+        assert_eq!(malformed + bench.drops(DropReason::Ip4BadChecksum), 27);
+        assert!(malformed >= 26);
+        for at in 0..20 {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            put(&mut bench, &bad);
+        }
+        bench.run();
+        assert!(
+            bench.arrived().is_empty(),
+            "a flipped bit anywhere in the header is noticed"
+        );
+        bench.finish();
+    }
+
+    #[test]
+    fn addresses_that_cannot_be_are_refused() {
+        let mut bench = Workbench::only(Box::new(Ip4Input));
+        let address = |text: &str| text.parse::<Ipv4Addr>().unwrap();
+        for source in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "127.0.0.1",
+            "224.0.0.5",
+            "240.0.0.1",
+            "255.255.255.255",
+            "198.51.100.9",
+        ] {
+            put(&mut bench, &packet4(address(source), FAR_IP, 17, &[]));
+        }
+        bench.run();
+        assert_eq!(bench.drops(DropReason::IpBadSource), 7);
+        for destination in ["0.0.0.0", "127.0.0.1", "240.0.0.1", "255.255.255.254"] {
+            put(&mut bench, &packet4(HOST_IP, address(destination), 17, &[]));
+        }
+        bench.run();
+        assert_eq!(bench.drops(DropReason::IpBadDestination), 4);
+        assert!(bench.arrived().is_empty());
+        for (source, destination) in [("0.0.0.0", "255.255.255.255"), ("10.1.0.2", "224.0.0.1")] {
+            put(
+                &mut bench,
+                &packet4_with(address(source), address(destination), 17, &[], |_| {}),
+            );
+        }
+        bench.run();
+        assert_eq!(bench.arrived().len(), 2);
+        bench.finish();
+    }
+}

@@ -1,0 +1,246 @@
+//! The last look at an IPv4 packet before it leaves (RFC 1812 section 5.3): MTU, TTL, checksums, link header.
+//!
+//! ```text
+//!   ip4-lookup, esp-encrypt -> ip4-rewrite -> interface-output
+//!                                       '--> icmp-error     (too big and not to be fragmented, TTL run out)
+//! ```
+//!
+//! The box's own packets (of Linux, of its tunnels, its ICMP errors) keep their TTL. A packet that is too big and may be
+//! fragmented is dropped and counted.
+
+use culvert_net::{Ipv4Mut, MacAddr};
+
+use super::ahead::Ahead;
+use super::dispatch::is_own;
+use super::icmp_error;
+use super::way_out::{Refusal, WayOut, complete, finish};
+use crate::buffer::{BufferPool, IcmpCause, Packet};
+use crate::drop_reason::DropReason;
+use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
+use crate::nodes::mss_clamp;
+
+const SPEC: NodeSpec = NodeSpec {
+    id: NodeId::Ip4Rewrite,
+    next: &[NodeId::InterfaceOutput, NodeId::IcmpError],
+};
+
+/// See the module.
+#[derive(Default)]
+pub struct Ip4Rewrite;
+
+impl Node for Ip4Rewrite {
+    fn spec(&self) -> &'static NodeSpec {
+        &SPEC
+    }
+
+    fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
+        let tables = context.tables;
+        let mut way = WayOut::NONE;
+        let mut ahead = Ahead::new(vector, context.buffers);
+        while let Some(mut packet) = ahead.next(context.buffers) {
+            let adjacency = context.buffers.meta(&packet).adjacency;
+            if adjacency != way.adjacency {
+                way = WayOut::of(tables, adjacency, false);
+            }
+            match rewrite(context.buffers, &mut packet, &way) {
+                Ok(()) => context.send(NodeId::InterfaceOutput, packet),
+                Err(Refusal::Drop(reason)) => context.drop(packet, reason),
+                Err(Refusal::Icmp(cause)) => icmp_error::refuse(context, packet, cause),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn rewrite(buffers: &BufferPool, packet: &mut Packet, way: &WayOut) -> Result<(), Refusal> {
+    let mut link = way.header()?;
+    let (meta, data) = buffers.parts_mut(packet);
+    complete(meta, data)?;
+    let header = data
+        .first_chunk_mut::<20>()
+        .ok_or(Refusal::Drop(DropReason::Ip4Malformed))?;
+    if way.multicast {
+        let [.., d0, d1, d2, d3] = *header;
+        let group = std::net::Ipv4Addr::new(d0, d1, d2, d3);
+        let MacAddr(mac) = if group.is_multicast() {
+            MacAddr::of_ipv4_multicast(group)
+        } else {
+            MacAddr::BROADCAST
+        };
+        link.iter_mut().zip(mac).for_each(|(to, from)| *to = from);
+    }
+    if is_own(meta.flags) {
+        fits(meta.len(), header[6], way.mtu)?;
+    } else {
+        if header[8] <= 1 {
+            return Err(Refusal::Icmp(IcmpCause::time_exceeded(false)));
+        }
+        // Before the TTL is changed: the error quotes the packet as it came.
+        fits(meta.len(), header[6], way.mtu)?;
+        Ipv4Mut::from_array(header).decrement_ttl();
+        if let Some(mss) = way.mss {
+            mss_clamp::clamp(data, false, mss);
+        }
+    }
+    finish(buffers, packet, way.interface, &link)
+}
+
+#[inline(always)]
+fn fits(length: usize, flags: u8, mtu: u16) -> Result<(), Refusal> {
+    if length <= usize::from(mtu) {
+        Ok(())
+    } else if flags & 0x40 != 0 {
+        Err(Refusal::Icmp(IcmpCause::too_big(false, mtu)))
+    } else {
+        Err(Refusal::Drop(DropReason::MtuExceeded))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use culvert_net::{Ipv4View, TcpView, checksum};
+
+    use super::*;
+    use crate::buffer::flags;
+    use crate::nodes::workbench::{
+        FAR_IP, HOST_IP, LAN, ROUTER_MAC, TO_ROUTER, WAN, WAN_MAC, Workbench, packet4, packet4_with,
+    };
+    use crate::tables::{Adjacency, AdjacencyKind, MssClamp};
+
+    fn put(bench: &mut Workbench, bytes: &[u8], flags: u32) {
+        bench.put(NodeId::Ip4Rewrite, LAN, bytes, |meta| {
+            meta.adjacency = TO_ROUTER;
+            meta.flags |= flags;
+        });
+    }
+
+    #[test]
+    fn a_forwarded_packet_gets_its_link_header_and_loses_one_hop() {
+        let mut bench = Workbench::only(Box::new(Ip4Rewrite));
+        for ttl in 2..=255 {
+            let bytes = packet4_with(HOST_IP, FAR_IP, 17, b"data", |header| header.ttl = ttl);
+            put(&mut bench, &bytes, 0);
+            bench.run();
+            let arrived = bench.arrived().pop().unwrap();
+            assert_eq!(arrived.node, NodeId::InterfaceOutput);
+            assert_eq!(arrived.meta.tx_interface, WAN);
+            assert_eq!(arrived.bytes[..6], ROUTER_MAC.0);
+            assert_eq!(arrived.bytes[6..12], WAN_MAC.0);
+            assert_eq!(arrived.bytes[12..14], [8, 0]);
+            let view = Ipv4View::verify(&arrived.bytes[14..]).unwrap();
+            assert_eq!(view.ttl(), ttl - 1);
+            assert_eq!(view.payload(), b"data");
+        }
+        bench.finish();
+    }
+
+    #[test]
+    fn own_packets_keep_their_ttl_and_the_last_hop_ends_here() {
+        let mut bench = Workbench::only(Box::new(Ip4Rewrite));
+        let last = packet4_with(HOST_IP, FAR_IP, 17, &[], |header| header.ttl = 1);
+        for own in [flags::INJECTED, flags::ORIGINATED, flags::ENCRYPTED] {
+            put(&mut bench, &last, own);
+            bench.run();
+            let arrived = bench.arrived().pop().unwrap();
+            assert_eq!(arrived.node, NodeId::InterfaceOutput);
+            assert_eq!(arrived.bytes[14..], last);
+        }
+        put(&mut bench, &last, flags::DECRYPTED);
+        bench.run();
+        let arrived = bench.arrived().pop().unwrap();
+        assert_eq!(arrived.node, NodeId::IcmpError);
+        assert_eq!((arrived.meta.icmp.kind, arrived.bytes), (11, last));
+        bench.finish();
+    }
+
+    #[test]
+    fn what_is_too_big_is_told_to_its_sender_or_counted() {
+        let mut bench = Workbench::only(Box::new(Ip4Rewrite));
+        let big = |df: bool, length: usize| {
+            packet4_with(HOST_IP, FAR_IP, 17, &vec![0; length - 20], |header| {
+                header.flags_fragment = if df { 0x4000 } else { 0 };
+            })
+        };
+        put(&mut bench, &big(true, 1500), 0);
+        put(&mut bench, &big(false, 1501), 0);
+        put(&mut bench, &big(true, 1501), 0);
+        bench.run();
+        assert_eq!(bench.drops(DropReason::MtuExceeded), 1);
+        let arrived = bench.arrived();
+        assert_eq!(arrived.len(), 2);
+        let error = arrived
+            .iter()
+            .find(|arrived| arrived.node == NodeId::IcmpError)
+            .unwrap();
+        let icmp = error.meta.icmp;
+        assert_eq!((icmp.kind, icmp.code, icmp.mtu), (3, 4, 1500));
+        bench.finish();
+    }
+
+    /// Source, destination and pseudo header are those of the packet; the kernel left the checksum to us.
+    #[test]
+    fn a_checksum_that_was_left_to_us_is_filled_in_and_the_mss_is_bounded() {
+        let mut bench = Workbench::only(Box::new(Ip4Rewrite));
+        bench.change_interface(WAN, |interface| interface.mss_clamp = MssClamp::FromMtu);
+        bench.set_adjacency(
+            TO_ROUTER,
+            Adjacency {
+                mtu: 1400,
+                ..bench
+                    .tables
+                    .adjacencies
+                    .get(TO_ROUTER)
+                    .unwrap()
+                    .as_ref()
+                    .clone()
+            },
+        );
+        let mut segment = [
+            0x30, 0x39, 0, 80, 1, 2, 3, 4, 0, 0, 0, 0, 0x60, 2, 0xff, 0xff, 0, 0, 0, 0, 2, 4, 5,
+            0xb4,
+        ];
+        let pseudo = checksum::pseudo_v4(HOST_IP, FAR_IP, culvert_net::Protocol::TCP, 24);
+        segment[16..18].copy_from_slice(&pseudo.folded().to_be_bytes());
+        bench.put(
+            NodeId::Ip4Rewrite,
+            LAN,
+            &packet4(HOST_IP, FAR_IP, 6, &segment),
+            |meta| {
+                meta.adjacency = TO_ROUTER;
+                meta.flags |= flags::CHECKSUM_PARTIAL;
+                (meta.checksum_start, meta.checksum_offset) = (20, 16);
+            },
+        );
+        bench.run();
+        let arrived = bench.arrived().pop().unwrap();
+        let tcp = &arrived.bytes[34..];
+        assert_eq!(TcpView::parse(tcp).unwrap().mss(), Some(1360));
+        assert_eq!(pseudo.add_bytes(tcp).finish(), 0);
+        bench.finish();
+    }
+
+    #[test]
+    fn a_group_is_reached_by_its_own_link_address() {
+        let mut bench = Workbench::only(Box::new(Ip4Rewrite));
+        bench.set_adjacency(
+            TO_ROUTER,
+            Adjacency {
+                kind: AdjacencyKind::Multicast,
+                interface: WAN,
+                mtu: 1500,
+            },
+        );
+        let bytes = packet4(HOST_IP, [224, 0, 0, 5].into(), 89, &[]);
+        put(&mut bench, &bytes, flags::INJECTED);
+        bench.run();
+        let arrived = bench.arrived().pop().unwrap();
+        assert_eq!(arrived.bytes[..6], [1, 0, 0x5e, 0, 0, 5]);
+        assert_eq!(arrived.bytes[6..12], WAN_MAC.0);
+        bench.change_interface(WAN, |interface| interface.admin_up = false);
+        put(&mut bench, &bytes, flags::INJECTED);
+        bench.run();
+        assert_eq!(bench.drops(DropReason::InterfaceDown), 1);
+        bench.finish();
+    }
+}

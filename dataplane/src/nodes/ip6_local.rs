@@ -1,0 +1,149 @@
+//! IPv6 packets for the box (RFC 8200 section 4): ESP and neighbour discovery for the dataplane, all else for Linux.
+//!
+//! ```text
+//!   ip6-lookup -> ip6-local -> esp-decrypt      next header 50; UDP 4500 without marker (RFC 3948)
+//!                         |--> nd-input         neighbour discovery (RFC 4861)
+//!                         '--> punt             all else, fragments too: Linux puts them together
+//! ```
+//!
+//! Packets go on with their view at the IP header and `l4_offset` at the transport's: ESP, UDP or ICMPv6.
+
+use culvert_net::{Ipv6View, Protocol};
+
+use super::ahead::Ahead;
+use super::ip4_local::nat_traversal;
+use crate::buffer::{BufferPool, Packet, flags};
+use crate::drop_reason::DropReason;
+use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
+
+const SPEC: NodeSpec = NodeSpec {
+    id: NodeId::Ip6Local,
+    next: &[NodeId::EspDecrypt, NodeId::NdInput, NodeId::Punt],
+};
+
+/// See the module.
+#[derive(Default)]
+pub struct Ip6Local;
+
+impl Node for Ip6Local {
+    fn spec(&self) -> &'static NodeSpec {
+        &SPEC
+    }
+
+    fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
+        let mut ahead = Ahead::new(vector, context.buffers);
+        while let Some(mut packet) = ahead.next(context.buffers) {
+            match whose(context.buffers, &mut packet) {
+                Ok(next) => context.send(next, packet),
+                Err(reason) => context.drop(packet, reason),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn whose(buffers: &BufferPool, packet: &mut Packet) -> Result<NodeId, DropReason> {
+    let (meta, data) = buffers.parts_mut(packet);
+    // Linux keeps what is for itself; what it sends back to us would come for ever.
+    if meta.flags & flags::INJECTED != 0 {
+        return Err(DropReason::IpBadDestination);
+    }
+    let view = Ipv6View::parse(data).map_err(|_| DropReason::Ip6Malformed)?;
+    let layer = view.upper_layer().map_err(|_| DropReason::Ip6Malformed)?;
+    let transport = 40 + layer.offset;
+    meta.l3_offset = meta.offset() as u16;
+    meta.l4_offset = (meta.offset() + transport) as u16;
+    let opaque = !layer.has_transport_header();
+    let fragment = layer
+        .fragment
+        .is_some_and(|fragment| fragment.offset != 0 || fragment.more);
+    match layer.protocol {
+        Protocol::ESP if fragment => Err(DropReason::EspFragment),
+        Protocol::ESP => Ok(NodeId::EspDecrypt),
+        Protocol::UDP if !opaque => {
+            let (next, length) = nat_traversal(layer.payload, fragment)?;
+            if let Some(length) = length {
+                meta.set_len(transport + length)
+                    .map_err(|_| DropReason::Ip6Malformed)?;
+            }
+            Ok(next)
+        }
+        Protocol::ICMPV6 if !opaque => match layer.payload.first() {
+            // A fragmented one is dropped (RFC 6980 section 5); nd-input takes none with extension headers.
+            Some(133..=137) if layer.fragment.is_some() => Err(DropReason::NdMalformed),
+            Some(133..=137) => Ok(NodeId::NdInput),
+            _ => Ok(NodeId::Punt),
+        },
+        _ => Ok(NodeId::Punt),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::nodes::workbench::{LAN, ROUTER_IP6, WAN_IP6, Workbench, packet6};
+
+    fn outcome(next: u8, payload: &[u8]) -> (Workbench, Option<NodeId>) {
+        let mut bench = Workbench::only(Box::new(Ip6Local));
+        let bytes = packet6(ROUTER_IP6, WAN_IP6, next, 64, payload);
+        bench.put(NodeId::Ip6Local, LAN, &bytes, |_| {});
+        bench.run();
+        let node = bench.arrived().first().map(|arrived| arrived.node);
+        bench.finish();
+        (bench, node)
+    }
+
+    fn udp(payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![1, 2, 0x11, 0x94, 0, 8 + payload.len() as u8, 0, 0];
+        bytes.extend(payload);
+        bytes
+    }
+
+    #[test]
+    fn esp_and_neighbour_discovery_are_ours_and_everything_else_is_for_linux() {
+        let esp = [0, 0, 1, 0, 0, 0, 0, 1, 9, 9, 9, 9];
+        assert_eq!(outcome(50, &esp).1, Some(NodeId::EspDecrypt));
+        assert_eq!(outcome(17, &udp(&esp)).1, Some(NodeId::EspDecrypt));
+        assert_eq!(outcome(17, &udp(&[0; 12])).1, Some(NodeId::Punt));
+        let (bench, _) = outcome(17, &udp(&[0xff]));
+        assert_eq!(bench.drops(DropReason::NatKeepalive), 1);
+        for (kind, node) in [
+            (135, NodeId::NdInput),
+            (136, NodeId::NdInput),
+            (133, NodeId::NdInput),
+            (128, NodeId::Punt),
+            (1, NodeId::Punt),
+        ] {
+            assert_eq!(outcome(58, &[kind, 0, 0, 0, 0, 0, 0, 0]).1, Some(node));
+        }
+        assert_eq!(outcome(6, &[]).1, Some(NodeId::Punt));
+    }
+
+    #[test]
+    fn extension_headers_are_walked() {
+        let mut bytes = vec![50, 0, 1, 4, 0, 0, 0, 0];
+        bytes.extend([0, 0, 1, 0, 0, 0, 0, 1]);
+        let (bench, node) = outcome(60, &bytes);
+        assert_eq!(node, Some(NodeId::EspDecrypt));
+        let meta = bench.arrived()[0].meta;
+        assert_eq!(meta.l4_offset - meta.l3_offset, 48);
+        let (bench, _) = outcome(60, &[50, 9, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bench.drops(DropReason::Ip6Malformed), 1);
+    }
+
+    #[test]
+    fn fragments_go_to_linux_unless_they_are_esp_or_discovery() {
+        let with = |next: u8, offset: [u8; 2], payload: &[u8]| {
+            let mut bytes = vec![next, 0, offset[0], offset[1], 0, 0, 0, 1];
+            bytes.extend(payload);
+            outcome(44, &bytes)
+        };
+        let (bench, _) = with(50, [0, 1], &[1; 16]);
+        assert_eq!(bench.drops(DropReason::EspFragment), 1);
+        let (bench, _) = with(58, [0, 0], &[135, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bench.drops(DropReason::NdMalformed), 1);
+        assert_eq!(with(17, [0, 8], &[1; 16]).1, Some(NodeId::Punt));
+        assert_eq!(with(6, [0, 1], &[1; 16]).1, Some(NodeId::Punt));
+    }
+}

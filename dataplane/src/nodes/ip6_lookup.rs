@@ -1,0 +1,173 @@
+//! IPv6 longest-prefix match in the packet's VRF (RFC 8200), within the scope of its addresses (RFC 4007).
+//!
+//! ```text
+//!   ip6-input, inject, esp-encrypt, icmp-error -> ip6-lookup -> ip6-local | ip6-rewrite | neighbour-resolve
+//!                                                               | tunnel-output | icmp-error
+//! ```
+//!
+//! Every link has an `fe80::/64` of its own, and a VRF has one table. So the routes of a link lie under an address that
+//! carries the interface's index in the 32 bits that are zero in every link-local address ([`scoped`]); on the wire
+//! they stay zero.
+
+use std::net::Ipv6Addr;
+
+use super::ahead::Ahead;
+use super::dispatch::{Dispatch, IP6, is_own};
+use crate::drop_reason::DropReason;
+use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
+use crate::tables::{ADJACENCY_LOCAL, ADJACENCY_NO_ROUTE};
+
+const SPEC: NodeSpec = NodeSpec {
+    id: NodeId::Ip6Lookup,
+    next: &[
+        NodeId::Ip6Local,
+        NodeId::Ip6Rewrite,
+        NodeId::NeighbourResolve,
+        NodeId::TunnelOutput,
+        NodeId::IcmpError,
+    ],
+};
+
+/// See the module.
+#[derive(Default)]
+pub struct Ip6Lookup;
+
+impl Node for Ip6Lookup {
+    fn spec(&self) -> &'static NodeSpec {
+        &SPEC
+    }
+
+    fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
+        let tables = context.tables;
+        let mut dispatch = Dispatch::new(tables, IP6);
+        let mut ahead = Ahead::new(vector, context.buffers);
+        while let Some(packet) = ahead.next(context.buffers) {
+            let meta = context.buffers.meta(&packet);
+            let (vrf, flags, rx) = (meta.vrf, meta.flags, meta.rx_interface);
+            let Some((source, destination)) = addresses(context.buffers.data(&packet)) else {
+                context.drop(packet, DropReason::Ip6Malformed);
+                continue;
+            };
+            let link_scope = destination.is_unicast_link_local();
+            let key = if link_scope {
+                scoped(destination, rx)
+            } else {
+                destination
+            };
+            let adjacency = if destination.is_multicast() {
+                // Link scope, RFC 4291 section 2.7; what is wider would need multicast routing.
+                if destination.octets()[1] & 0x0f != 2 {
+                    context.drop(packet, DropReason::IpBadDestination);
+                    continue;
+                }
+                ADJACENCY_LOCAL
+            } else {
+                tables
+                    .vrfs
+                    .get(vrf)
+                    .map_or(ADJACENCY_NO_ROUTE, |vrf| vrf.fib6.lookup(key))
+            };
+            // Nothing of the link leaves it (RFC 4291 section 2.5.6), and nobody answers to `::`.
+            if adjacency != ADJACENCY_LOCAL && !is_own(flags) {
+                if link_scope {
+                    context.drop(packet, DropReason::IpBadDestination);
+                    continue;
+                }
+                if source.is_unicast_link_local() || source.is_unspecified() {
+                    context.drop(packet, DropReason::IpBadSource);
+                    continue;
+                }
+            }
+            dispatch.send(context, packet, adjacency);
+        }
+    }
+}
+
+/// Under which address the routes of a link-local address lie.
+#[inline]
+pub const fn scoped(address: Ipv6Addr, interface: u32) -> Ipv6Addr {
+    Ipv6Addr::from_bits(address.to_bits() | (interface as u128) << 80)
+}
+
+#[inline(always)]
+fn addresses(packet: &[u8]) -> Option<(Ipv6Addr, Ipv6Addr)> {
+    let header = packet.first_chunk::<40>()?;
+    let source = header.get(8..24)?.first_chunk::<16>()?;
+    let destination = header.last_chunk::<16>()?;
+    Some((
+        Ipv6Addr::from_octets(*source),
+        Ipv6Addr::from_octets(*destination),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::buffer::flags;
+    use crate::nodes::workbench::{HOST_IP6, LAN, LAN_MAC, WAN, Workbench, packet6};
+
+    fn put(bench: &mut Workbench, from: &str, to: &str, own: bool) {
+        let packet = packet6(from.parse().unwrap(), to.parse().unwrap(), 17, 64, &[0; 8]);
+        bench.put(NodeId::Ip6Lookup, LAN, &packet, |meta| {
+            meta.flags |= if own { flags::INJECTED } else { 0 };
+        });
+    }
+
+    #[test]
+    fn the_index_of_the_link_lies_where_a_link_local_address_is_zero() {
+        assert_eq!(
+            scoped("fe80::1".parse().unwrap(), 0x12),
+            "fe80:0:12::1".parse::<Ipv6Addr>().unwrap()
+        );
+        assert_eq!(
+            scoped("fe80::1".parse().unwrap(), 0x1_0002),
+            "fe80:1:2::1".parse::<Ipv6Addr>().unwrap()
+        );
+    }
+
+    #[test]
+    fn each_kind_of_adjacency_has_its_node() {
+        let mut bench = Workbench::only(Box::new(Ip6Lookup));
+        let host = HOST_IP6.to_string();
+        let own = LAN_MAC.link_local().to_string();
+        for (to, from_us, node, interface) in [
+            ("2001:db8:1::1", false, NodeId::Ip6Local, 0),
+            ("ff02::1", false, NodeId::Ip6Local, 0),
+            (own.as_str(), false, NodeId::Ip6Local, 0),
+            ("fe80::7", true, NodeId::NeighbourResolve, LAN),
+            ("2001:db8:1::77", false, NodeId::NeighbourResolve, LAN),
+            ("2001:db8:2::1", false, NodeId::TunnelOutput, 3),
+            ("2001:db8:ffff::1", false, NodeId::Ip6Rewrite, WAN),
+            ("2001:db8:3::1", false, NodeId::IcmpError, 0),
+        ] {
+            let before = bench.arrived().len();
+            put(&mut bench, &host, to, from_us);
+            bench.run();
+            let arrived = bench.arrived();
+            assert_eq!(arrived.len(), before + 1, "{to}");
+            let last = arrived.last().unwrap();
+            assert_eq!(
+                (last.node, last.meta.tx_interface),
+                (node, interface),
+                "{to}"
+            );
+        }
+        bench.finish();
+    }
+
+    #[test]
+    fn nothing_of_a_link_leaves_it() {
+        let mut bench = Workbench::only(Box::new(Ip6Lookup));
+        put(&mut bench, "2001:db8:1::2", "fe80::7", false);
+        put(&mut bench, "2001:db8:1::2", "ff05::2", false);
+        put(&mut bench, "2001:db8:1::2", "ff0e::2", false);
+        put(&mut bench, "fe80::7", "2001:db8:ffff::1", false);
+        put(&mut bench, "::", "2001:db8:ffff::1", false);
+        bench.run();
+        assert_eq!(bench.drops(DropReason::IpBadDestination), 3);
+        assert_eq!(bench.drops(DropReason::IpBadSource), 2);
+        assert!(bench.arrived().is_empty());
+        bench.finish();
+    }
+}

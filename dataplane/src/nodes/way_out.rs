@@ -1,0 +1,129 @@
+//! What all packets of one adjacency share when they leave, and how a frame is finished.
+
+use culvert_net::{EtherType, checksum};
+
+use crate::buffer::{BufferPool, IcmpCause, Metadata, Packet, flags};
+use crate::drop_reason::DropReason;
+use crate::tables::{AdjacencyKind, MssClamp, Tables};
+
+/// Why a packet does not leave.
+pub(super) enum Refusal {
+    Drop(DropReason),
+    Icmp(IcmpCause),
+}
+
+/// The way of the packets of one adjacency.
+pub(super) struct WayOut {
+    pub(super) adjacency: u32,
+    pub(super) interface: u32,
+    pub(super) mtu: u16,
+    /// The largest MSS of forwarded TCP SYNs.
+    pub(super) mss: Option<u16>,
+    /// The link destination follows from the packet's.
+    pub(super) multicast: bool,
+    header: Result<[u8; 14], DropReason>,
+}
+
+impl WayOut {
+    /// Of no adjacency.
+    pub(super) const NONE: Self = Self {
+        adjacency: u32::MAX,
+        interface: 0,
+        mtu: 0,
+        mss: None,
+        multicast: false,
+        header: Err(DropReason::NoRoute),
+    };
+
+    pub(super) fn of(tables: &Tables, index: u32, v6: bool) -> Self {
+        let none = Self {
+            adjacency: index,
+            ..Self::NONE
+        };
+        let Some(adjacency) = tables.adjacencies.get(index) else {
+            return none;
+        };
+        let Some(interface) = tables.interfaces.get(adjacency.interface) else {
+            return none;
+        };
+        let headers = if v6 { 40 + 20 } else { 20 + 20 };
+        let way = Self {
+            interface: adjacency.interface,
+            mtu: adjacency.mtu,
+            mss: match interface.mss_clamp {
+                MssClamp::Off => None,
+                MssClamp::FromMtu => Some(adjacency.mtu.saturating_sub(headers)),
+                MssClamp::Fixed(mss) => Some(mss),
+            },
+            ..none
+        };
+        if !interface.admin_up {
+            return Self {
+                header: Err(DropReason::InterfaceDown),
+                ..way
+            };
+        }
+        match (&adjacency.kind, interface.mac()) {
+            (AdjacencyKind::Rewrite(header), _) => Self {
+                header: Ok(*header),
+                ..way
+            },
+            (AdjacencyKind::Multicast, Some(mac)) => {
+                let mut header = [0; 14];
+                let kind = if v6 { EtherType::IPV6 } else { EtherType::IPV4 };
+                let rest = mac.0.into_iter().chain(kind.0.to_be_bytes());
+                header
+                    .iter_mut()
+                    .skip(6)
+                    .zip(rest)
+                    .for_each(|(to, from)| *to = from);
+                Self {
+                    header: Ok(header),
+                    multicast: true,
+                    ..way
+                }
+            }
+            _ => way,
+        }
+    }
+
+    /// The link header, or why there is none.
+    #[inline(always)]
+    pub(super) fn header(&self) -> Result<[u8; 14], Refusal> {
+        self.header.map_err(Refusal::Drop)
+    }
+}
+
+/// Completes a checksum that was left to us. Comes before every other change of what it covers: until then the field
+/// holds a sum of the pseudo header, which cannot be mended incrementally.
+#[inline(always)]
+pub(super) fn complete(meta: &mut Metadata, data: &mut [u8]) -> Result<(), Refusal> {
+    if meta.flags & flags::CHECKSUM_PARTIAL == 0 {
+        return Ok(());
+    }
+    let (start, offset) = (
+        usize::from(meta.checksum_start),
+        usize::from(meta.checksum_offset),
+    );
+    meta.flags &= !flags::CHECKSUM_PARTIAL;
+    // What the kernel said of the frame does not fit it: the packet is damaged.
+    checksum::complete_l4(data, start, offset).map_err(|_| Refusal::Drop(DropReason::TxError))
+}
+
+/// Puts the link header before the packet.
+#[inline(always)]
+pub(super) fn finish(
+    buffers: &BufferPool,
+    packet: &mut Packet,
+    interface: u32,
+    link: &[u8; 14],
+) -> Result<(), Refusal> {
+    let meta = buffers.meta_mut(packet);
+    meta.tx_interface = interface;
+    meta.push_front(link.len())
+        .map_err(|_| Refusal::Drop(DropReason::NoRoom))?;
+    if let Some(front) = buffers.data_mut(packet).first_chunk_mut() {
+        *front = *link;
+    }
+    Ok(())
+}
