@@ -176,7 +176,7 @@ impl Gateway {
                 .min();
             tokio::select! {
                 Some(ended) = self.ends.recv() => self.ended(&ended).await,
-                Some(event) = self.events.recv() => self.happened(event).await,
+                Some(event) = self.events.recv() => self.happened(event),
                 () = sleep_until(deadline) => {}
             }
         }
@@ -361,7 +361,7 @@ impl Gateway {
         self.supervisor.exited(process, Instant::now());
     }
 
-    async fn happened(&mut self, event: Happened) {
+    fn happened(&mut self, event: Happened) {
         let now = Instant::now();
         match event {
             Happened::Probed {

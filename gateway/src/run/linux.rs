@@ -221,6 +221,7 @@ mod tests {
     use std::process::Command;
 
     use culvert_tap_inject::device::Tap;
+    use operation::Verb::{Create, Delete, Update};
 
     use super::*;
     use crate::run::namespace::Namespace;
@@ -282,7 +283,6 @@ mod tests {
                 let _tap = Tap::create("wan".parse().unwrap()).unwrap();
                 let mut linux = Linux::open().unwrap();
                 linux.set_macs([("wan".parse().unwrap(), [2, 0, 0, 0, 0, 9])].into());
-                use operation::Verb::{Create, Delete, Update};
                 let results = linux
                     .apply(&[
                         operation(Create, "l", Some(link(1400))),

@@ -1,4 +1,4 @@
-//! What systemd wants to hear from a service of `Type=notify`: sd_notify(3), without its library.
+//! What systemd wants to hear from a service of `Type=notify`: `sd_notify(3)`, without its library.
 
 use std::env;
 use std::ffi::OsStr;

@@ -1,0 +1,237 @@
+//! `culvert run` from outside, before and around its processes: what it refuses, what it takes of the machine, and what
+//! it leaves behind.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A network namespace with a NIC `eth7` that has an address.
+struct Machine {
+    name: String,
+    place: TempDir,
+}
+
+impl Machine {
+    fn new(name: &str) -> Self {
+        let name = format!("culvert-test-run-{name}-{}", std::process::id());
+        let place = tempfile::tempdir().unwrap();
+        let this = Self { name, place };
+        ip(&format!("netns add {}", this.name));
+        this.ip("link add eth7 type veth peer name far");
+        this.ip("link set far up");
+        this.ip("link set eth7 up mtu 1400");
+        this.ip("address add 192.0.2.9/24 dev eth7");
+        this
+    }
+
+    fn ip(&self, arguments: &str) -> String {
+        ip(&format!("-n {} {arguments}", self.name))
+    }
+
+    fn configure(&self, text: &str) {
+        fs::write(self.place.path().join("config.json"), text).unwrap();
+    }
+
+    fn root(&self) -> std::path::PathBuf {
+        self.place.path().join("root")
+    }
+
+    /// The plugin is any file: charon is not reached here.
+    fn run(&self) -> Command {
+        let mut command = Command::new("ip");
+        command
+            .args([
+                "netns",
+                "exec",
+                &self.name,
+                env!("CARGO_BIN_EXE_culvert"),
+                "run",
+            ])
+            .args(["--charon-plugin", env!("CARGO_BIN_EXE_culvert")])
+            .arg("--root")
+            .arg(self.root())
+            .arg("--config")
+            .arg(self.place.path().join("config.json"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn start(&self) -> Child {
+        let child = self.run().stderr(Stdio::null()).spawn().unwrap();
+        until("status.json", || {
+            self.root().join("run/status.json").exists()
+        });
+        child
+    }
+
+    fn sockets(&self) -> usize {
+        fs::read_dir(self.root().join("run/bus")).map_or(0, Iterator::count)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
+    }
+}
+
+fn ip(arguments: &str) -> String {
+    let output = Command::new("ip")
+        .args(arguments.split_whitespace())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "ip {arguments}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < end, "{what} did not come");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn signal(child: &Child, signal: &str) {
+    let pid = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args([signal, &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+fn message(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Processes whose command line names the root.
+fn processes(root: &Path) -> Vec<u32> {
+    let root = root.to_str().unwrap();
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| {
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let line = fs::read(entry.path().join("cmdline")).ok()?;
+            String::from_utf8_lossy(&line).contains(root).then_some(pid)
+        })
+        .collect()
+}
+
+const ONE_NIC: &str =
+    r#"{"interfaces": [{"name": "eth7", "addresses": [{"address": "192.0.2.1/24"}]}]}"#;
+
+#[test]
+fn a_refused_configuration_starts_nothing_and_says_why() {
+    let machine = Machine::new("refused");
+    machine.configure(r#"{"interfaces": [{"name": "wan", "device": "eth7", "mtuu": 9}]}"#);
+    let output = machine.run().output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", message(&output));
+    let said = message(&output);
+    assert!(
+        said.contains("interfaces[wan]") && said.contains("mtuu"),
+        "{said}"
+    );
+    assert!(!machine.root().exists());
+    assert!(machine.ip("address show eth7").contains("192.0.2.9/24"));
+}
+
+#[test]
+fn a_missing_device_is_named_and_what_was_there_stays() {
+    let machine = Machine::new("missing");
+    machine.configure(
+        r#"{"interfaces": [{"name": "wan", "device": "eth7"}, {"name": "lan", "device": "eth8"}]}"#,
+    );
+    let output = machine.run().output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", message(&output));
+    assert!(
+        message(&output).contains("there is no device eth8"),
+        "{}",
+        message(&output)
+    );
+    assert!(machine.ip("address show eth7").contains("192.0.2.9/24"));
+}
+
+#[test]
+fn a_root_that_is_too_long_for_sockets_is_refused() {
+    let machine = Machine::new("long");
+    machine.configure(ONE_NIC);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_culvert"));
+    let output = command
+        .args(["run", "--config"])
+        .arg(machine.place.path().join("config.json"))
+        .arg("--root")
+        .arg(machine.place.path().join("x".repeat(100)))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        message(&output).contains("of at most 107"),
+        "{}",
+        message(&output)
+    );
+}
+
+#[test]
+fn a_running_gateway_has_its_root_for_itself_and_gives_everything_back() {
+    let machine = Machine::new("whole");
+    machine.configure(ONE_NIC);
+    let mut gateway = machine.start();
+    // The TAP has the NIC's name; the NIC is gone from here.
+    until("the TAP", || {
+        machine.ip("-d link show").contains("tun type tap")
+    });
+    assert!(!machine.ip("link show eth7").contains("eth7@"));
+    let second = machine.run().output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        message(&second).contains("another gateway runs"),
+        "{}",
+        message(&second)
+    );
+
+    signal(&gateway, "-TERM");
+    let status = gateway.wait().unwrap();
+    assert_eq!(status.code(), Some(0));
+    let back = machine.ip("address show eth7");
+    assert!(
+        back.contains("192.0.2.9/24") && back.contains("mtu 1400"),
+        "{back}"
+    );
+    assert!(back.contains("eth7@") && back.contains(",UP"), "{back}");
+    assert_eq!(machine.sockets(), 0);
+    assert!(!machine.root().join("run/status.json").exists());
+    assert_eq!(processes(&machine.root()), [] as [u32; 0]);
+}
+
+#[test]
+fn nobody_survives_a_killed_supervisor() {
+    let machine = Machine::new("killed");
+    machine.configure(ONE_NIC);
+    let mut gateway = machine.start();
+    signal(&gateway, "-KILL");
+    gateway.wait().unwrap();
+    until("the end of all", || processes(&machine.root()).is_empty());
+    // The root can be used again at once.
+    machine.ip("link add eth7 type veth peer name far2");
+    let mut gateway = machine.start();
+    until("the new status", || {
+        fs::read_to_string(machine.root().join("run/status.json"))
+            .is_ok_and(|text| text.contains(&format!("\"pid\": {}", gateway.id())))
+    });
+    signal(&gateway, "-TERM");
+    assert_eq!(gateway.wait().unwrap().code(), Some(0));
+}
