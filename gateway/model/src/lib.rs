@@ -9,12 +9,11 @@
 //! proto/culvert/api/v1          northbound services                  api
 //! proto/culvert/bus             between processes, free to change    bus
 //!
-//!  file --file::load--> text --decode--> Config --plan--> key -> value, part, dependencies
+//!  JSON or binary --decode--> Config --plan--> key -> value, part, dependencies
 //! ```
 
 pub mod convert;
 pub mod decode;
-pub mod file;
 pub mod plan;
 mod redaction;
 pub mod rules;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::credentials::credential_key;
-use super::linux::{linux_address_key, linux_route_key};
+use super::linux::{linux_address_key, linux_route_key, source_address};
 use super::network::StaticRoutes;
 use super::ports::{Ports, default_vrf};
 use super::{Key, Part, PlanReason, Planner};
@@ -88,7 +88,8 @@ fn plan_connection(
     planner: &mut Planner,
 ) {
     let origin = connection_path(connection);
-    let mut needs = local_address_keys(connection, ports, underlay, &origin, planner);
+    let named = named_address(connection, ports, underlay, &origin, planner);
+    let mut needs: Vec<Key> = named.into_iter().collect();
     let local = connection.local.clone().unwrap_or_default();
     let remote = connection.remote.clone().unwrap_or_default();
     let remote_address: Option<IpAddr> = connection.remote_address().parse().ok();
@@ -173,6 +174,11 @@ fn plan_connection(
         children,
     };
     let mut after = vec![Key::from("forwarding")];
+    if let Some(remote) = remote_address
+        && connection.local_address.is_none()
+    {
+        after.extend(source_address(ports, routes, underlay, remote));
+    }
     after.extend(remote_address.and_then(|remote| route_to(routes, underlay, remote, planner)));
     let key = Key(format!("connection/{}", connection.name()));
     let entry = planner.add(key, Kind::Connection(value), Part::Iked, &origin);
@@ -180,14 +186,21 @@ fn plan_connection(
     entry.after = after;
 }
 
-/// The keys of the Linux addresses that IKE is bound to: the one named, or all of the underlay.
-fn local_address_keys(
+/// The key of the Linux address that a connection names.
+fn named_address(
     connection: &Connection,
     ports: &Ports,
     underlay: &str,
     origin: &str,
     planner: &mut Planner,
-) -> Vec<Key> {
+) -> Option<Key> {
+    let text = connection.local_address.as_ref()?;
+    let at = path::field(origin, "local_address");
+    let Ok(local) = text.parse::<IpAddr>() else {
+        let (given, expected) = (text.clone(), "an address");
+        planner.refuse(at, PlanReason::Malformed { given, expected });
+        return None;
+    };
     let all: Vec<(IpAddr, Key)> = ports
         .values()
         .filter(|port| port.vrf == underlay && port.tap)
@@ -199,15 +212,6 @@ fn local_address_keys(
             })
         })
         .collect();
-    let Some(text) = &connection.local_address else {
-        return all.into_iter().map(|(_, key)| key).collect();
-    };
-    let at = path::field(origin, "local_address");
-    let Ok(local) = text.parse::<IpAddr>() else {
-        let (given, expected) = (text.clone(), "an address");
-        planner.refuse(at, PlanReason::Malformed { given, expected });
-        return Vec::new();
-    };
     if let Ok(remote) = connection.remote_address().parse::<IpAddr>()
         && remote.is_ipv4() != local.is_ipv4()
     {
@@ -221,7 +225,7 @@ fn local_address_keys(
     }
     let known: Vec<String> = all.iter().map(|(address, _)| address.to_string()).collect();
     if let Some((_, key)) = all.into_iter().find(|(address, _)| *address == local) {
-        return vec![key];
+        return Some(key);
     }
     let (address, vrf) = (text.clone(), underlay.to_owned());
     let reason = PlanReason::NoSuchAddress {
@@ -230,7 +234,7 @@ fn local_address_keys(
         known,
     };
     planner.refuse(at, reason);
-    Vec::new()
+    None
 }
 
 /// The identity that a side says, or by default its address; of a certificate charon takes the subject.

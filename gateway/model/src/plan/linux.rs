@@ -3,6 +3,8 @@
 //! Routes are those of the underlay VRF: a route of the dataplane becomes one of Linux when the interface
 //! that it leaves by has a TAP. Of several next hops Linux gets the first.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use super::network::{StaticRoute, StaticRoutes, address_key};
@@ -96,10 +98,27 @@ fn plan_route(
     entry.needs = needs;
 }
 
+/// The address that Linux sends from to reach `remote`, as far as the configuration tells.
+pub(super) fn source_address(
+    ports: &Ports,
+    routes: &StaticRoutes<'_>,
+    vrf: &str,
+    remote: IpAddr,
+) -> Option<Key> {
+    let (port, prefix) = match connected(ports, vrf, None, remote) {
+        Some((port, address)) => (port, address.prefix),
+        None => {
+            let exit = exit(routes.longest(vrf, remote, None)?, routes, ports)?;
+            (exit.port, exit.address?)
+        }
+    };
+    port.tap.then(|| linux_address_key(&port.name, prefix))
+}
+
 /// Where packets of a route leave.
 struct Exit<'a> {
     port: &'a Port,
-    gateway: Option<std::net::IpAddr>,
+    gateway: Option<IpAddr>,
     /// The address of the port whose network the gateway is on; without a gateway the first of the
     /// family, which Linux sends from.
     address: Option<IpNet>,

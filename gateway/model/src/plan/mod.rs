@@ -22,7 +22,7 @@
 //! | `linux/address/TAP/PREFIX` | linux | its link | the same address of the dataplane |
 //! | `linux/route/PREFIX` | linux | its link, the address its gateway is reached by | |
 //! | `credential/NAME` | iked | | |
-//! | `connection/NAME` | iked | its credentials and its local address in Linux | forwarding, the route to the peer |
+//! | `connection/NAME` | iked | its credentials, and in Linux the local address it names | forwarding, and in Linux the way to the peer |
 //!
 //! A TAP is called as its interface. `linux_link.mac` is empty here: the supervisor learns it from the
 //! device and fills it in.

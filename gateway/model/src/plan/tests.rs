@@ -374,3 +374,141 @@ fn texts_that_nobody_checked_are_refused() {
         ]
     );
 }
+
+#[test]
+fn a_connection_without_a_local_address_comes_after_the_one_it_will_use() {
+    let text = changed(r#""local_address": "192.0.2.1","#, "");
+    let plan = plan_of(&text).unwrap();
+    let connection = &plan[&Key::from("connection/to-b")];
+    let texts = |keys: &[Key]| keys.iter().map(Key::to_string).collect::<Vec<_>>();
+    assert_eq!(texts(&connection.needs), ["credential/hq"]);
+    assert_eq!(
+        texts(&connection.after),
+        [
+            "forwarding",
+            "linux/address/wan0/192.0.2.1/24",
+            "linux/route/0.0.0.0/0"
+        ]
+    );
+}
+
+/// Random small configurations of few names and networks, so that they often meet.
+fn configurations() -> impl proptest::strategy::Strategy<Value = Config> {
+    use proptest::prelude::*;
+    let port = prop_oneof![Just("a0"), Just("b0"), Just("t0"), Just("t1")];
+    let vrf = prop_oneof![Just(None), Just(Some("blue".to_owned()))];
+    let prefix = (
+        0_u8..4,
+        1_u8..4,
+        prop_oneof![Just(8_u8), Just(24), Just(32)],
+    )
+        .prop_map(|(network, host, length)| format!("10.{network}.0.{host}/{length}"));
+    let interface = (
+        port.clone(),
+        vrf.clone(),
+        any::<Option<bool>>(),
+        proptest::collection::vec(prefix.clone(), 0..3),
+    );
+    let route = (
+        vrf,
+        prefix,
+        proptest::option::of((0_u8..4, 1_u8..9)),
+        proptest::option::of(port.clone()),
+    );
+    let child = (port, prop_oneof![Just(None), Just(Some("blue".to_owned()))]);
+    (
+        proptest::collection::vec(interface.clone(), 0..3),
+        proptest::collection::vec((interface, 1_u32..4), 0..3),
+        proptest::collection::vec(route, 0..5),
+        proptest::collection::vec(child, 0..3),
+    )
+        .prop_map(|(interfaces, tunnels, routes, children)| {
+            let list = |texts: Vec<String>| {
+                texts
+                    .into_iter()
+                    .map(|text| crate::config::InterfaceAddress {
+                        address: Some(text),
+                    })
+                    .collect::<Vec<_>>()
+            };
+            Config {
+                vrfs: vec![crate::config::Vrf {
+                    name: Some("blue".to_owned()),
+                    description: None,
+                }],
+                interfaces: interfaces
+                    .into_iter()
+                    .map(
+                        |(name, vrf, self_traffic, addresses)| crate::config::Interface {
+                            name: Some(name.to_owned()),
+                            vrf,
+                            self_traffic,
+                            addresses: list(addresses),
+                            ..Default::default()
+                        },
+                    )
+                    .collect(),
+                tunnels: tunnels
+                    .into_iter()
+                    .map(|((name, vrf, _, addresses), if_id)| crate::config::Tunnel {
+                        name: Some(name.to_owned()),
+                        vrf,
+                        if_id: Some(if_id),
+                        addresses: list(addresses),
+                        ..Default::default()
+                    })
+                    .collect(),
+                routes: routes
+                    .into_iter()
+                    .map(
+                        |(vrf, destination, gateway, interface)| crate::config::Route {
+                            vrf,
+                            destination: Some(destination),
+                            next_hops: vec![crate::config::NextHop {
+                                gateway: gateway
+                                    .map(|(network, host)| format!("10.{network}.0.{host}")),
+                                interface: interface.map(str::to_owned),
+                            }],
+                        },
+                    )
+                    .collect(),
+                connections: children
+                    .into_iter()
+                    .enumerate()
+                    .map(|(place, (tunnel, _))| crate::config::Connection {
+                        name: Some(format!("c{place}")),
+                        remote_address: Some("10.1.0.9".to_owned()),
+                        children: vec![crate::config::Child {
+                            name: Some(format!("n{place}")),
+                            tunnel: Some(tunnel.to_owned()),
+                            ..Default::default()
+                        }],
+                        ..Default::default()
+                    })
+                    .collect(),
+                ..Default::default()
+            }
+        })
+}
+
+proptest::proptest! {
+    /// No configuration makes planning panic or loop; what is planned can be created.
+    #[test]
+    fn any_plan_is_closed_and_without_circles(config in configurations()) {
+        if let Ok(plan) = plan(&config, &key()) {
+            let mut done: std::collections::BTreeSet<&Key> = std::collections::BTreeSet::new();
+            loop {
+                let before = done.len();
+                for (key, planned) in &plan {
+                    if planned.needs.iter().chain(&planned.after).all(|other| done.contains(other)) {
+                        done.insert(key);
+                    }
+                }
+                if done.len() == before {
+                    break;
+                }
+            }
+            proptest::prop_assert_eq!(done.len(), plan.len());
+        }
+    }
+}
