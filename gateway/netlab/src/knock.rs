@@ -83,7 +83,7 @@ impl Knock {
         let answered = Arc::clone(&this.answered);
         let marker = marker.to_vec();
         this.threads.push(thread::spawn(move || {
-            knock(&knocker, destination, &marker, &answered, &stop)
+            knock(&knocker, destination, &marker, &answered, &stop);
         }));
         Ok(this)
     }

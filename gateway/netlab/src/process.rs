@@ -14,7 +14,7 @@ use std::{
 
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, SysconfVar, sysconf},
 };
 use serde::{Deserialize, Serialize};
 
@@ -115,15 +115,23 @@ pub struct ProcessIdentity {
 impl ProcessIdentity {
     /// Of a running process; `None` when there is none, or it is a zombie.
     pub fn of(pid: u32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The command may hold anything, parentheses and blanks too; the last one ends it.
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-        if matches!(fields.next()?, "Z" | "X") {
-            return None;
-        }
-        // Field 22 of the line; 3 was the state.
-        let start_ticks = fields.nth(18)?.parse().ok()?;
-        Some(Self { pid, start_ticks })
+        Some(Self {
+            pid,
+            // Field 22 of proc_pid_stat(5).
+            start_ticks: *stat_numbers(pid)?.get(22 - FIRST_NUMBER)?,
+        })
+    }
+
+    /// Processor time that it has used so far, in user and system mode, all threads together; counted by the
+    /// kernel in steps of 10 ms. `None` when it is gone.
+    pub fn processor_time(self) -> Option<Duration> {
+        let numbers = stat_numbers(self.pid)?;
+        // Fields 14 and 15, and 22 again.
+        let user = numbers.get(14 - FIRST_NUMBER)?;
+        let system = numbers.get(15 - FIRST_NUMBER)?;
+        let per_second = sysconf(SysconfVar::CLK_TCK).ok()??;
+        let ticks = Duration::from_secs(user + system) / u32::try_from(per_second).ok()?;
+        (*numbers.get(22 - FIRST_NUMBER)? == self.start_ticks).then_some(ticks)
     }
 
     /// Whether this very process still runs.
@@ -158,6 +166,25 @@ impl ProcessIdentity {
         self.signal(Signal::SIGKILL);
         self.wait_gone(Duration::from_secs(5))
     }
+}
+
+/// The first of the numbers below; what comes before it is text.
+const FIRST_NUMBER: usize = 4;
+
+/// `/proc/PID/stat` from its fourth field on; `None` when the process is gone or a zombie.
+fn stat_numbers(pid: u32) -> Option<Vec<u64>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command may hold anything, parentheses and blanks too; the last parenthesis ends it.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    // Some are negative (the terminal's group, the niceness), and none of those is asked for.
+    Some(
+        fields
+            .map(|field| field.parse().unwrap_or_default())
+            .collect(),
+    )
 }
 
 /// Processes that carry `argument`, as a whole, after `option` on their command line.
@@ -301,6 +328,23 @@ mod tests {
             "a zombie counts as gone"
         );
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn processor_time_grows_with_work() {
+        let mut child = Command::new("sh")
+            .args(["-c", "while :; do :; done"])
+            .spawn()
+            .unwrap();
+        let identity = ProcessIdentity::of(child.id()).unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while identity.processor_time().unwrap() < Duration::from_millis(50) {
+            assert!(Instant::now() < until, "a busy loop uses its processor");
+            thread::sleep(POLL);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(identity.processor_time(), None);
     }
 
     #[test]

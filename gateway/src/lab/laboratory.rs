@@ -1,14 +1,16 @@
 //! The laboratory as a whole: its namespaces, its two gateways and its folder.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use culvert_netlab::{
     addressing::{Place, Side},
-    process::Interrupt,
+    process::{Interrupt, ProcessIdentity},
     topology::{Topology, TopologyError},
 };
 use nix::fcntl::{Flock, FlockArg};
@@ -154,6 +156,27 @@ impl Laboratory {
             gateway.wait_ready(interrupt)?;
         }
         Ok(())
+    }
+
+    /// Processor time that all processes of both gateways have used so far.
+    pub fn processor_time(&self) -> Result<Duration, LaboratoryError> {
+        let mut processes = BTreeMap::new();
+        for (side, gateway) in Side::BOTH.into_iter().zip(&self.gateways) {
+            let namespace = self
+                .topology
+                .open(side.gateway())
+                .map_err(GatewayError::from)?;
+            // charon knows nothing of a root, and the dataplane is in a namespace of its own.
+            let inside = namespace.processes().map_err(GatewayError::from)?;
+            let inside = inside.into_iter().filter_map(ProcessIdentity::of);
+            for process in inside.chain(gateway.left_over()) {
+                processes.insert(process.pid, process);
+            }
+        }
+        Ok(processes
+            .into_values()
+            .filter_map(ProcessIdentity::processor_time)
+            .sum())
     }
 
     /// Stops both gateways. Answers whether both stopped in order.

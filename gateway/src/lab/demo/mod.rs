@@ -51,6 +51,9 @@ const NEGOTIATION: Duration = Duration::from_secs(20);
 /// How long a path may take to open once its gateways say that they are ready.
 const OPENING: Duration = Duration::from_secs(10);
 
+/// The kernel counts processor time in steps of 10 ms: over that long, half a percent of a core.
+const IDLE: Duration = Duration::from_secs(2);
+
 /// What `culvert lab demo` takes.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -213,6 +216,7 @@ impl Demo<'_> {
         let [control_a, _] = &controls;
         self.negotiate(hosts, control_a)?;
         let mut inner = self.ping(hosts)?;
+        self.idle()?;
         for control in &controls {
             control.take_node_costs()?;
         }
@@ -336,6 +340,18 @@ impl Demo<'_> {
         self.progress
             .end_as(held, &format!("{}\nIPv6: {}", line(&v4), line(&v6)));
         Ok(u64::from(v4.sent + v4.received + v6.sent + v6.received))
+    }
+
+    fn idle(&mut self) -> Result<(), DemoError> {
+        self.progress.step("idle gateways");
+        let before = self.laboratory.processor_time()?;
+        self.interrupt.sleep(IDLE)?;
+        let used = self.laboratory.processor_time()?.saturating_sub(before);
+        let percent = 100.0 * used.as_secs_f64() / IDLE.as_secs_f64();
+        self.report.idle_percent = Some(percent);
+        self.progress
+            .done(&format!("{percent:.1} % of one core, both together"));
+        Ok(())
     }
 
     fn node_costs(&mut self, controls: &[Control; 2]) -> Result<(), DemoError> {

@@ -29,6 +29,8 @@ pub struct Report {
     pub wan_cleartext_packets: Option<u64>,
     /// As `tcp_clear_mbit`, forwarded by the kernel instead, offloads as before.
     pub tcp_kernel_mbit: Option<f64>,
+    /// Processor time of all processes of both gateways while nothing was sent, in percent of one core.
+    pub idle_percent: Option<f64>,
     /// What each node of each gateway cost while TCP ran through the tunnel.
     pub nodes: Vec<GatewayNode>,
     /// Each way of each TCP measurement.
