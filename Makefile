@@ -1,6 +1,6 @@
 # On a fresh Debian 12 machine, as root, with a Rust toolchain: `make demo` and `make test` do the rest.
 
-.PHONY: demo test setup
+.PHONY: demo test lint setup
 
 # Two gateways back to back on this machine: shown, measured, proved, torn down. DEMO="--json FILE" and the like.
 demo: setup
@@ -11,6 +11,13 @@ demo: setup
 test: setup
 	cargo build --package culvert --package culvert-charon-plugin
 	cargo test --workspace
+
+# What must be true of every change besides the tests.
+lint: setup
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+	RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --document-private-items
+	gateway/deny.sh
 
 # Debian packages for building, running and testing.
 setup:
