@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use culvert_model::bus::value::Kind;
 use culvert_model::plan::Plan;
 use culvert_tap_inject::device::{Tap, TapError, TapName};
+use culvert_tap_inject::nodes::TUNNEL_MAC;
 use thiserror::Error;
 
 use super::namespace::{Namespace, NamespaceError};
@@ -102,7 +103,7 @@ impl Ports {
         &self.wanted
     }
 
-    /// The MAC address of each TAP that stands for a NIC.
+    /// The MAC address of each TAP.
     pub fn macs(&self) -> BTreeMap<TapName, [u8; 6]> {
         let mac_of = |device: &String| {
             let nic = self.nics.iter().find(|nic| nic.device() == device)?;
@@ -111,7 +112,13 @@ impl Ports {
         self.wanted
             .taps
             .iter()
-            .filter_map(|(tap, device)| Some((tap.clone(), device.as_ref().and_then(mac_of)?)))
+            .filter_map(|(tap, device)| {
+                let mac = match device {
+                    Some(device) => mac_of(device)?,
+                    None => TUNNEL_MAC.0,
+                };
+                Some((tap.clone(), mac))
+            })
             .collect()
     }
 

@@ -10,6 +10,10 @@ use culvert_net::MacAddr;
 /// seen on a wire.
 pub const DATAPLANE_MAC: MacAddr = MacAddr([0x02, 0x63, 0x75, 0x6c, 0x76, 0x74]);
 
+/// Of every TAP that stands for a tunnel, which has no NIC to take a MAC address from. Each TAP is a link of its own, so
+/// that one address does for all of them.
+pub const TUNNEL_MAC: MacAddr = MacAddr([0x02, 0x63, 0x74, 0x75, 0x6e, 0x6c]);
+
 /// Both nodes.
 pub fn nodes() -> Vec<Box<dyn Node>> {
     vec![Box::new(inject::Inject), Box::new(punt::Punt)]

@@ -14,7 +14,7 @@ use culvert_dataplane::graph::{Context, Node, NodeId, NodeSpec, Vector};
 use culvert_dataplane::tables::{Interface, Tables};
 use culvert_net::{EtherType, EthernetHeader, MacAddr, checksum};
 
-use super::DATAPLANE_MAC;
+use super::{DATAPLANE_MAC, TUNNEL_MAC};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::Punt,
@@ -59,9 +59,7 @@ fn frame(buffers: &BufferPool, tables: &Tables, packet: &mut Packet) -> Result<u
         checksum::complete_l4(data, start, offset).map_err(|_| DropReason::Ip4Malformed)?;
         meta.flags &= !flags::CHECKSUM_PARTIAL;
     }
-    let own = interface
-        .mac()
-        .unwrap_or_else(|| tunnel_mac(interface.index));
+    let own = interface.mac().unwrap_or(TUNNEL_MAC);
     let (ether_type, destination) = match destination {
         IpAddr::V4(group) if group.is_multicast() => {
             (EtherType::IPV4, MacAddr::of_ipv4_multicast(group))
@@ -86,12 +84,6 @@ fn frame(buffers: &BufferPool, tables: &Tables, packet: &mut Packet) -> Result<u
         .ok_or(DropReason::NoRoom)?;
     header.write(room);
     Ok(port)
-}
-
-/// The MAC address of a tunnel's TAP, which has no NIC to take it from.
-pub const fn tunnel_mac(interface: u32) -> MacAddr {
-    let [_, high, middle, low] = interface.to_be_bytes();
-    MacAddr([0x02, 0x63, 0x74, high, middle, low])
 }
 
 fn destination(packet: &[u8]) -> Option<IpAddr> {
