@@ -31,7 +31,8 @@ use crate::address::Address;
 use crate::call::HELLO;
 use crate::dialing::{Dialing, REDIAL};
 use crate::incarnation::random_number;
-use crate::lane::{Lane, wipe_message};
+use crate::lane::Lane;
+use crate::wiped::Wiped;
 use crate::{BusError, Call, CallError, MESSAGE_LIMIT, Undecodable, VERSION};
 
 /// So many requests of one client are under way at a time; more wait their turn within their deadline.
@@ -210,11 +211,8 @@ impl Client {
                 Err(Broken::Failed(source)) => return Err(CallError::Socket { method, source }),
             };
             match self.open_reply(method, id.number, message)? {
-                reply::Outcome::Body(mut body) => {
-                    let decoded = C::Reply::decode(body.as_slice());
-                    if self.inner.carries_secrets {
-                        body.zeroize();
-                    }
+                reply::Outcome::Body(body) => {
+                    let decoded = Wiped::new(body, self.inner.carries_secrets).decode();
                     return decoded.map_err(|error| CallError::Undecodable {
                         method,
                         reason: error.into(),
@@ -388,10 +386,8 @@ impl Client {
         expected: u64,
         message: Message,
     ) -> Result<reply::Outcome, CallError> {
-        let decoded = bus::Reply::decode(message.as_slice());
-        if self.inner.carries_secrets {
-            wipe_message(message);
-        }
+        let decoded =
+            Wiped::from_message(message, self.inner.carries_secrets).decode::<bus::Reply>();
         let undecodable = |reason| CallError::Undecodable { method, reason };
         let reply = decoded.map_err(|error| undecodable(error.into()))?;
         match reply.outcome {

@@ -16,7 +16,7 @@ use std::fs::Permissions;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use culvert_model::bus;
@@ -98,7 +98,15 @@ pub(crate) struct Door {
     address: Address,
     socket: Socket,
     speaks: Speaks,
-    listener: Mutex<Listener>,
+    hinge: Mutex<Hinge>,
+}
+
+#[derive(Debug)]
+enum Hinge {
+    Hung(Listener),
+    /// It could not be hung anew so far.
+    Off,
+    Shut,
 }
 
 impl Door {
@@ -109,12 +117,12 @@ impl Door {
         speaks: Speaks,
     ) -> Result<Self, BusError> {
         clear_the_way(&address, speaks)?;
-        let listener = Mutex::new(listen(socket, &address)?);
+        let hinge = Mutex::new(Hinge::Hung(listen(socket, &address)?));
         Ok(Self {
             address,
             socket: socket.clone(),
             speaks,
-            listener,
+            hinge,
         })
     }
 
@@ -123,7 +131,7 @@ impl Door {
     }
 
     /// Sees to it that somebody opens, for ever.
-    pub(crate) async fn keep(&self) {
+    pub(crate) async fn keep(self: &Arc<Self>) {
         let mut ticks = interval(KNOCK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -132,11 +140,23 @@ impl Door {
             if self.opens().await || self.opens().await {
                 continue;
             }
-            match self.hang_anew() {
-                Ok(()) => tracing::warn!(path = ?self.address, "nobody opened; listening anew"),
-                Err(error) => tracing::error!(path = ?self.address, %error, "cannot listen anew"),
+            let door = Arc::clone(self);
+            let hung = tokio::task::spawn_blocking(move || door.hang_anew()).await;
+            match hung {
+                Ok(Ok(())) => tracing::warn!(path = ?self.address, "nobody opened; listening anew"),
+                Ok(Err(error)) => tracing::error!(path = ?self.address, %error, "not listening"),
+                Err(error) => tracing::error!(path = ?self.address, %error, "not listening"),
             }
         }
+    }
+
+    /// Nothing is hung anew from here on: the socket is about to be closed, and its listener with it.
+    pub(crate) fn shut(&self) {
+        *self.hinge() = Hinge::Shut;
+    }
+
+    fn hinge(&self) -> MutexGuard<'_, Hinge> {
+        self.hinge.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A greeting is not enough: the part of NNG that greets goes on when the one that takes connections over has
@@ -159,10 +179,17 @@ impl Door {
     }
 
     fn hang_anew(&self) -> Result<(), BusError> {
-        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
-        listener.close();
+        let mut hinge = self.hinge();
+        match std::mem::replace(&mut *hinge, Hinge::Off) {
+            Hinge::Hung(listener) => listener.close(),
+            Hinge::Off => {}
+            Hinge::Shut => {
+                *hinge = Hinge::Shut;
+                return Ok(());
+            }
+        }
         clear_the_way(&self.address, self.speaks)?;
-        *listener = listen(&self.socket, &self.address)?;
+        *hinge = Hinge::Hung(listen(&self.socket, &self.address)?);
         Ok(())
     }
 }

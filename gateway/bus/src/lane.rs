@@ -180,6 +180,6 @@ fn wipe_result(result: AioResult) {
 }
 
 /// Overwrites the body of a message that nng gave back before its memory is freed.
-pub(crate) fn wipe_message(mut message: Message) {
+fn wipe_message(mut message: Message) {
     message.as_mut_slice().zeroize();
 }

@@ -31,6 +31,12 @@
 //! after it in order. PUB loses messages silently: a gap in the numbers, seen at the next event or heartbeat,
 //! another incarnation or three seconds of silence make it take the snapshot again.
 //!
+//! # Secrets
+//!
+//! Keys travel by a socket of their own, between [`Client::for_secrets`] and [`Server::bind_for_secrets`]. Every
+//! buffer of this crate that held such a message is overwritten before it is freed; so is what nng hands out. The
+//! message that nng itself sends is freed by nng as it is: it cannot be reached.
+//!
 //! # Processes and threads
 //!
 //! nng starts threads of its own with the first socket of a process. Capabilities and seccomp filters belong to
@@ -51,6 +57,7 @@ mod publisher;
 mod router;
 mod server;
 mod subscription;
+mod wiped;
 
 pub use address::PATH_LIMIT;
 pub use call::Call;

@@ -41,6 +41,7 @@ const QUEUE: i32 = 4096;
 pub struct Publisher<E> {
     shared: Arc<Shared>,
     heartbeat: AbortHandle,
+    door: Arc<Door>,
     keeper: AbortHandle,
     events: PhantomData<fn(&E)>,
 }
@@ -76,7 +77,7 @@ impl<E: prost::Message> Publisher<E> {
                 }
             })
             .map_err(|error| address.failed(error))?;
-        let door = Door::open(&socket, address, Speaks::Pub)?;
+        let door = Arc::new(Door::open(&socket, address, Speaks::Pub)?);
         let shared = Arc::new(Shared {
             socket,
             incarnation: Incarnation::draw(),
@@ -85,12 +86,14 @@ impl<E: prost::Message> Publisher<E> {
         let heartbeat = runtime
             .spawn(beat(Arc::clone(&shared), newcomer))
             .abort_handle();
+        let kept = Arc::clone(&door);
         let keeper = runtime
-            .spawn(async move { door.keep().await })
+            .spawn(async move { kept.keep().await })
             .abort_handle();
         Ok(Self {
             shared,
             heartbeat,
+            door,
             keeper,
             events: PhantomData,
         })
@@ -136,6 +139,7 @@ impl<E: prost::Message> Publisher<E> {
     pub async fn close(self) {
         self.heartbeat.abort();
         self.keeper.abort();
+        self.door.shut();
         close(self.shared.socket.clone()).await;
     }
 }
@@ -144,6 +148,7 @@ impl<E> Drop for Publisher<E> {
     fn drop(&mut self) {
         self.heartbeat.abort();
         self.keeper.abort();
+        self.door.shut();
         self.shared.socket.close();
     }
 }

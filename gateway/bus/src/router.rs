@@ -10,9 +10,9 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use prost::Message as _;
 use tokio::time::Instant;
-use zeroize::Zeroize;
 
 use crate::Call;
+use crate::wiped::Wiped;
 
 /// What a handler knows of a request besides its content.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ pub struct Context {
 /// What a handler's work comes to: an encoded reply, or a no.
 pub(crate) type Answer = Result<Vec<u8>, Refusal>;
 
-type Handler = dyn Fn(Body, Context) -> BoxFuture<'static, Answer> + Send + Sync;
+type Handler = dyn Fn(Wiped, Context) -> BoxFuture<'static, Answer> + Send + Sync;
 
 /// The handlers of one process.
 ///
@@ -51,20 +51,6 @@ pub(crate) struct Route {
     pub(crate) handler: Arc<Handler>,
 }
 
-/// The body of a request, overwritten when dropped if it may hold a secret.
-pub(crate) struct Body {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) wipe: bool,
-}
-
-impl Drop for Body {
-    fn drop(&mut self) {
-        if self.wipe {
-            self.bytes.zeroize();
-        }
-    }
-}
-
 impl Router {
     /// No handlers yet; `process` is how the process names itself in a greeting.
     pub fn new(process: impl Into<String>) -> Self {
@@ -83,8 +69,8 @@ impl Router {
         H: Fn(C, Context) -> F + Send + Sync + 'static,
         F: Future<Output = Result<C::Reply, Refusal>> + Send + 'static,
     {
-        let handler = move |body: Body, context: Context| {
-            let decoded = C::decode(body.bytes.as_slice());
+        let handler = move |body: Wiped, context: Context| {
+            let decoded = body.decode::<C>();
             drop(body);
             match decoded {
                 Ok(request) => handler(request, context)

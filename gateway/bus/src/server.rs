@@ -34,8 +34,9 @@ use crate::address::Address;
 use crate::answers::{Answers, Known};
 use crate::call::HELLO;
 use crate::door::{Door, Speaks};
-use crate::lane::{Lane, wipe_message};
-use crate::router::{Answer, Body, Context, Route, Router, refuse};
+use crate::lane::Lane;
+use crate::router::{Answer, Context, Route, Router, refuse};
+use crate::wiped::Wiped;
 use crate::{BusError, Incarnation, MESSAGE_LIMIT, VERSION};
 
 /// A handler that is still busy so long after its caller's deadline is stopped.
@@ -133,7 +134,7 @@ impl Server {
             desk.add_lane()
                 .map_err(|error| door.address().failed(error))?;
         }
-        let closer = tokio::spawn(close_when_stopped(desk, door));
+        let closer = tokio::spawn(close_when_stopped(desk, Arc::new(door)));
         Ok(Running {
             incarnation: self.incarnation,
             stop,
@@ -172,11 +173,12 @@ impl Drop for Running {
     }
 }
 
-async fn close_when_stopped(desk: Arc<Desk>, door: Door) {
+async fn close_when_stopped(desk: Arc<Desk>, door: Arc<Door>) {
     tokio::select! {
         () = desk.stop.cancelled() => {}
         () = door.keep() => {}
     }
+    door.shut();
     desk.tasks.close();
     desk.tasks.wait().await;
     close(desk.socket.clone()).await;
@@ -239,17 +241,12 @@ impl Desk {
 
     /// The message that answers a message, whatever that one holds.
     async fn answer(self: &Arc<Self>, message: Message) -> Message {
-        let decoded = bus::Request::decode(message.as_slice());
-        if self.carries_secrets {
-            wipe_message(message);
-        }
+        let wipe = self.carries_secrets;
+        let decoded = Wiped::from_message(message, wipe).decode::<bus::Request>();
         let (id, method, answer) = match decoded {
             Ok(mut request) => {
                 let id = request.id;
-                let body = Body {
-                    bytes: std::mem::take(&mut request.body),
-                    wipe: self.carries_secrets,
-                };
+                let body = Wiped::new(std::mem::take(&mut request.body), wipe);
                 let answer = self.dispatch(&request, body).await;
                 (id, std::mem::take(&mut request.method), answer)
             }
@@ -297,7 +294,7 @@ impl Desk {
         message
     }
 
-    async fn dispatch(self: &Arc<Self>, request: &bus::Request, body: Body) -> Arc<Answer> {
+    async fn dispatch(self: &Arc<Self>, request: &bus::Request, body: Wiped) -> Arc<Answer> {
         let id = request.id;
         let refused = |code, text: String| Arc::new(Err(refuse(code, text)));
         if request.method == HELLO {
@@ -337,7 +334,7 @@ impl Desk {
         let pending = {
             let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
-            let fingerprint = answers.fingerprint(&request.method, &body.bytes);
+            let fingerprint = answers.fingerprint(&request.method, body.as_slice());
             match answers.look_up(id, fingerprint, now) {
                 Known::Before(pending) => pending,
                 Known::Clash => {
@@ -366,7 +363,7 @@ impl Desk {
     fn carry_out(
         self: &Arc<Self>,
         route: &Route,
-        body: Body,
+        body: Wiped,
         context: Context,
     ) -> impl Future<Output = Answer> + Send + 'static {
         let desk = Arc::clone(self);
@@ -390,8 +387,8 @@ impl Desk {
         }
     }
 
-    fn greet(&self, body: &Body) -> Answer {
-        let hello = bus::HelloRequest::decode(body.bytes.as_slice()).map_err(|error| {
+    fn greet(&self, body: &Wiped) -> Answer {
+        let hello = body.decode::<bus::HelloRequest>().map_err(|error| {
             refuse(
                 refusal::Code::Malformed,
                 format!("the greeting does not decode: {error}"),
