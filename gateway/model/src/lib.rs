@@ -11,6 +11,33 @@
 //!
 //!  JSON or binary --decode--> Config --plan--> key -> value, part, dependencies
 //! ```
+//!
+//! ```
+//! use culvert_model::decode::config_from_json;
+//! use culvert_model::plan::{DigestKey, Key, Part, plan};
+//!
+//! let config = config_from_json(
+//!     br#"{
+//!       "interfaces": [
+//!         { "name": "lan0", "addresses": [{ "address": "10.1.0.1/24" }] },
+//!         { "name": "wan0", "addresses": [{ "address": "192.0.2.1/24" }] }
+//!       ],
+//!       "routes": [{ "destination": "0.0.0.0/0", "next_hops": [{ "gateway": "192.0.2.254" }] }]
+//!     }"#,
+//! )?;
+//! let plan = plan(&config, &DigestKey::new([7; 32]))?;
+//! let route = &plan[&Key::from("route/default/0.0.0.0/0")];
+//! assert_eq!(route.part, Part::Dataplane);
+//! assert!(route.needs.contains(&Key::from("address/wan0/192.0.2.1/24")));
+//! assert_eq!(route.origins, ["routes[default,0.0.0.0/0]"]);
+//!
+//! let errors = config_from_json(br#"{ "interfaces": [{ "name": "lan0", "mut": 1400 }] }"#);
+//! assert_eq!(
+//!     errors.unwrap_err().to_string(),
+//!     r#"interfaces[lan0].mut: no such field; is "mtu" meant?"#
+//! );
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod convert;
 pub mod decode;

@@ -211,6 +211,6 @@ fn fifty_thousand_routes_take_seconds() {
     assert!(scheduler.is_converged());
     assert_eq!(parts.held[&Part::Dataplane].len(), 50_004);
     let taken = started.elapsed();
-    assert!(taken < Duration::from_secs(60), "{taken:?}");
+    assert!(taken < Duration::from_mins(1), "{taken:?}");
     println!("50,000 routes in {taken:?}");
 }

@@ -152,10 +152,10 @@ pub enum Reason {
         expected: &'static str,
     },
     /// Text that does not match the pattern of its field.
-    #[error("{given:?} does not match {pattern}")]
+    #[error("{}does not match {pattern}", given.as_ref().map(|given| format!("{given:?} ")).unwrap_or_default())]
     Pattern {
-        /// As written.
-        given: String,
+        /// As written; absent: it is secret.
+        given: Option<String>,
         /// The regular expression.
         pattern: String,
     },
@@ -228,14 +228,21 @@ fn unit_text(unit: &str) -> String {
     }
 }
 
+/// How like two names are, if they are: the first measure sees a common beginning, the second two letters
+/// that changed places in a short name.
+fn likeness(given: &str, name: &str) -> Option<f64> {
+    let beginning = strsim::jaro_winkler(given, name);
+    let letters = strsim::normalized_damerau_levenshtein(given, name);
+    (beginning >= 0.75 || letters >= 0.6).then(|| beginning.max(letters))
+}
+
 /// The one of `known` that is most like `given`, if any is like it at all.
 pub(super) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     // Hostile names are compared by their beginning only: the comparison is quadratic.
     let given: String = given.chars().take(64).collect::<String>().to_lowercase();
     known
         .into_iter()
-        .map(|name| (strsim::jaro_winkler(&given, &name.to_lowercase()), name))
-        .filter(|(likeness, _)| *likeness >= 0.75)
+        .filter_map(|name| Some((likeness(&given, &name.to_lowercase())?, name)))
         .max_by(|(left, _), (right, _)| left.total_cmp(right))
         .map(|(_, name)| name.to_owned())
 }

@@ -98,7 +98,7 @@ pub(super) fn check_text(rules: &Rules, text: &str) -> Result<(), Reason> {
     }
     match &rules.pattern {
         Some(pattern) if !pattern.is_match(text) => Err(Reason::Pattern {
-            given: shortened(text),
+            given: (!rules.field.secret).then(|| shortened(text)),
             pattern: rules.field.pattern.clone(),
         }),
         _ => Ok(()),
