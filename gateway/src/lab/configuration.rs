@@ -115,6 +115,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_configuration_is_accepted_and_planned() {
+        let digests = culvert_model::plan::DigestKey::new([7; 32]);
+        let tunnels = [Start::GatewayA, Start::OnRequest].map(Path::Tunnel);
+        for side in Side::BOTH {
+            for path in tunnels.into_iter().chain([Path::Clear]) {
+                let text = configuration(side, path).to_string();
+                let config = culvert_model::decode::config_from_json(text.as_bytes())
+                    .unwrap_or_else(|error| panic!("{side:?} {path:?}: {error}"));
+                culvert_model::plan::plan(&config, &digests)
+                    .unwrap_or_else(|error| panic!("{side:?} {path:?}: {error}"));
+            }
+        }
+    }
+
+    #[test]
     fn a_clear_path_has_no_trace_of_ipsec() {
         let text = configuration(Side::A, Path::Clear).to_string();
         assert!(
