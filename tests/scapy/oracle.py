@@ -1,0 +1,108 @@
+"""An ESP implementation that nobody here wrote: scapy's, asked over standard input, one JSON object a line.
+
+Request: "sa" (see `association`), "do" (below), packets as hexadecimal text from their outer IP header on.
+
+  seal  {"inner", "sequence", "high"}  ->  {"packet"}
+  open  {"packet", "high"}             ->  {"inner", "again", "outer"}
+
+`again` is the same packet sealed once more with the same sequence number and IV: where it equals what came, every
+byte of ESP is as scapy writes it. `outer` is what scapy reads in the headers around ESP.
+"""
+
+import json
+import sys
+
+import scapy
+from scapy.all import IP, UDP, IPv6, raw
+from scapy.layers.ipsec import ESP, SecurityAssociation
+
+CIPHERS = {
+    "aes128gcm16": "AES-GCM",
+    "aes192gcm16": "AES-GCM",
+    "aes256gcm16": "AES-GCM",
+    "chacha20poly1305": "CHACHA20-POLY1305",
+    "aes128": "AES-CBC",
+    "aes192": "AES-CBC",
+    "aes256": "AES-CBC",
+}
+INTEGRITY = {
+    "": None,
+    "sha1": "HMAC-SHA1-96",
+    "sha256": "SHA2-256-128",
+    "sha384": "SHA2-384-192",
+    "sha512": "SHA2-512-256",
+}
+
+
+def association(sa):
+    """An SA from strongSwan's name of the suite, keys, SPI, ESN and the addresses of the tunnel."""
+    cipher, _, integrity = sa["suite"].partition("-")
+    version = IPv6 if ":" in sa["source"] else IP
+    return SecurityAssociation(
+        ESP,
+        spi=sa["spi"],
+        crypt_algo=CIPHERS[cipher],
+        crypt_key=bytes.fromhex(sa["encryption"]),
+        auth_algo=INTEGRITY[integrity],
+        auth_key=bytes.fromhex(sa["integrity"]) or None,
+        tunnel_header=version(src=sa["source"], dst=sa["destination"]),
+        nat_t_header=UDP(sport=4500, dport=4500) if sa["udp"] else None,
+    )
+
+
+def ip(data):
+    return (IP if data[0] >> 4 == 4 else IPv6)(data)
+
+
+def numbered(secured, inner, sequence, esn, high, iv=None):
+    """`inner` as packet number `sequence`: set beforehand, for scapy takes an argument of 0 for none."""
+    secured.seq_num = sequence
+    return secured.encrypt(inner, seq_num=sequence, iv=iv, esn_en=esn, esn=high)
+
+
+def seal(sa, request):
+    inner = ip(bytes.fromhex(request["inner"]))
+    packet = numbered(association(sa), inner, request["sequence"], sa["esn"], request["high"])
+    return {"packet": raw(packet).hex()}
+
+
+def outer(packet, data):
+    """Headers around ESP, with lengths and checksums as they should be beside those that are there."""
+    told = {"source": packet.src, "destination": packet.dst, "version": packet.version}
+    fresh = ip(data)
+    if packet.version == 4:
+        told |= {"protocol": packet.proto, "length": packet.len, "checksum": packet.chksum}
+        del fresh.chksum
+        told["right_checksum"] = ip(raw(fresh)).chksum
+    else:
+        told |= {"protocol": packet.nh, "length": packet.plen + 40}
+    if UDP in packet:
+        udp = packet[UDP]
+        told["udp"] = {"ports": [udp.sport, udp.dport], "length": udp.len, "checksum": udp.chksum}
+    return told
+
+
+def open_packet(sa, request):
+    data = bytes.fromhex(request["packet"])
+    told = outer(ip(data), data)
+    sealed = ip(data)[ESP]
+    secured = association(sa)
+    iv = sealed.data[: secured.crypt_algo.iv_size]
+    inner = secured.decrypt(ip(data), esn_en=sa["esn"], esn=request["high"])
+    again = numbered(secured, inner, sealed.seq, sa["esn"], request["high"], iv)
+    return {"inner": raw(inner).hex(), "again": raw(again[ESP]).hex(), "outer": told}
+
+
+def main():
+    print(json.dumps({"scapy": scapy.__version__}), flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        work = {"seal": seal, "open": open_packet}[request["do"]]
+        try:
+            answer = work(request["sa"], request)
+        except Exception as error:  # pylint: disable=broad-except
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
+
+
+main()

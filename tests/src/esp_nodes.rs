@@ -1,0 +1,269 @@
+//! Our ESP nodes in memory: a worker without ports, into whose graph packets are put and from which they are taken.
+//!
+//! ```text
+//!   seal:  inner packet -> tunnel-output -> esp-encrypt -> | outer packet
+//!   open:  outer packet -> esp-decrypt -> | inner packet
+//! ```
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, ensure};
+use culvert_crypto::{Portable, Suite};
+use culvert_dataplane::buffer::BufferPool;
+use culvert_dataplane::counters::WorkerCounters;
+use culvert_dataplane::drop_reason::DropReason;
+use culvert_dataplane::event::{self, EventReceiver, EventSender};
+use culvert_dataplane::graph::{Context, Graph, Node, NodeId, NodeSpec, Surroundings, Vector};
+use culvert_dataplane::nodes::{
+    esp_decrypt::EspDecrypt, esp_encrypt::EspEncrypt, tunnel_output::TunnelOutput,
+};
+use culvert_dataplane::port::Ports;
+use culvert_dataplane::sa::{
+    Limits, PolicyAction, PolicyId, PolicySpec, SaDirection, SaKeyId, SaManager, SaSpec, UdpPorts,
+};
+use culvert_dataplane::tables::{
+    Adjacency, AdjacencyKind, Interface, InterfaceKind, MssClamp, Tables,
+};
+use culvert_net::{AddressRange, PortRange, Selector, Spi};
+
+/// Index of the tunnel interface, of its adjacency, and its `if_id`.
+const TUNNEL: u32 = 3;
+const INTO_TUNNEL: u32 = 9;
+const IF_ID: u32 = 42;
+
+/// One SA as both ends know it.
+#[derive(Clone, Debug)]
+pub struct Association {
+    /// Algorithms.
+    pub suite: Suite,
+    /// Encryption key, salt included.
+    pub encryption: Vec<u8>,
+    /// Integrity key.
+    pub integrity: Vec<u8>,
+    /// Its number.
+    pub spi: u32,
+    /// The outer source.
+    pub source: IpAddr,
+    /// The outer destination.
+    pub destination: IpAddr,
+    /// In UDP, 4500 to 4500.
+    pub udp: bool,
+    /// Extended sequence numbers.
+    pub esn: bool,
+}
+
+/// A worker that knows one SA, outbound and inbound.
+pub struct EspNodes {
+    buffers: BufferPool,
+    tables: Tables,
+    counters: WorkerCounters,
+    ports: Ports,
+    sender: EventSender,
+    _events: EventReceiver,
+    graph: Graph,
+    arrivals: Arc<Mutex<Vec<Vec<u8>>>>,
+    outer_header: usize,
+    outbound: SaKeyId,
+    manager: SaManager,
+}
+
+impl EspNodes {
+    /// Installs the SA for both directions.
+    pub fn new(association: &Association) -> anyhow::Result<Self> {
+        let arrivals = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+        let collectors = NodeId::ALL.iter().map(|id| {
+            // Lives as long as the process, as the specifications of real nodes do.
+            let spec: &'static NodeSpec = Box::leak(Box::new(NodeSpec { id: *id, next: &[] }));
+            let arrivals = Arc::clone(&arrivals);
+            Box::new(Collect { spec, arrivals }) as Box<dyn Node>
+        });
+        let nodes: [Box<dyn Node>; 3] = [
+            Box::new(TunnelOutput::default()),
+            Box::new(EspEncrypt),
+            Box::new(EspDecrypt),
+        ];
+        let graph = Graph::new(collectors.chain(nodes));
+        let mut tables = tables();
+        let mut manager = SaManager::new(Arc::new(Portable))?;
+        let outbound = spec(association, SaDirection::Out)?;
+        let id = outbound.id;
+        for spec in [spec(association, SaDirection::In)?, outbound] {
+            manager.add(
+                &mut tables.sas,
+                spec,
+                &association.encryption,
+                &association.integrity,
+            )?;
+        }
+        for selector in everything() {
+            let id = PolicyId {
+                outbound: true,
+                forward: false,
+                if_id: IF_ID,
+                selector,
+                spi: association.spi,
+            };
+            let policy = PolicySpec {
+                id,
+                action: PolicyAction::Protect,
+                priority: 1,
+                reqid: 7,
+                tunnel: None,
+            };
+            manager.add_policy(&mut tables.sas, policy)?;
+        }
+        let (sender, events) = event::channel();
+        Ok(Self {
+            buffers: BufferPool::new(1024)?,
+            tables,
+            counters: WorkerCounters::default(),
+            ports: Ports::default(),
+            sender,
+            _events: events,
+            graph,
+            arrivals,
+            outer_header: if association.source.is_ipv4() { 20 } else { 40 },
+            outbound: id,
+            manager,
+        })
+    }
+
+    /// Encrypts packets of the LAN: what would leave on the underlay.
+    pub fn seal(&mut self, inner: &[Vec<u8>]) -> anyhow::Result<Vec<Vec<u8>>> {
+        self.run(NodeId::TunnelOutput, inner)
+    }
+
+    /// Decrypts packets of the underlay: what would go on into the LAN.
+    pub fn open(&mut self, outer: &[Vec<u8>]) -> anyhow::Result<Vec<Vec<u8>>> {
+        self.run(NodeId::EspDecrypt, outer)
+    }
+
+    /// Lets this many sequence numbers go by unused.
+    pub fn skip(&mut self, numbers: usize) -> anyhow::Result<()> {
+        let sa = self.manager.get(&self.tables.sas, self.outbound);
+        let sa = sa.context("the outbound SA is gone")?;
+        let reserved = sa.state.reserve(numbers, 0, 1);
+        ensure!(reserved.granted == numbers, "{reserved:?}");
+        Ok(())
+    }
+
+    /// Packets dropped for this reason so far.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.counters.drop(reason).get()
+    }
+
+    fn run(&mut self, node: NodeId, packets: &[Vec<u8>]) -> anyhow::Result<Vec<Vec<u8>>> {
+        let mut vector = Vector::new();
+        for bytes in packets {
+            let mut packet = self.buffers.allocate().context("out of buffers")?;
+            let header = self.outer_header;
+            let (meta, _) = self.buffers.parts_mut(&mut packet);
+            meta.set_len(bytes.len())?;
+            meta.adjacency = INTO_TUNNEL;
+            meta.l4_offset = (meta.offset() + header) as u16;
+            self.buffers.data_mut(&mut packet).copy_from_slice(bytes);
+            vector.push(packet);
+        }
+        let mut around = Surroundings {
+            buffers: &mut self.buffers,
+            tables: &self.tables,
+            counters: &self.counters,
+            ports: &mut self.ports,
+            events: &self.sender,
+            engine: &Portable,
+            now: 1_000_000_000,
+            worker: 0,
+        };
+        self.graph.enqueue(node, &mut vector, &mut around);
+        self.graph.run(&mut around);
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(std::mem::take(&mut *arrivals))
+    }
+}
+
+struct Collect {
+    spec: &'static NodeSpec,
+    arrivals: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Node for Collect {
+    fn spec(&self) -> &'static NodeSpec {
+        self.spec
+    }
+
+    fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        for packet in vector.drain(..) {
+            arrivals.push(context.buffers.data(&packet).to_vec());
+            context.buffers.free(packet);
+        }
+    }
+}
+
+fn everything() -> [Selector; 2] {
+    [AddressRange::ALL_V4, AddressRange::ALL_V6].map(|all| Selector {
+        source: all,
+        destination: all,
+        protocol: None,
+        source_ports: PortRange::ANY,
+        destination_ports: PortRange::ANY,
+    })
+}
+
+fn spec(association: &Association, direction: SaDirection) -> anyhow::Result<SaSpec> {
+    Ok(SaSpec {
+        id: SaKeyId {
+            spi: Spi::new(association.spi)?,
+            direction,
+            destination: association.destination,
+        },
+        source: association.source,
+        suite: association.suite,
+        esn: association.esn,
+        replay_window: 128,
+        udp: association.udp.then_some(UdpPorts {
+            source: 4500,
+            destination: 4500,
+        }),
+        if_id: IF_ID,
+        selectors: everything().to_vec(),
+        limits: Limits::NONE,
+        copy_df: true,
+        copy_ecn: true,
+        copy_dscp: true,
+        reqid: 1,
+        timers: [0; 3],
+    })
+}
+
+fn tables() -> Tables {
+    let mut tables = Tables::default();
+    let interface = Interface {
+        index: TUNNEL,
+        name: "ipsec0".into(),
+        kind: InterfaceKind::Tunnel {
+            if_id: IF_ID,
+            underlay_vrf: 0,
+            fixed_mtu: Some(1400),
+        },
+        vrf: 0,
+        mtu: 1400,
+        admin_up: true,
+        mss_clamp: MssClamp::Off,
+        tap: None,
+        addresses4: Arc::default(),
+        addresses6: Arc::default(),
+    };
+    tables.interfaces.set(TUNNEL, Some(Arc::new(interface)));
+    let adjacency = Adjacency {
+        kind: AdjacencyKind::Tunnel,
+        interface: TUNNEL,
+        mtu: 1400,
+    };
+    tables
+        .adjacencies
+        .set(INTO_TUNNEL, Some(Arc::new(adjacency)));
+    tables.sas.tunnels.set(IF_ID, Some(TUNNEL));
+    tables
+}
