@@ -111,11 +111,19 @@ impl<D: Domain> Entry<D> {
         }
     }
 
-    /// What the held value depends on.
-    pub(crate) fn held_dependencies(&self) -> impl Iterator<Item = &D::Key> {
-        self.made_from
-            .iter()
-            .flat_map(|made| made.needs.iter().chain(&made.after))
+    /// What the value depends on as it was made, or as it is being made.
+    pub(crate) fn dependencies_now(&self) -> impl Iterator<Item = &D::Key> {
+        let made_from = self.made_from.as_ref().filter(|_| self.is_present());
+        let being_made = match &self.attempt {
+            Attempt::Underway(underway) if underway.change != Change::Delete => {
+                underway.planned.as_ref()
+            }
+            _ => None,
+        };
+        made_from
+            .into_iter()
+            .chain(being_made)
+            .flat_map(|planned| planned.needs.iter().chain(&planned.after))
     }
 
     pub(crate) fn succeed(&mut self) {

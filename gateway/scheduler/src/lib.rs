@@ -24,8 +24,10 @@ mod entry;
 mod gateway;
 mod scheduler;
 mod status;
+mod view;
 
 use std::fmt::Debug;
+use std::hash::Hash;
 
 pub use gateway::{Gateway, GatewayScheduler};
 pub use scheduler::{Scheduler, SetPlanError};
@@ -34,7 +36,7 @@ pub use status::{Standing, Status};
 /// What a scheduler must know of the values it handles.
 pub trait Domain {
     /// Tells values apart.
-    type Key: Clone + Ord + Debug;
+    type Key: Clone + Ord + Hash + Debug;
     /// Who holds values.
     type Part: Copy + Ord + Debug;
     /// What is held.

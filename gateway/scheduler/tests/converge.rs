@@ -488,6 +488,25 @@ fn nothing_is_built_on_what_is_being_deleted() {
     rig.assert_converged();
 }
 
+/// 1 is being made on 0 when a new plan wants both gone: 0 waits until that is over.
+#[test]
+fn what_is_being_built_on_is_not_deleted() {
+    let mut rig = Rig::new();
+    rig.set_plan(BTreeMap::from([
+        planned(0, plain(0), &[], &[]),
+        planned(1, plain(0), &[0], &[]),
+    ]));
+    rig.send();
+    rig.finish(0);
+    rig.send();
+    assert_eq!(rig.underway.len(), 1);
+    rig.set_plan(Plan::new());
+    assert!(rig.scheduler.next_batches(rig.now).is_empty());
+    rig.finish(0);
+    rig.settle();
+    rig.assert_converged();
+}
+
 #[test]
 fn results_of_a_part_that_went_away_are_passed_over() {
     let mut rig = Rig::new();

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use culvert_model::bus::{self, value::Kind};
 use culvert_model::decode::config_from_json;
@@ -17,6 +17,7 @@ const PARTS: [Part; 3] = [Part::Dataplane, Part::Linux, Part::Iked];
 struct Parts {
     held: BTreeMap<Part, BTreeMap<Key, bus::Value>>,
     log: Vec<String>,
+    batches: usize,
 }
 
 impl Parts {
@@ -35,6 +36,7 @@ impl Parts {
             if batches.is_empty() {
                 return;
             }
+            self.batches += batches.len();
             for batch in batches {
                 let held = self.held.entry(batch.part).or_default();
                 let mut results = Vec::new();
@@ -189,8 +191,8 @@ fn another_address_takes_along_what_needs_it_and_nothing_else() {
 
 /// A full table is decided on in a few rounds, not in as many as there are routes.
 #[test]
-fn fifty_thousand_routes_take_seconds() {
-    let routes: Vec<String> = (0..50_000_u32)
+fn a_full_table_takes_few_batches() {
+    let routes: Vec<String> = (0..20_000_u32)
         .map(|index| {
             let [_, high, middle, low] = index.to_be_bytes();
             format!(r#"{{"destination": "{}.{middle}.{low}.0/24", "next_hops": [{{"gateway": "192.0.2.2"}}]}}"#, 20 + high)
@@ -200,7 +202,6 @@ fn fifty_thousand_routes_take_seconds() {
         r#"{{"interfaces": [{{"name": "wan0", "addresses": [{{"address": "192.0.2.1/24"}}]}}], "routes": [{}]}}"#,
         routes.join(",")
     );
-    let started = Instant::now();
     let mut scheduler = GatewayScheduler::new();
     let mut parts = Parts::default();
     set(&mut scheduler, &text);
@@ -209,8 +210,7 @@ fn fifty_thousand_routes_take_seconds() {
     }
     parts.drive(&mut scheduler);
     assert!(scheduler.is_converged());
-    assert_eq!(parts.held[&Part::Dataplane].len(), 50_004);
-    let taken = started.elapsed();
-    assert!(taken < Duration::from_mins(1), "{taken:?}");
-    println!("50,000 routes in {taken:?}");
+    assert_eq!(parts.held[&Part::Dataplane].len(), 20_004);
+    // VRF, interface, address, two of routes, forwarding; link, address, two of Linux's routes.
+    assert!(parts.batches <= 12, "{}", parts.batches);
 }
