@@ -15,6 +15,7 @@
 pub mod buffer;
 pub mod chunked;
 pub mod clock;
+pub mod control;
 pub mod counters;
 pub mod driver;
 pub mod drop_reason;

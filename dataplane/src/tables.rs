@@ -144,7 +144,7 @@ impl Interface {
 }
 
 /// What is done with a packet that a route covers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Adjacency {
     /// What is done.
     pub kind: AdjacencyKind,
@@ -155,7 +155,7 @@ pub struct Adjacency {
 }
 
 /// What is done with a packet that a route covers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdjacencyKind {
     /// It is dropped.
     Drop(DropReason),

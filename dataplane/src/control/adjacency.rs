@@ -1,0 +1,146 @@
+//! Adjacencies: who needs which, and which index each has.
+//!
+//! Routes that go the same way share one adjacency, so what happens to a neighbour or a link is written in one place,
+//! however many routes it concerns. An index that nothing uses any more rests for a while before it stands for something
+//! else: a worker may still hold it.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+
+use crate::tables::ADJACENCY_LOCAL;
+
+/// Time that an index rests: far longer than a worker's round.
+const REST_NS: u64 = 2_000_000_000;
+
+/// What an adjacency is for; its content follows from that and from the state of interfaces and neighbours.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    /// Straight out of this interface: the destination is on the link, or behind the tunnel.
+    Link(u32),
+    /// By this neighbour.
+    Neighbour(u32, IpAddr),
+    /// By this gateway, wherever the routes of this VRF find it.
+    Gateway(u32, IpAddr),
+    /// Spread over these adjacencies.
+    Multipath(Vec<u32>),
+    /// Nowhere.
+    Blackhole,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: Key,
+    users: u32,
+}
+
+/// The indexes of all adjacencies in use.
+#[derive(Debug, Default)]
+pub(super) struct Adjacencies {
+    entries: HashMap<u32, Entry>,
+    by_key: HashMap<Key, u32>,
+    /// Gateways by index: few, and looked at again with each change of routes.
+    gateways: Vec<u32>,
+    resting: VecDeque<(u64, u32)>,
+    highest: u32,
+}
+
+impl Adjacencies {
+    /// One more user of `key`: its index, and whether it is new. A multipath adjacency takes over the uses of its members
+    /// that the caller holds.
+    pub(super) fn acquire(&mut self, key: Key, now: u64) -> (u32, bool) {
+        if let Some(index) = self.by_key.get(&key) {
+            if let Some(entry) = self.entries.get_mut(index) {
+                entry.users += 1;
+            }
+            let index = *index;
+            if let Key::Multipath(members) = key {
+                for member in members {
+                    self.release(member, now);
+                }
+            }
+            return (index, false);
+        }
+        let rested = self.resting.pop_front_if(|(until, _)| *until <= now);
+        let index = if let Some((_, index)) = rested {
+            index
+        } else {
+            self.highest = self.highest.max(ADJACENCY_LOCAL) + 1;
+            self.highest
+        };
+        if matches!(key, Key::Gateway(..)) {
+            self.gateways.push(index);
+        }
+        self.by_key.insert(key.clone(), index);
+        self.entries.insert(index, Entry { key, users: 1 });
+        (index, true)
+    }
+
+    /// One user less.
+    pub(super) fn release(&mut self, index: u32, now: u64) {
+        let Some(entry) = self.entries.get_mut(&index) else {
+            return;
+        };
+        entry.users = entry.users.saturating_sub(1);
+        if entry.users > 0 {
+            return;
+        }
+        if let Some(entry) = self.entries.remove(&index) {
+            self.by_key.remove(&entry.key);
+            self.gateways.retain(|gateway| *gateway != index);
+            self.resting.push_back((now + REST_NS, index));
+            if let Key::Multipath(members) = entry.key {
+                for member in members {
+                    self.release(member, now);
+                }
+            }
+        }
+    }
+
+    /// What an index is for.
+    pub(super) fn key(&self, index: u32) -> Option<&Key> {
+        self.entries.get(&index).map(|entry| &entry.key)
+    }
+
+    /// The index of what is in use.
+    pub(super) fn index(&self, key: &Key) -> Option<u32> {
+        self.by_key.get(key).copied()
+    }
+
+    /// All indexes in use.
+    pub(super) fn all(&self) -> impl Iterator<Item = u32> {
+        self.entries.keys().copied()
+    }
+
+    /// Those of gateways.
+    pub(super) fn gateways(&self) -> &[u32] {
+        &self.gateways
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn indexes_are_shared_and_rest_before_they_are_used_again() {
+        let mut all = Adjacencies::default();
+        let (lan, is_new) = all.acquire(Key::Link(1), 0);
+        assert!(is_new && lan > ADJACENCY_LOCAL);
+        assert_eq!(all.acquire(Key::Link(1), 0), (lan, false));
+        let (wan, _) = all.acquire(Key::Link(2), 0);
+        let (both, _) = all.acquire(Key::Multipath(vec![lan, wan]), 0);
+        all.release(lan, 0);
+        assert_eq!(all.key(lan), Some(&Key::Link(1)), "the multipath uses it");
+        all.release(both, 5);
+        assert_eq!(
+            (all.key(lan), all.key(wan), all.key(both)),
+            (None, None, None)
+        );
+        let (other, _) = all.acquire(Key::Blackhole, 5 + REST_NS - 1);
+        assert!(![lan, wan, both].contains(&other));
+        let (reused, _) = all.acquire(Key::Link(7), 5 + REST_NS);
+        assert!([lan, wan, both].contains(&reused));
+        assert_eq!(all.index(&Key::Link(7)), Some(reused));
+    }
+}

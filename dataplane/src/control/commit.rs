@@ -1,0 +1,123 @@
+//! Makes changes visible to workers, in the order that never leads a packet astray.
+//!
+//! ```text
+//!   1. tables: interfaces and adjacencies        a route may lead to them from now on
+//!   2. forwarding tables: routes
+//!   3. tables: gateways that the routes have moved
+//!   4. tables: neighbours                        what waits for them goes through 1 and 2
+//! ```
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::adjacency::Key;
+use super::neighbour::NeighbourId;
+use super::{Changed, ControlPlane};
+use crate::fib::PoolExhausted;
+use crate::tables::{Adjacency, Tables};
+
+/// What has changed since workers saw it last.
+#[derive(Debug, Default)]
+pub(super) struct Staged {
+    pub(super) interfaces: BTreeSet<u32>,
+    /// Adjacencies whose content may be another.
+    pub(super) adjacencies: BTreeSet<u32>,
+    /// That of any may be.
+    pub(super) all_adjacencies: bool,
+    /// That of gateways may be.
+    pub(super) gateways: bool,
+    pub(super) prefixes: Changed,
+    pub(super) neighbours: BTreeSet<NeighbourId>,
+    pub(super) forwarding: Option<bool>,
+}
+
+impl ControlPlane {
+    /// Makes everything staged visible. Routes for which there is no room are left out.
+    pub(super) fn commit(&mut self) -> Result<(), PoolExhausted> {
+        let staged = std::mem::take(&mut self.staged);
+        let mut indexes = staged.adjacencies;
+        if staged.all_adjacencies {
+            indexes.extend(self.adjacencies.all());
+        }
+        let contents = self.changed_contents(indexes);
+        let interfaces: Vec<_> = staged
+            .interfaces
+            .iter()
+            .map(|index| (*index, self.published(*index)))
+            .collect();
+        if !contents.is_empty() || !interfaces.is_empty() || staged.forwarding.is_some() {
+            self.publisher.update(|tables| {
+                for (index, interface) in interfaces {
+                    tables.interfaces.set(index, interface);
+                }
+                set_all(tables, contents);
+                tables.forwarding = staged.forwarding.unwrap_or(tables.forwarding);
+            });
+        }
+        let mut outcome = Ok(());
+        for (vrf, prefix) in &staged.prefixes {
+            if let Some(rib) = self.ribs.get_mut(vrf) {
+                outcome = outcome.and(rib.install(*prefix));
+            }
+        }
+        if staged.gateways || staged.all_adjacencies || !staged.prefixes.is_empty() {
+            self.refresh_gateways();
+        }
+        if !staged.neighbours.is_empty() {
+            self.publish_neighbours(&staged.neighbours);
+        }
+        outcome
+    }
+
+    /// A gateway may be found elsewhere now, and another one by way of it.
+    fn refresh_gateways(&mut self) {
+        let gateways: BTreeSet<u32> = self.adjacencies.gateways().iter().copied().collect();
+        let mut contents = self.changed_contents(gateways);
+        if contents.is_empty() {
+            return;
+        }
+        let spread = self
+            .adjacencies
+            .all()
+            .filter(|index| matches!(self.adjacencies.key(*index), Some(Key::Multipath(_))));
+        contents.extend(self.changed_contents(spread.collect()));
+        self.publisher.update(|tables| set_all(tables, contents));
+    }
+
+    /// The contents of those that are not what workers see.
+    fn changed_contents(&self, indexes: BTreeSet<u32>) -> Vec<(u32, Adjacency)> {
+        if indexes.is_empty() {
+            return Vec::new();
+        }
+        let current = self.publisher.current();
+        indexes
+            .into_iter()
+            .filter_map(|index| Some((index, self.content(self.adjacencies.key(index)?))))
+            .filter(|(index, content)| {
+                current.adjacencies.get(*index).map(AsRef::as_ref) != Some(content)
+            })
+            .collect()
+    }
+
+    fn publish_neighbours(&mut self, changed: &BTreeSet<NeighbourId>) {
+        let news: Vec<_> = changed
+            .iter()
+            .map(|id| (*id, self.neighbours.mac(id)))
+            .collect();
+        self.publisher.update(|tables| {
+            let neighbours = Arc::make_mut(&mut tables.neighbours);
+            for (id, mac) in news {
+                match mac {
+                    Some(mac) => neighbours.insert(id, mac),
+                    None => neighbours.remove(&id),
+                };
+            }
+        });
+    }
+}
+
+fn set_all(tables: &mut Tables, contents: Vec<(u32, Adjacency)>) {
+    for (index, content) in contents {
+        tables.adjacencies.set(index, Some(Arc::new(content)));
+    }
+}

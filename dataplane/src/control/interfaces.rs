@@ -1,0 +1,570 @@
+//! Interfaces and their addresses.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use culvert_net::{IpPrefix, Ipv4Prefix, Ipv6Prefix, MacAddr};
+
+use super::adjacency::Key;
+use super::detection::{AddressId, Due};
+use super::neighbour::NeighbourId;
+use super::values::{AddressSpec, EthernetSpec, TunnelSpec};
+use super::{Action, ApplyError, ControlPlane};
+use crate::counters::MAX_INTERFACES;
+use crate::nodes::ip6_lookup::scoped;
+use crate::nodes::link_frames::{self, LinkFrame};
+use crate::port::tap_port;
+use crate::tables::{Interface, InterfaceAddress, InterfaceKind, MssClamp};
+
+/// Interfaces of one box: the upper half of the indexes is that of their TAPs.
+const MOST: u32 = MAX_INTERFACES as u32 / 2 - 1;
+/// MTU of a tunnel before its first SA is there: what the largest overhead leaves of 1500 bytes, and a bit.
+const TUNNEL_MTU: u16 = 1400;
+
+/// An interface that exists.
+#[derive(Debug)]
+pub(super) struct LocalInterface {
+    pub(super) name: String,
+    pub(super) kind: LocalKind,
+    pub(super) vrf: u32,
+    pub(super) admin_up: bool,
+    pub(super) mss_clamp: MssClamp,
+    pub(super) tap: String,
+    pub(super) addresses: Vec<OwnAddress>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum LocalKind {
+    Ethernet {
+        device: String,
+        mac: MacAddr,
+        mtu: u16,
+    },
+    Tunnel {
+        if_id: u32,
+        underlay_vrf: u32,
+        mtu: Option<u16>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OwnAddress {
+    pub(super) address: IpAddr,
+    pub(super) length: u8,
+    pub(super) tentative: bool,
+}
+
+impl LocalInterface {
+    pub(super) fn if_id(&self) -> Option<u32> {
+        match self.kind {
+            LocalKind::Tunnel { if_id, .. } => Some(if_id),
+            LocalKind::Ethernet { .. } => None,
+        }
+    }
+
+    pub(super) fn mac(&self) -> Option<MacAddr> {
+        match self.kind {
+            LocalKind::Ethernet { mac, .. } => Some(mac),
+            LocalKind::Tunnel { .. } => None,
+        }
+    }
+
+    pub(super) fn uses_vrf(&self, vrf: u32) -> bool {
+        self.vrf == vrf
+            || matches!(self.kind, LocalKind::Tunnel { underlay_vrf, .. } if underlay_vrf == vrf)
+    }
+
+    /// An address to ask a neighbour from.
+    fn source_for(&self, neighbour: IpAddr) -> Option<IpAddr> {
+        let usable = |own: &&OwnAddress| !own.tentative;
+        match neighbour {
+            IpAddr::V4(_) => self
+                .addresses
+                .iter()
+                .filter(usable)
+                .filter(|own| own.address.is_ipv4())
+                .max_by_key(|own| {
+                    IpPrefix::covering(own.address, own.length)
+                        .is_ok_and(|subnet| subnet.contains(neighbour))
+                }),
+            IpAddr::V6(_) => self
+                .addresses
+                .iter()
+                .filter(usable)
+                .filter(|own| own.address.is_ipv6())
+                .max_by_key(|own| is_link_local(own.address)),
+        }
+        .map(|own| own.address)
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// The prefix under which the routes of an address of a link lie.
+pub(super) fn route_key(address: IpAddr, length: u8, interface: u32) -> Option<IpPrefix> {
+    let address = match address {
+        IpAddr::V6(address) if address.is_unicast_link_local() => {
+            // The index of the interface stands in bits 16 to 47, so a shorter prefix would lose it.
+            let length = length.max(64);
+            return Ipv6Prefix::covering(scoped(address, interface), length)
+                .ok()
+                .map(IpPrefix::V6);
+        }
+        other => other,
+    };
+    IpPrefix::covering(address, length).ok()
+}
+
+impl ControlPlane {
+    pub(super) fn is_ethernet(&self, index: u32) -> bool {
+        self.interfaces
+            .get(&index)
+            .is_some_and(|interface| interface.mac().is_some())
+    }
+
+    /// The index of a name, which it keeps.
+    pub(super) fn reserve_index(&mut self, name: &str) -> Result<u32, ApplyError> {
+        if let Some(index) = self.names.get(name) {
+            return Ok(*index);
+        }
+        let index = self.names.len() as u32 + 1;
+        if index > MOST {
+            return Err(ApplyError::TooManyInterfaces(MOST));
+        }
+        self.names.insert(name.to_owned(), index);
+        Ok(index)
+    }
+
+    pub(super) fn set_ethernet(
+        &mut self,
+        spec: &EthernetSpec,
+        device: &dyn Fn(&str) -> Option<MacAddr>,
+        actions: &mut Vec<Action>,
+        now: u64,
+    ) -> Result<(), ApplyError> {
+        let vrf = self.vrf_index(&spec.vrf)?;
+        let mac = device(&spec.device).ok_or_else(|| ApplyError::NoDevice(spec.device.clone()))?;
+        let new = LocalInterface {
+            name: spec.name.clone(),
+            kind: LocalKind::Ethernet {
+                device: spec.device.clone(),
+                mac,
+                mtu: spec.mtu,
+            },
+            vrf,
+            admin_up: spec.admin_up,
+            mss_clamp: spec.mss_clamp,
+            tap: spec.tap.clone(),
+            addresses: Vec::new(),
+        };
+        self.set_interface(new, actions, now)
+    }
+
+    pub(super) fn set_tunnel(
+        &mut self,
+        spec: &TunnelSpec,
+        actions: &mut Vec<Action>,
+        now: u64,
+    ) -> Result<(), ApplyError> {
+        let vrf = self.vrf_index(&spec.vrf)?;
+        let underlay_vrf = self.vrf_index(&spec.underlay_vrf)?;
+        let rival = self
+            .interfaces
+            .values()
+            .find(|other| other.if_id() == Some(spec.if_id) && other.name != spec.name);
+        if let Some(rival) = rival {
+            return Err(ApplyError::IfIdTaken {
+                if_id: spec.if_id,
+                tunnel: rival.name.clone(),
+            });
+        }
+        let new = LocalInterface {
+            name: spec.name.clone(),
+            kind: LocalKind::Tunnel {
+                if_id: spec.if_id,
+                underlay_vrf,
+                mtu: spec.mtu,
+            },
+            vrf,
+            admin_up: spec.admin_up,
+            mss_clamp: spec.mss_clamp,
+            tap: spec.tap.clone(),
+            addresses: Vec::new(),
+        };
+        self.set_interface(new, actions, now)
+    }
+
+    /// Makes an interface, or makes one what it should be; its addresses stay.
+    fn set_interface(
+        &mut self,
+        mut new: LocalInterface,
+        actions: &mut Vec<Action>,
+        now: u64,
+    ) -> Result<(), ApplyError> {
+        let index = self.reserve_index(&new.name)?;
+        if let Some(old) = self.interfaces.get(&index) {
+            if old.mac().is_some() != new.mac().is_some() {
+                return Err(ApplyError::OtherKind(new.name));
+            }
+            // While their routes are still where they are looked for.
+            if changes_link(old, &new) {
+                self.forget_neighbours(index, now);
+            }
+        }
+        if let Some(old) = self.interfaces.remove(&index) {
+            actions.extend(port_changes(index, Some(&old), Some(&new)));
+            let moved = old.vrf != new.vrf;
+            let relinked = changes_link(&old, &new);
+            // The link-local address is that of the MAC address.
+            let mut left = old.addresses.clone();
+            if let (Some(was), Some(is)) = (old.mac(), new.mac())
+                && was != is
+            {
+                left.retain(|own| own.address != IpAddr::V6(was.link_local()));
+                left.insert(0, automatic(is));
+            }
+            if moved || old.addresses != left {
+                for own in &old.addresses {
+                    self.remove_address_routes(index, old.vrf, *own, now);
+                    self.detection.end((index, own.address));
+                }
+                for own in &left {
+                    self.add_address_routes(index, new.vrf, *own, now);
+                }
+            }
+            new.addresses = left;
+            self.interfaces.insert(index, new);
+            if relinked {
+                self.restart_detection(index, now);
+            }
+        } else {
+            actions.extend(port_changes(index, None, Some(&new)));
+            let (vrf, mac) = (new.vrf, new.mac());
+            self.interfaces.insert(index, new);
+            if let Some(mac) = mac {
+                let own = automatic(mac);
+                if let Some(interface) = self.interfaces.get_mut(&index) {
+                    interface.addresses.push(own);
+                }
+                self.add_address_routes(index, vrf, own, now);
+                self.restart_detection(index, now);
+            }
+        }
+        self.staged.interfaces.insert(index);
+        self.staged.all_adjacencies = true;
+        Ok(())
+    }
+
+    pub(super) fn delete_interface(
+        &mut self,
+        name: &str,
+        actions: &mut Vec<Action>,
+        now: u64,
+    ) -> Result<(), ApplyError> {
+        let Some(index) = self.interface_index(name) else {
+            return Ok(());
+        };
+        let Some(interface) = self.interfaces.get(&index) else {
+            return Ok(());
+        };
+        let made = interface.mac().map(|mac| IpAddr::V6(mac.link_local()));
+        let configured = interface
+            .addresses
+            .iter()
+            .find(|own| Some(own.address) != made);
+        if let Some(own) = configured {
+            return Err(ApplyError::InUse {
+                what: format!("interface {name}"),
+                by: format!("address {}", own.address),
+            });
+        }
+        self.forget_neighbours(index, now);
+        if let Some(gone) = self.interfaces.remove(&index) {
+            for own in &gone.addresses {
+                self.remove_address_routes(index, gone.vrf, *own, now);
+                self.detection.end((index, own.address));
+            }
+            actions.extend(port_changes(index, Some(&gone), None));
+        }
+        self.staged.interfaces.insert(index);
+        self.staged.all_adjacencies = true;
+        Ok(())
+    }
+
+    pub(super) fn add_address(&mut self, spec: &AddressSpec, now: u64) -> Result<(), ApplyError> {
+        let unknown = || ApplyError::UnknownInterface(spec.interface.clone());
+        let index = self.interface_index(&spec.interface).ok_or_else(unknown)?;
+        let interface = self.interfaces.get_mut(&index).ok_or_else(unknown)?;
+        let id = (index, spec.address);
+        let is_link = interface.mac().is_some();
+        let checked = is_link && interface.admin_up;
+        let own = OwnAddress {
+            address: spec.address,
+            length: spec.length,
+            tentative: is_link,
+        };
+        // The one that was made from the MAC address may be configured too.
+        if interface
+            .addresses
+            .iter()
+            .any(|other| (other.address, other.length) == (own.address, own.length))
+        {
+            return Ok(());
+        }
+        interface.addresses.push(own);
+        let vrf = interface.vrf;
+        self.add_address_routes(index, vrf, own, now);
+        if checked {
+            self.detection.begin(id, now);
+        }
+        self.staged.interfaces.insert(index);
+        Ok(())
+    }
+
+    pub(super) fn remove_address(&mut self, spec: &AddressSpec, now: u64) {
+        let Some(index) = self.interface_index(&spec.interface) else {
+            return;
+        };
+        let Some(interface) = self.interfaces.get_mut(&index) else {
+            return;
+        };
+        let made = interface.mac().map(|mac| IpAddr::V6(mac.link_local()));
+        if made == Some(spec.address) {
+            return;
+        }
+        let vrf = interface.vrf;
+        let place = interface
+            .addresses
+            .iter()
+            .position(|own| (own.address, own.length) == (spec.address, spec.length));
+        if let Some(place) = place {
+            let own = interface.addresses.remove(place);
+            self.remove_address_routes(index, vrf, own, now);
+            self.detection.end((index, own.address));
+            self.staged.interfaces.insert(index);
+        }
+    }
+
+    /// The prefixes of an address: its own, the broadcast address of its subnet, and the subnet.
+    fn address_prefixes(index: u32, own: OwnAddress) -> (Vec<IpPrefix>, Option<IpPrefix>) {
+        let whole = if own.address.is_ipv4() { 32 } else { 128 };
+        let mut local: Vec<_> = route_key(own.address, whole, index).into_iter().collect();
+        let subnet = (own.length < whole)
+            .then(|| route_key(own.address, own.length, index))
+            .flatten();
+        // RFC 3021: a subnet of two addresses has no broadcast address.
+        if let Some(IpPrefix::V4(subnet)) = subnet
+            && subnet.length() <= 30
+        {
+            local.push(IpPrefix::V4(Ipv4Prefix::host(subnet.last())));
+        }
+        (local, subnet)
+    }
+
+    fn add_address_routes(&mut self, index: u32, vrf: u32, own: OwnAddress, now: u64) {
+        let (local, subnet) = Self::address_prefixes(index, own);
+        for prefix in local {
+            self.change_route(vrf, prefix, now, |reasons| reasons.local += 1);
+        }
+        if let Some(subnet) = subnet {
+            let link = self.acquire(Key::Link(index), now);
+            self.change_route(vrf, subnet, now, |reasons| reasons.connected.push(link));
+        }
+    }
+
+    fn remove_address_routes(&mut self, index: u32, vrf: u32, own: OwnAddress, now: u64) {
+        let (local, subnet) = Self::address_prefixes(index, own);
+        for prefix in local {
+            self.change_route(vrf, prefix, now, |reasons| {
+                reasons.local = reasons.local.saturating_sub(1);
+            });
+        }
+        let link = self.adjacencies.index(&Key::Link(index));
+        if let (Some(subnet), Some(link)) = (subnet, link) {
+            self.change_route(vrf, subnet, now, |reasons| {
+                let place = reasons.connected.iter().position(|other| *other == link);
+                if let Some(place) = place {
+                    reasons.connected.remove(place);
+                }
+            });
+            self.adjacencies.release(link, now);
+        }
+    }
+
+    /// Begins duplicate detection for all addresses of a link that is up, and makes them tentative in any case.
+    fn restart_detection(&mut self, index: u32, now: u64) {
+        let Some(interface) = self.interfaces.get_mut(&index) else {
+            return;
+        };
+        if interface.mac().is_none() {
+            return;
+        }
+        for own in &mut interface.addresses {
+            own.tentative = true;
+            let id = (index, own.address);
+            if interface.admin_up {
+                self.detection.begin(id, now);
+            } else {
+                self.detection.end(id);
+            }
+        }
+        self.staged.interfaces.insert(index);
+    }
+
+    /// Does what duplicate detection asks for.
+    pub(super) fn carry_out(&mut self, due: Due) -> Option<Action> {
+        let (Due::Probe(id) | Due::Ready(id) | Due::Announce(id)) = due;
+        let interface = self.interfaces.get_mut(&id.0)?;
+        let mac = interface.mac()?;
+        if let Due::Ready(_) = due {
+            for own in &mut interface.addresses {
+                if own.address == id.1 {
+                    own.tentative = false;
+                }
+            }
+            self.staged.interfaces.insert(id.0);
+        }
+        let frame = match (due, id.1) {
+            (Due::Probe(_), IpAddr::V4(own)) => {
+                link_frames::arp_request(mac, std::net::Ipv4Addr::UNSPECIFIED, own, None)
+            }
+            (Due::Probe(_), IpAddr::V6(own)) => {
+                link_frames::solicitation(mac, Ipv6Addr::UNSPECIFIED, own, None)
+            }
+            (_, IpAddr::V4(own)) => link_frames::arp_announcement(mac, own),
+            (_, IpAddr::V6(own)) => link_frames::advertisement(mac, own, None),
+        };
+        Some(emit(id, &frame))
+    }
+
+    /// Asks a neighbour, at its last known MAC address, whether it is still there.
+    pub(super) fn ask(&self, id: NeighbourId, at: MacAddr) -> Option<Action> {
+        let interface = self.interfaces.get(&id.0)?;
+        let mac = interface.mac()?;
+        let frame = match (interface.source_for(id.1)?, id.1) {
+            (IpAddr::V4(source), IpAddr::V4(target)) => {
+                link_frames::arp_request(mac, source, target, Some(at))
+            }
+            (IpAddr::V6(source), IpAddr::V6(target)) => {
+                link_frames::solicitation(mac, source, target, Some(at))
+            }
+            _ => return None,
+        };
+        Some(emit(id, &frame))
+    }
+
+    /// What workers see of an interface.
+    pub(super) fn published(&self, index: u32) -> Option<Arc<Interface>> {
+        let interface = self.interfaces.get(&index)?;
+        let kind = match interface.kind {
+            LocalKind::Ethernet { mac, .. } => InterfaceKind::Ethernet { mac },
+            LocalKind::Tunnel {
+                if_id,
+                underlay_vrf,
+                mtu,
+            } => InterfaceKind::Tunnel {
+                if_id,
+                underlay_vrf,
+                fixed_mtu: mtu,
+            },
+        };
+        let mut addresses4 = Vec::new();
+        let mut addresses6 = Vec::new();
+        for own in &interface.addresses {
+            let (length, tentative) = (own.length, own.tentative);
+            match own.address {
+                IpAddr::V4(address) => addresses4.push(InterfaceAddress {
+                    address,
+                    length,
+                    tentative,
+                }),
+                IpAddr::V6(address) => addresses6.push(InterfaceAddress {
+                    address,
+                    length,
+                    tentative,
+                }),
+            }
+        }
+        Some(Arc::new(Interface {
+            index,
+            name: interface.name.as_str().into(),
+            kind,
+            vrf: interface.vrf,
+            mtu: self.mtu(interface),
+            admin_up: interface.admin_up,
+            mss_clamp: interface.mss_clamp,
+            tap: (!interface.tap.is_empty()).then(|| tap_port(index)),
+            addresses4: addresses4.into(),
+            addresses6: addresses6.into(),
+        }))
+    }
+
+    /// Bytes of the largest IP packet.
+    pub(super) fn mtu(&self, interface: &LocalInterface) -> u16 {
+        match interface.kind {
+            LocalKind::Ethernet { mtu, .. } => mtu,
+            LocalKind::Tunnel { mtu, if_id, .. } => mtu
+                .or_else(|| self.tunnel_mtus.get(&if_id).copied())
+                .unwrap_or(TUNNEL_MTU),
+        }
+    }
+}
+
+/// The link-local address of a MAC address (RFC 4862 section 5.3).
+fn automatic(mac: MacAddr) -> OwnAddress {
+    OwnAddress {
+        address: mac.link_local().into(),
+        length: 64,
+        tentative: true,
+    }
+}
+
+fn emit((interface, _): AddressId, frame: &LinkFrame) -> Action {
+    Action::Emit {
+        interface,
+        frame: frame.to_vec(),
+    }
+}
+
+/// The stations and addresses on the link have to be found out anew.
+fn changes_link(old: &LocalInterface, new: &LocalInterface) -> bool {
+    (old.vrf, old.mac(), old.admin_up) != (new.vrf, new.mac(), new.admin_up)
+}
+
+/// What is to be closed and opened when an interface comes, changes or goes.
+fn port_changes(
+    index: u32,
+    old: Option<&LocalInterface>,
+    new: Option<&LocalInterface>,
+) -> Vec<Action> {
+    fn device(interface: &LocalInterface) -> Option<(&str, MacAddr)> {
+        match &interface.kind {
+            LocalKind::Ethernet { device, mac, .. } => Some((device, *mac)),
+            LocalKind::Tunnel { .. } => None,
+        }
+    }
+    fn tap(interface: &LocalInterface) -> Option<&str> {
+        Some(interface.tap.as_str()).filter(|tap| !tap.is_empty())
+    }
+    let mut actions = Vec::new();
+    let (was, is) = (old.and_then(device), new.and_then(device));
+    if was != is {
+        actions.extend(was.map(|_| Action::ClosePort { port: index }));
+        actions.extend(is.map(|(device, _)| Action::OpenPort {
+            port: index,
+            device: device.to_owned(),
+        }));
+    }
+    let (was, is) = (old.and_then(tap), new.and_then(tap));
+    if was != is {
+        let port = tap_port(index);
+        actions.extend(was.map(|_| Action::ClosePort { port }));
+        actions.extend(is.map(|tap| Action::OpenTap {
+            port,
+            tap: tap.to_owned(),
+        }));
+    }
+    actions
+}

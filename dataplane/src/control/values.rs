@@ -1,0 +1,186 @@
+//! The values of the bus, read once and checked; from here on everything is valid.
+
+use std::net::IpAddr;
+
+use culvert_model::bus::{self, value::Kind};
+use culvert_net::{IpPrefix, Mtu};
+
+use super::error::ApplyError;
+use crate::tables::MssClamp;
+
+/// A value of the dataplane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Spec {
+    Vrf(String),
+    Ethernet(EthernetSpec),
+    Tunnel(TunnelSpec),
+    Address(AddressSpec),
+    Route(RouteSpec),
+    Forwarding(bool),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct EthernetSpec {
+    pub(super) name: String,
+    pub(super) device: String,
+    pub(super) vrf: String,
+    pub(super) mtu: u16,
+    pub(super) admin_up: bool,
+    pub(super) mss_clamp: MssClamp,
+    pub(super) tap: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TunnelSpec {
+    pub(super) name: String,
+    pub(super) if_id: u32,
+    pub(super) vrf: String,
+    pub(super) underlay_vrf: String,
+    pub(super) mtu: Option<u16>,
+    pub(super) admin_up: bool,
+    pub(super) mss_clamp: MssClamp,
+    pub(super) tap: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct AddressSpec {
+    pub(super) interface: String,
+    pub(super) address: IpAddr,
+    pub(super) length: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RouteSpec {
+    pub(super) vrf: String,
+    pub(super) destination: IpPrefix,
+    pub(super) hops: Vec<Hop>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Hop {
+    Interface(String),
+    Neighbour(String, IpAddr),
+    Gateway(IpAddr),
+}
+
+impl Spec {
+    /// Reads the value of `key`.
+    pub(super) fn read(key: &str, value: &bus::Value) -> Result<Self, ApplyError> {
+        let kind = value
+            .kind
+            .as_ref()
+            .ok_or_else(|| ApplyError::NoValue(key.to_owned()))?;
+        let named = |name: &str| {
+            if name.is_empty() {
+                Err(ApplyError::NoName(key.to_owned()))
+            } else {
+                Ok(name.to_owned())
+            }
+        };
+        Ok(match kind {
+            Kind::Vrf(vrf) => Self::Vrf(named(&vrf.name)?),
+            Kind::Interface(interface) => Self::Ethernet(EthernetSpec {
+                name: named(&interface.name)?,
+                device: named(&interface.device)?,
+                vrf: named(&interface.vrf)?,
+                mtu: Mtu::new(interface.mtu)?.get(),
+                admin_up: interface.admin_up,
+                mss_clamp: mss_clamp(interface.mss_clamp)?,
+                tap: interface.tap.clone(),
+            }),
+            Kind::Tunnel(tunnel) => Self::Tunnel(TunnelSpec {
+                name: named(&tunnel.name)?,
+                if_id: tunnel.if_id,
+                vrf: named(&tunnel.vrf)?,
+                underlay_vrf: named(&tunnel.underlay_vrf)?,
+                mtu: tunnel.mtu.map(Mtu::new).transpose()?.map(Mtu::get),
+                admin_up: tunnel.admin_up,
+                mss_clamp: mss_clamp(tunnel.mss_clamp)?,
+                tap: tunnel.tap.clone(),
+            }),
+            Kind::Address(address) => {
+                let (own, length) = prefix(key, address.address.as_ref())?;
+                if own.is_unspecified() || own.is_multicast() || own.is_loopback() {
+                    return Err(ApplyError::BadAddress(own.to_string()));
+                }
+                Self::Address(AddressSpec {
+                    interface: named(&address.interface)?,
+                    address: own,
+                    length,
+                })
+            }
+            Kind::Route(route) => Self::Route(read_route(key, route)?),
+            Kind::Forwarding(forwarding) => Self::Forwarding(forwarding.enabled),
+            _ => return Err(ApplyError::NotOurs(key.to_owned())),
+        })
+    }
+
+    /// An update from one to the other changes one thing in place.
+    pub(super) fn is_same_thing(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Vrf(one), Self::Vrf(two)) => one == two,
+            (Self::Ethernet(one), Self::Ethernet(two)) => one.name == two.name,
+            (Self::Tunnel(one), Self::Tunnel(two)) => one.name == two.name,
+            (Self::Address(one), Self::Address(two)) => one == two,
+            (Self::Route(one), Self::Route(two)) => {
+                one.vrf == two.vrf && one.destination == two.destination
+            }
+            (Self::Forwarding(_), Self::Forwarding(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+fn read_route(key: &str, route: &bus::Route) -> Result<RouteSpec, ApplyError> {
+    let (address, length) = prefix(key, route.destination.as_ref())?;
+    let destination = IpPrefix::covering(address, length)?;
+    let mut hops = Vec::with_capacity(route.next_hops.len());
+    for hop in &route.next_hops {
+        let gateway = hop.gateway.as_ref().map(IpAddr::try_from).transpose()?;
+        if gateway.is_some_and(|gateway| gateway.is_ipv4() != address.is_ipv4()) {
+            return Err(ApplyError::Family(key.to_owned()));
+        }
+        hops.push(match (gateway, hop.interface.is_empty()) {
+            (None, true) => return Err(ApplyError::NoName(key.to_owned())),
+            (None, false) => Hop::Interface(hop.interface.clone()),
+            (Some(gateway), false) => Hop::Neighbour(hop.interface.clone(), gateway),
+            // On which link would it be?
+            (Some(IpAddr::V6(gateway)), true) if gateway.is_unicast_link_local() => {
+                return Err(ApplyError::NoName(key.to_owned()));
+            }
+            (Some(gateway), true) => Hop::Gateway(gateway),
+        });
+    }
+    Ok(RouteSpec {
+        vrf: route.vrf.clone(),
+        destination,
+        hops,
+    })
+}
+
+/// Absent: never; zero: from the MTU.
+fn mss_clamp(value: Option<u32>) -> Result<MssClamp, ApplyError> {
+    Ok(match value {
+        None => MssClamp::Off,
+        Some(0) => MssClamp::FromMtu,
+        Some(mss) => {
+            MssClamp::Fixed(u16::try_from(mss).map_err(|_| culvert_net::MtuError::TooLarge(mss))?)
+        }
+    })
+}
+
+fn prefix(
+    key: &str,
+    prefix: Option<&culvert_model::types::IpPrefix>,
+) -> Result<(IpAddr, u8), ApplyError> {
+    let prefix = prefix.ok_or_else(|| ApplyError::NoValue(key.to_owned()))?;
+    let address = prefix
+        .address
+        .as_ref()
+        .ok_or_else(|| ApplyError::NoValue(key.to_owned()))?;
+    let address = IpAddr::try_from(address)?;
+    // A length over 255 is too long for either family, like 255.
+    let length = u8::try_from(prefix.length).unwrap_or(u8::MAX);
+    IpPrefix::covering(address, length)?;
+    Ok((address, length))
+}
