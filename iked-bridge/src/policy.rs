@@ -61,6 +61,34 @@ pub struct Slot {
     pub destination: Selector,
 }
 
+impl Slot {
+    /// A slot as the dataplane names it: a packet has one protocol, so a protocol of one half holds for both; ports 0 to
+    /// 0 are any.
+    pub fn new(
+        direction: PolicyDirection,
+        if_id: u32,
+        mut source: Selector,
+        mut destination: Selector,
+    ) -> Self {
+        if source.protocol == 0 {
+            source.protocol = destination.protocol;
+        } else if destination.protocol == 0 {
+            destination.protocol = source.protocol;
+        }
+        for half in [&mut source, &mut destination] {
+            if half.ports == (0, 0) {
+                half.ports = (0, u16::MAX);
+            }
+        }
+        Self {
+            direction,
+            if_id,
+            source,
+            destination,
+        }
+    }
+}
+
 /// What the dataplane tells policies apart by: a slot and an SPI (0: no SA of its own).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
@@ -124,16 +152,17 @@ pub fn from_wire(
         let selector = selector.as_ref().ok_or(PolicyError::Missing(which))?;
         Ok::<_, PolicyError>(Selector::from_wire(selector)?)
     };
-    let slot = Slot {
-        direction: match id.direction() {
-            wire::PolicyDirection::In => PolicyDirection::In,
-            wire::PolicyDirection::Out => PolicyDirection::Out,
-            wire::PolicyDirection::Forward => PolicyDirection::Forward,
-        },
-        if_id: id.if_id,
-        source: selector(&id.src_ts, "a source")?,
-        destination: selector(&id.dst_ts, "a destination")?,
+    let direction = match id.direction() {
+        wire::PolicyDirection::In => PolicyDirection::In,
+        wire::PolicyDirection::Out => PolicyDirection::Out,
+        wire::PolicyDirection::Forward => PolicyDirection::Forward,
     };
+    let slot = Slot::new(
+        direction,
+        id.if_id,
+        selector(&id.src_ts, "a source")?,
+        selector(&id.dst_ts, "a destination")?,
+    );
     let sa = manage.sa.unwrap_or_default();
     let rule = Rule {
         verdict: match manage.policy_type() {
@@ -192,17 +221,18 @@ pub fn from_bus(policy: &bus::Policy) -> Result<(Key, Rule), PolicyError> {
         let selector = selector.as_ref().ok_or(PolicyError::Missing(which))?;
         Ok::<_, PolicyError>(Selector::from_bus(selector)?)
     };
-    let slot = Slot {
-        direction: match key.direction() {
-            policy_key::Direction::In => PolicyDirection::In,
-            policy_key::Direction::Out => PolicyDirection::Out,
-            policy_key::Direction::Forward => PolicyDirection::Forward,
-            policy_key::Direction::Unspecified => return Err(PolicyError::Missing("a direction")),
-        },
-        if_id: key.if_id,
-        source: selector(&key.source, "a source")?,
-        destination: selector(&key.destination, "a destination")?,
+    let direction = match key.direction() {
+        policy_key::Direction::In => PolicyDirection::In,
+        policy_key::Direction::Out => PolicyDirection::Out,
+        policy_key::Direction::Forward => PolicyDirection::Forward,
+        policy_key::Direction::Unspecified => return Err(PolicyError::Missing("a direction")),
     };
+    let slot = Slot::new(
+        direction,
+        key.if_id,
+        selector(&key.source, "a source")?,
+        selector(&key.destination, "a destination")?,
+    );
     let address = |address: &Option<culvert_model::types::IpAddress>| {
         address
             .as_ref()
@@ -423,6 +453,17 @@ mod tests {
         stacks.add(slot(), trap);
         assert_eq!(stacks.drop_orphans(|_, _| true), [old]);
         assert!(stacks.wanted(key).is_some());
+    }
+
+    #[test]
+    fn a_protocol_of_one_half_holds_for_both() {
+        let (mut source, destination) = (slot().source, slot().destination);
+        (source.protocol, source.ports) = (6, (0, 0));
+        let slot = Slot::new(PolicyDirection::Out, 7, source, destination);
+        assert_eq!((slot.source.protocol, slot.destination.protocol), (6, 6));
+        assert_eq!(slot.source.ports, (0, 65535));
+        let again = Slot::new(PolicyDirection::Out, 7, slot.source, slot.destination);
+        assert_eq!(slot, again);
     }
 
     #[test]

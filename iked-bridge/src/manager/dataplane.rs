@@ -28,6 +28,12 @@ const VERIFY_PAUSE_MS: u64 = 2_000;
 /// retransmissions (165 s) to remove it.
 const TOMBSTONE_MS: u64 = 180_000;
 
+/// An outbound SA whose CHILD SA is reported by its inbound one.
+const TOLD_BY_PARTNER: Expiry = Expiry::Sent {
+    at_ms: 0,
+    repeated: true,
+};
+
 impl Manager {
     pub(super) fn ask(
         &mut self,
@@ -316,10 +322,14 @@ impl Manager {
             };
             entry.state = State::Ended;
             if entry.hard == Expiry::Pending {
-                entry.hard = if covered { Expiry::Sent } else { Expiry::Due };
+                entry.hard = if covered {
+                    TOLD_BY_PARTNER
+                } else {
+                    Expiry::Due
+                };
             }
             self.gone_from_dataplane(now_ms, *name);
-            self.report_expiry(*name);
+            self.report_expiry(now_ms, *name);
         }
     }
 
@@ -353,6 +363,11 @@ impl Manager {
             return;
         }
         self.acquired.insert(key, now_ms);
+        if acquire.if_id != 0 {
+            // charon knows nothing of the reqid of a CHILD SA that is gone; the keeper knows its interface.
+            let if_id = acquire.if_id;
+            self.actions.push_back(Action::Wanted { if_id });
+        }
         let selector = |selector: &Option<culvert_model::types::Selector>| {
             let selector = Selector::from_bus(selector.as_ref()?).ok()?;
             Some(selector.to_wire())

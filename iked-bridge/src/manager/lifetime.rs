@@ -10,6 +10,10 @@ use crate::association::{SaName, limits_reached};
 /// Counters are fetched this often, in one request for all SAs.
 const POLL_MS: u64 = 1_000;
 
+/// A CHILD SA that charon still lists as if nothing had been said so long after an expiry was not heard of. A rekey
+/// begins within milliseconds; what was being set up is set up by then.
+const UNHEARD_MS: u64 = 2_500;
+
 /// charon gets the protocol number it knows ESP by.
 const ESP: u32 = wire::algorithm::PROTO_ESP;
 
@@ -61,7 +65,7 @@ impl Manager {
             return;
         }
         *expiry = Expiry::Due;
-        self.report_expiry(name);
+        self.report_expiry(now_ms, name);
         if hard {
             // RFC 4301 section 4.4.2.1: a hard limit ends the SA, whether charon is there or not.
             self.remove(now_ms, name);
@@ -69,7 +73,7 @@ impl Manager {
     }
 
     /// Tells charon what is due, if it is there and knows the SA.
-    pub(super) fn report_expiry(&mut self, name: SaName) {
+    pub(super) fn report_expiry(&mut self, now_ms: u64, name: SaName) {
         let session = self.session;
         let Some(entry) = self.entries.get_mut(&name) else {
             return;
@@ -79,14 +83,45 @@ impl Manager {
         }
         let hard = entry.hard == Expiry::Due;
         let soft = entry.soft == Expiry::Due && entry.hard == Expiry::Pending;
+        let sent = Expiry::Sent {
+            at_ms: now_ms,
+            repeated: false,
+        };
         if hard {
-            entry.hard = Expiry::Sent;
+            entry.hard = sent;
         }
         if soft {
-            entry.soft = Expiry::Sent;
+            entry.soft = sent;
         }
         if hard || soft {
             tracing::debug!(sa = %name, hard, "SA expires");
+            self.expire(name, hard);
+            self.arm(now_ms + UNHEARD_MS, Timer::Recheck);
+        }
+    }
+
+    /// charon lists the SA's CHILD SA as if nothing had been said. Whether it is to be said once more is decided here.
+    pub(super) fn repeat_expiry(&mut self, now_ms: u64, name: SaName) {
+        let Some(entry) = self.entries.get_mut(&name) else {
+            return;
+        };
+        let hard = entry.hard != Expiry::Pending;
+        let expiry = if hard {
+            &mut entry.hard
+        } else {
+            &mut entry.soft
+        };
+        if let Expiry::Sent {
+            at_ms,
+            repeated: false,
+        } = *expiry
+            && now_ms >= at_ms + UNHEARD_MS
+        {
+            *expiry = Expiry::Sent {
+                at_ms: now_ms,
+                repeated: true,
+            };
+            tracing::info!(sa = %name, hard, "charon did not hear that an SA expires");
             self.expire(name, hard);
         }
     }

@@ -16,7 +16,8 @@
 //!   asked for again under the same ticket; a ticket is never carried over to another incarnation of the dataplane.
 //! - Keys live here only until the dataplane has answered. Nothing is ever installed from the table: a dataplane that
 //!   restarted gets policies, never keys, and charon is told that the SAs are at their end.
-//! - An expiry is reported once: soft once, hard once.
+//! - An expiry is reported once, soft and hard. charon drops one that meets a CHILD SA in the middle of its set-up: when its
+//!   list shows, seconds later, that it did nothing, it is told once more, and never a third time.
 
 mod calls;
 mod dataplane;
@@ -205,8 +206,8 @@ enum Expiry {
     Pending,
     /// To be reported as soon as charon is there.
     Due,
-    /// Reported.
-    Sent,
+    /// Reported, once or twice, last then.
+    Sent { at_ms: u64, repeated: bool },
 }
 
 struct Entry {

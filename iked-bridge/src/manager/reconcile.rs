@@ -48,7 +48,7 @@ impl Manager {
         }
         let names: Vec<SaName> = self.entries.keys().copied().collect();
         for name in names {
-            self.report_expiry(name);
+            self.report_expiry(now_ms, name);
         }
         self.list_charon();
     }
@@ -246,11 +246,19 @@ impl Manager {
                     // The predecessor told charon, or nobody did: charon's state says which.
                     let rekeyed = child.rekeying || !child.installed;
                     if entry.soft == Expiry::Due && rekeyed {
-                        entry.soft = Expiry::Sent;
+                        entry.soft = Expiry::Sent {
+                            at_ms: now_ms,
+                            repeated: true,
+                        };
                     }
-                    self.report_expiry(name);
+                    self.report_expiry(now_ms, name);
                 }
-                (Some(_), _) => entry.unknown_since_ms = None,
+                (Some(child), _) => {
+                    entry.unknown_since_ms = None;
+                    if child.installed && !child.rekeying {
+                        self.repeat_expiry(now_ms, name);
+                    }
+                }
                 (None, Owner::Orphan { .. }) => {}
                 (None, Owner::Adopted)
                     if self
@@ -275,7 +283,7 @@ impl Manager {
             }
         }
         for child in list.iter().filter(|child| child.installed) {
-            self.expire_unless_held(child);
+            self.expire_unless_held(now_ms, child);
         }
         if let Some(due) = unsettled {
             self.arm_once(due, Timer::Recheck);
@@ -284,7 +292,7 @@ impl Manager {
     }
 
     /// A CHILD SA that charon believes in and the dataplane does not have is expired hard, once for each list at most.
-    fn expire_unless_held(&mut self, child: &CharonChild) {
+    fn expire_unless_held(&mut self, now_ms: u64, child: &CharonChild) {
         let of = |direction: Direction, spi: u32| {
             self.entries
                 .iter()
@@ -317,7 +325,10 @@ impl Manager {
             destination: child.local,
         };
         if let Some(entry) = self.entries.get_mut(&name) {
-            entry.hard = Expiry::Sent;
+            entry.hard = Expiry::Sent {
+                at_ms: now_ms,
+                repeated: false,
+            };
         }
         self.expire(name, true);
     }

@@ -170,7 +170,7 @@ fn an_acquire_reaches_charon_once_in_five_seconds() {
     publish(&mut script, acquire(0));
     assert_eq!(
         (script.upcalls.len(), script.wanted.as_slice()),
-        (3, &[7][..])
+        (3, &[7, 7, 7, 7][..])
     );
 }
 
@@ -220,4 +220,36 @@ fn nothing_is_negotiated_while_no_dataplane_has_been_seen() {
             .iter()
             .any(|(_, request)| matches!(request, Request::AddSa(_)))
     );
+}
+
+#[test]
+fn what_charon_did_not_hear_is_said_once_more() {
+    let mut script = Script::new();
+    let one = script.establish(child(0x4b1));
+    script.dataplane.start();
+    script.snapshot();
+    assert_eq!(script.expiries(), [(one.spi_in, true)]);
+    let mut lists = script.lists_wanted;
+    for said in [2, 2, 2] {
+        script.pass(3_000);
+        script.list(&[&one]);
+        assert_eq!(script.expiries().len(), said);
+        lists = script.lists_wanted.max(lists);
+    }
+    assert!(lists >= 2);
+}
+
+#[test]
+fn a_soft_limit_that_charon_did_not_hear_of_is_said_once_more() {
+    let mut script = Script::new();
+    let one = script.establish(child(0x4b1));
+    script.pass(600_000);
+    assert_eq!(script.expiries().len(), 2);
+    script.list(&[&one]);
+    assert_eq!(script.expiries().len(), 2);
+    for _ in 0..5 {
+        script.pass(3_000);
+        script.list(&[&one]);
+        assert_eq!(script.expiries().len(), 4);
+    }
 }
