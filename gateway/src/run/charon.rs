@@ -13,21 +13,18 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, NulError};
-use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use culvert_plugin_wire::{CharonConf, LOAD, PLUGIN_FILE, PLUGIN_FOLDER};
 use culvert_tap_inject::device::TapName;
 use thiserror::Error;
 
 use super::launch::MountPlan;
 use super::root::Root;
 
-/// Where Debian's charon looks for its plugins.
-const PLUGIN_FOLDER: &str = "/usr/lib/ipsec/plugins";
-
-/// The name of our plugin in the load line, and in its file name.
+/// The name of our plugin in the load line.
 const OUR_PLUGIN: &str = "culvert";
 
 /// Without these charon cannot do its work. The others are second sources of algorithms that openssl has too.
@@ -45,38 +42,26 @@ const NEEDED: &[&str] = &[
     "vici",
 ];
 
-/// What charon loads, in this order. openssl first: it is the fastest for nearly everything. `culvert!` before
-/// kernel-netlink: with the exclamation mark charon ends when our plugin does not load, instead of giving ESP to the
-/// kernel; kernel-netlink then keeps addresses and routes alone.
-const PLUGINS: &[&str] = &[
-    "openssl",
-    "random",
-    "nonce",
-    "aes",
-    "sha1",
-    "sha2",
-    "gcm",
-    "ctr",
-    "ccm",
-    "chapoly",
-    "curve25519",
-    "drbg",
-    "x509",
-    "revocation",
-    "constraints",
-    "pubkey",
-    "pkcs1",
-    "pkcs7",
-    "pkcs8",
-    "pem",
-    "xcbc",
-    "cmac",
-    "hmac",
-    "kdf",
-    "culvert!",
-    "kernel-netlink",
-    "socket-default",
-    "vici",
+/// Worker threads of charon: one waits while the dataplane installs an SA.
+const THREADS: u16 = 32;
+
+/// What this gateway wants otherwise than charon by itself.
+const SETTINGS: &[(&str, &str)] = &[
+    // A reauthentication overlaps the old IKE_SA instead of leaving a gap.
+    ("make_before_break", "yes"),
+    // Packets on the way under the old SA still get in (RFC 7296 section 2.8); the default, which rekeying without loss
+    // stands on.
+    ("delete_rekeyed_delay", "5"),
+    // Waits of 2, 3.2, 5.1, 8.2, 13.1 and 21 s: a lost packet costs little, and a dead peer is known after 53 s instead
+    // of 165 s.
+    ("retransmit_timeout", "2.0"),
+    ("retransmit_base", "1.6"),
+    ("retransmit_tries", "5"),
+    // Two gateways that call each other at once after a power cut do not stay in step.
+    ("retransmit_jitter", "10"),
+    // Hundreds of tunnels: find an IKE_SA without walking a list.
+    ("ikesa_table_size", "256"),
+    ("ikesa_table_segments", "8"),
 ];
 
 /// Why charon cannot be started.
@@ -145,7 +130,7 @@ impl Installation {
             plan.files.push(path.clone());
             plan.grafts.push((path.clone(), path));
         }
-        let ours = text(&library(OUR_PLUGIN))?;
+        let ours = text(&Path::new(PLUGIN_FOLDER).join(PLUGIN_FILE))?;
         plan.files.push(ours.clone());
         plan.grafts.push((text(&self.plugin)?, ours));
         // The resolver's file is often a link to below /run.
@@ -190,79 +175,22 @@ pub fn write_configuration<'a>(
 }
 
 fn configuration<'a>(root: &Root, taps: impl IntoIterator<Item = &'a TapName>) -> String {
-    let taps: Vec<&str> = taps.into_iter().map(TapName::as_str).collect();
-    let mut text = String::from("# Written by culvert at each start: changes here are lost.\n");
-    let settings: [(&str, String); 13] = [
-        ("load_modular", "no".to_owned()),
-        ("load", PLUGINS.join(" ")),
-        // Routes and virtual addresses are the dataplane's.
-        ("install_routes", "no".to_owned()),
-        ("install_virtual_ip", "no".to_owned()),
-        ("interfaces_use", taps.join(", ")),
-        // A reauthentication overlaps the old IKE_SA instead of leaving a gap.
-        ("make_before_break", "yes".to_owned()),
-        // Packets on the way under the old SA still get in (RFC 7296 section 2.8); the default, which rekeying without
-        // loss stands on.
-        ("delete_rekeyed_delay", "5".to_owned()),
-        // Waits of 2, 3.2, 5.1, 8.2, 13.1 and 21 s: a lost packet costs little, and a dead peer is known after 53 s
-        // instead of 165 s.
-        ("retransmit_timeout", "2.0".to_owned()),
-        ("retransmit_base", "1.6".to_owned()),
-        ("retransmit_tries", "5".to_owned()),
-        // Two gateways that call each other at once after a power cut do not stay in step.
-        ("retransmit_jitter", "10".to_owned()),
-        // Hundreds of tunnels: find an IKE_SA without walking a list.
-        ("ikesa_table_size", "256".to_owned()),
-        ("ikesa_table_segments", "8".to_owned()),
-    ];
-    // Writing to a String does not fail.
-    let _ = writeln!(text, "charon {{");
-    for (key, value) in settings {
-        let _ = writeln!(text, "  {key} = {}", quoted(&value));
-    }
-    let log = root.log("charon");
-    let vici = format!("unix://{}", root.vici().display());
-    let _ = write!(
-        text,
-        "  filelog {{
-    culvert {{
-      path = {}
-      time_format = \"%FT%T\"
-      ike_name = yes
-      append = yes
-      flush_line = yes
-      default = 1
-    }}
-  }}
-  syslog {{
-    daemon {{
-      default = -1
-    }}
-    auth {{
-      default = -1
-    }}
-  }}
-  plugins {{
-    vici {{
-      socket = {}
-    }}
-  }}
-}}
-",
-        quoted(&log.display().to_string()),
-        quoted(&vici),
-    );
-    text
-}
-
-/// A value of strongswan.conf(5) that may hold anything.
-fn quoted(value: &str) -> String {
-    format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
+    let conf = CharonConf {
+        vici_socket: root.vici(),
+        interfaces: taps
+            .into_iter()
+            .map(|tap| tap.as_str().to_owned())
+            .collect(),
+        threads: THREADS,
+        flood_protection: true,
+        log_file: Some(root.log("charon")),
+        settings: SETTINGS.to_vec(),
+    };
+    format!("# Written by culvert at each start: changes here are lost.\n{conf}")
 }
 
 fn theirs() -> impl Iterator<Item = String> {
-    PLUGINS
-        .iter()
+    LOAD.split_whitespace()
         .map(|name| name.trim_end_matches('!'))
         .filter(|name| *name != OUR_PLUGIN)
         .map(str::to_owned)
@@ -329,19 +257,12 @@ mod tests {
         write_configuration(&root, &taps).unwrap();
         let text = fs::read_to_string(root.strongswan_conf()).unwrap();
         for line in [
-            "  load_modular = \"no\"",
-            "  install_routes = \"no\"",
-            "  interfaces_use = \"wan, lan\"",
+            "  install_routes = no",
+            "  interfaces_use = \"wan,lan\"",
             "  delete_rekeyed_delay = \"5\"",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
-        let load = text
-            .lines()
-            .find(|line| line.starts_with("  load ="))
-            .unwrap();
-        assert!(load.starts_with("  load = \"openssl "));
-        assert!(load.find("culvert! ").unwrap() < load.find("kernel-netlink").unwrap());
         assert!(text.contains(r#"a \"b\\ # {/run/charon.vici""#), "{text}");
     }
 

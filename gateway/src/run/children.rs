@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 
+use culvert_plugin_wire::SOCKET_ENV;
 use culvert_tap_inject::device::{INHERITED_VARIABLE, Tap, TapName, inherited_variable};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -218,7 +219,7 @@ impl Recipe {
                 launch
                     .command
                     .env("STRONGSWAN_CONF", self.root.strongswan_conf())
-                    .env("CULVERT_PLUGIN_SOCKET", self.root.plugin_socket());
+                    .env(SOCKET_ENV, self.root.plugin_socket());
                 launch.mounts = Some(self.charon.mounts(&self.root)?);
                 launch.capabilities = Capabilities::CHARON;
             }

@@ -279,7 +279,6 @@ mod tests {
         Namespace::quiet()
             .unwrap()
             .run(async || {
-                std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "0").unwrap();
                 let _tap = Tap::create("wan".parse().unwrap()).unwrap();
                 let mut linux = Linux::open().unwrap();
                 linux.set_macs([("wan".parse().unwrap(), [2, 0, 0, 0, 0, 9])].into());

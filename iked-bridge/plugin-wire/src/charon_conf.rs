@@ -36,6 +36,10 @@ pub struct CharonConf {
     /// Cookies and limits on half-open IKE SAs for each address. Off only where one address stands for many peers, as in
     /// a load test.
     pub flood_protection: bool,
+    /// Where charon writes what happens: an absolute path; none: its standard error.
+    pub log_file: Option<PathBuf>,
+    /// Further settings of the section `charon`, as strongswan.conf(5) names them.
+    pub settings: Vec<(&'static str, &'static str)>,
 }
 
 impl fmt::Display for CharonConf {
@@ -62,10 +66,23 @@ impl fmt::Display for CharonConf {
                 "  dos_protection = no\n  block_threshold = 0\n  cookie_threshold = 0"
             )?;
         }
+        for (name, value) in &self.settings {
+            writeln!(f, "  {name} = {}", quoted(value))?;
+        }
         // Level 1 tells what happens; from level 3 on charon prints buffers, from 4 on keys.
+        let path = match &self.log_file {
+            None => "stderr".to_owned(),
+            Some(path) => path.display().to_string(),
+        };
         writeln!(
             f,
-            "  filelog {{\n    stderr {{\n      default = 1\n      flush_line = yes\n    }}\n  }}"
+            "  filelog {{\n    culvert {{\n      path = {}\n      time_format = \"%FT%T\"\n      ike_name = yes\n      \
+             append = yes\n      flush_line = yes\n      default = 1\n    }}\n  }}",
+            quoted(&path)
+        )?;
+        writeln!(
+            f,
+            "  syslog {{\n    daemon {{\n      default = -1\n    }}\n    auth {{\n      default = -1\n    }}\n  }}"
         )?;
         writeln!(
             f,
@@ -100,6 +117,8 @@ mod tests {
             interfaces: vec!["wan0".into(), "wan1".into()],
             threads: 32,
             flood_protection: true,
+            log_file: Some("/var/log/a b".into()),
+            settings: vec![("retransmit_tries", "5")],
         };
         let text = conf.to_string();
         assert!(
@@ -108,6 +127,8 @@ mod tests {
         );
         assert!(text.contains("interfaces_use = \"wan0,wan1\"\n"), "{text}");
         assert!(!text.contains("dos_protection"), "{text}");
+        assert!(text.contains("path = \"/var/log/a b\"\n"), "{text}");
+        assert!(text.contains("  retransmit_tries = \"5\"\n"), "{text}");
         assert_eq!(text.matches('{').count(), text.matches('}').count());
     }
 }

@@ -22,6 +22,8 @@ const SWITCHES: &[(&str, &str, &str)] = &[
     // An address answers only on the TAP that has it.
     ("ipv4", "arp_ignore", "1"),
     ("ipv4", "arp_announce", "2"),
+    // A box may have IPv6 off everywhere else.
+    ("ipv6", "disable_ipv6", "0"),
     ("ipv6", "forwarding", "0"),
     ("ipv6", "accept_ra", "0"),
     ("ipv6", "autoconf", "0"),

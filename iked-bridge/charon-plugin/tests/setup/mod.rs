@@ -189,6 +189,8 @@ pub fn start(host: &Host, program: &str, socket: &str) -> Charon {
         interfaces: vec!["wan".into()],
         threads: 32,
         flood_protection: false,
+        log_file: None,
+        settings: Vec::new(),
     };
     // Reusing an IKE SA makes charon wait for each one that is busy before it begins another, which would hide how many
     // calls the plugin can have under way.
