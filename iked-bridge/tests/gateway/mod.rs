@@ -106,6 +106,8 @@ impl Gateway {
             interfaces: vec!["wan".into()],
             threads: 16,
             flood_protection: false,
+            log_file: None,
+            settings: Vec::new(),
         };
         let socket = self.root.join("run/charon-plugin.sock");
         let charon = Charon::spawn_program(
