@@ -228,10 +228,8 @@ impl ControlPlane {
                         self.neighbour_changed(id, now);
                     }
                 }
-                Event::NeighbourWanted { interface, address } => {
-                    if self.is_ethernet(interface) {
-                        self.neighbours.wanted((interface, address), now);
-                    }
+                Event::NeighbourWanted { interface, address } if self.is_ethernet(interface) => {
+                    self.neighbours.wanted((interface, address), now);
                 }
                 Event::AddressConflict {
                     interface,

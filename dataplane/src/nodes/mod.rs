@@ -37,7 +37,7 @@ mod way_out;
 mod esp_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-pub mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 pub(crate) mod workbench;
 

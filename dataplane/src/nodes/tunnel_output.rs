@@ -185,12 +185,7 @@ fn prepare<'t>(
     if meta.len() > usize::from(way.inner_mtu) {
         return Err(too_big(v6, way.inner_mtu));
     }
-    if meta.flags & (flags::INJECTED | flags::ORIGINATED) == 0 {
-        take_hop(data, v6)?;
-    }
-    if let Some(mss) = way.mss {
-        mss_clamp::clamp(data, v6, mss);
-    }
+    // Before anything that it covers is changed: until then the field holds a sum that cannot be mended.
     if meta.flags & flags::CHECKSUM_PARTIAL != 0 {
         let (start, offset) = (
             usize::from(meta.checksum_start),
@@ -200,6 +195,12 @@ fn prepare<'t>(
             return Err(Refusal::Drop(DropReason::EspBadInner));
         }
         meta.flags &= !flags::CHECKSUM_PARTIAL;
+    }
+    if meta.flags & (flags::INJECTED | flags::ORIGINATED) == 0 {
+        take_hop(data, v6)?;
+    }
+    if let Some(mss) = way.mss {
+        mss_clamp::clamp(data, v6, mss);
     }
     meta.sa = way.sa.index;
     meta.tx_interface = tables

@@ -232,8 +232,8 @@ mod tests {
     #[test]
     fn selectors_narrower_than_a_family_are_looked_at() {
         let narrow = Selector::between(
-            IpPrefix::new([10, 1, 0, 0].into(), 24.into()).unwrap(),
-            IpPrefix::new([10, 2, 0, 0].into(), 24.into()).unwrap(),
+            IpPrefix::new([10, 1, 0, 0].into(), 24).unwrap(),
+            IpPrefix::new([10, 2, 0, 0].into(), 24).unwrap(),
         );
         let mut set = PolicySet::default();
         set.insert(policy(1, any(), 0x1000, Some(10)));
