@@ -24,6 +24,7 @@ pub mod fib;
 pub mod graph;
 pub mod nodes;
 pub mod port;
+pub mod process;
 pub mod sa;
 pub mod sharded;
 pub mod tables;

@@ -31,6 +31,8 @@ struct Cli {
 enum Command {
     /// Run a gateway: its processes, from start to orderly stop.
     Run(run::Arguments),
+    /// Forward packets; started by `run`.
+    Dataplane(process::dataplane::Arguments),
     /// Join charon to the dataplane; started by `run`.
     #[command(name = "iked-bridge")]
     IkedBridge(process::iked_bridge::Arguments),
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         .init();
     let outcome = match cli.command {
         Command::Run(arguments) => run::execute(arguments).map_err(anyhow::Error::from),
+        Command::Dataplane(arguments) => process::dataplane::execute(&arguments),
         Command::IkedBridge(arguments) => process::iked_bridge::execute(arguments),
         Command::Lab(arguments) => lab::execute(&arguments).map_err(anyhow::Error::from),
     };

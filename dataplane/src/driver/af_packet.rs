@@ -100,7 +100,8 @@ impl Device {
     }
 }
 
-fn hardware_address(device: &str) -> Result<MacAddr, OpenError> {
+/// The MAC address of an interface of the caller's network namespace.
+pub fn hardware_address(device: &str) -> Result<MacAddr, OpenError> {
     use nix::ifaddrs::getifaddrs;
     let all = getifaddrs().map_err(|error| OpenError::Kernel {
         device: device.to_owned(),

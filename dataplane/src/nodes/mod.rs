@@ -62,3 +62,12 @@ pub fn layer3() -> Vec<Box<dyn Node>> {
         Box::<interface_output::InterfaceOutput>::default(),
     ]
 }
+
+/// The nodes of tunnels.
+pub fn tunnels() -> Vec<Box<dyn Node>> {
+    vec![
+        Box::new(esp_decrypt::EspDecrypt),
+        Box::new(tunnel_output::TunnelOutput::default()),
+        Box::new(esp_encrypt::EspEncrypt),
+    ]
+}

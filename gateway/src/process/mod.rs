@@ -4,4 +4,5 @@
 //! door on system calls they never make ([`confinement`]) and to call their library.
 
 pub mod confinement;
+pub mod dataplane;
 pub mod iked_bridge;

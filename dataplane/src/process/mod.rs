@@ -1,0 +1,210 @@
+//! The dataplane as a process: workers, and a control thread that answers the bus.
+//!
+//! ```text
+//!   bus/dataplane          apply, retrieve, show ----.
+//!   bus/dataplane-sa       SAs, policies (secrets) --+--> control thread --tables--> workers
+//!   bus/dataplane.events,                            |        ^   |
+//!   bus/dataplane-sa.events  <-----------------------'        '---'-- timers, events
+//! ```
+
+mod sa_calls;
+mod show_calls;
+mod state;
+mod value_calls;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use culvert_bus::{BusError, Publisher as Announcer, Router, Server};
+use culvert_crypto::{Engine, KeyError, Portable};
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use self::sa_calls::on;
+use self::state::{Shared, State};
+use self::value_calls::then_look_at_timers;
+use crate::clock;
+use crate::control::{ControlPlane, DetectionTiming};
+use crate::event;
+use crate::graph::{Node, NodeId};
+use crate::nodes;
+use crate::port::Port;
+use crate::sa::SaManager;
+use crate::tables::{Publisher, Tables};
+use crate::worker::{Common, Worker, WorkerError};
+
+/// Opens the TAP of this name for the worker of this number; the error says what is wrong with it.
+pub type TapOpener = Box<dyn Fn(&str, u32) -> Result<Box<dyn Port>, String> + Send>;
+
+/// The cipher engines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// Runs on every processor.
+    #[default]
+    Portable,
+}
+
+/// The drivers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// `AF_PACKET`: works on every interface.
+    #[default]
+    AfPacket,
+}
+
+/// There is no engine or driver of that name.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("there is no {kind} {name}; there is: {known}")]
+pub struct UnknownChoice {
+    kind: &'static str,
+    name: String,
+    known: &'static str,
+}
+
+impl std::fmt::Display for EngineChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("portable")
+    }
+}
+
+impl std::str::FromStr for EngineChoice {
+    type Err = UnknownChoice;
+
+    fn from_str(name: &str) -> Result<Self, UnknownChoice> {
+        match name {
+            "portable" => Ok(Self::Portable),
+            _ => Err(UnknownChoice {
+                kind: "engine",
+                name: name.to_owned(),
+                known: "portable",
+            }),
+        }
+    }
+}
+
+impl std::fmt::Display for DriverChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("af-packet")
+    }
+}
+
+impl std::str::FromStr for DriverChoice {
+    type Err = UnknownChoice;
+
+    fn from_str(name: &str) -> Result<Self, UnknownChoice> {
+        match name {
+            "af-packet" => Ok(Self::AfPacket),
+            _ => Err(UnknownChoice {
+                kind: "driver",
+                name: name.to_owned(),
+                known: "af-packet",
+            }),
+        }
+    }
+}
+
+/// What the dataplane is started with.
+pub struct Options {
+    /// The folder of this gateway.
+    pub root: PathBuf,
+    /// Threads that forward.
+    pub workers: u32,
+    /// The cipher engine.
+    pub engine: EngineChoice,
+    /// How frames come and go.
+    pub driver: DriverChoice,
+    /// Nodes of other crates (punt and inject), made anew for each worker.
+    pub nodes: fn() -> Vec<Box<dyn Node>>,
+    /// Where TAPs come from.
+    pub open_tap: TapOpener,
+}
+
+/// Why the dataplane does not run.
+#[derive(Debug, Error)]
+pub enum ProcessError {
+    /// Its sockets.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// Its workers.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// The system has no random numbers.
+    #[error(transparent)]
+    Random(#[from] KeyError),
+}
+
+/// Runs until `stop`.
+pub async fn run(options: Options, stop: CancellationToken) -> Result<(), ProcessError> {
+    let socket = |name: &str| options.root.join("run/bus").join(name);
+    let (sender, mut receiver) = event::channel();
+    let engine: Arc<dyn Engine> = match options.engine {
+        EngineChoice::Portable => Arc::new(Portable),
+    };
+    let DriverChoice::AfPacket = options.driver;
+    let publisher = Publisher::new(Tables::default());
+    let plane = ControlPlane::new(publisher.clone(), DetectionTiming::default());
+    let common = Common {
+        tables: publisher.clone(),
+        events: sender,
+        engine: Arc::clone(&engine),
+    };
+    let count = options.workers.max(1);
+    let workers = (0..count)
+        .map(|number| {
+            let all = nodes::layer3()
+                .into_iter()
+                .chain(nodes::tunnels())
+                .chain((options.nodes)())
+                .collect();
+            Worker::start(number, &common, all)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let shared = Arc::new(Shared::new(State {
+        publisher,
+        plane,
+        sas: SaManager::new(engine)?,
+        node_bases: vec![[0; 3]; workers.len() * NodeId::COUNT],
+        workers,
+        tap_opener: options.open_tap,
+        events: Announcer::bind(&socket("dataplane.events"))?,
+        sa_events: Announcer::bind(&socket("dataplane-sa.events"))?,
+        clocks_per_second: clock::clocks_per_second(),
+        acquired: std::collections::HashMap::new(),
+    }));
+    let values = Router::new("dataplane")
+        .on(then_look_at_timers(&shared, value_calls::apply))
+        .on(on(&shared, value_calls::retrieve))
+        .on(on(&shared, show_calls::nodes))
+        .on(on(&shared, show_calls::drops))
+        .on(on(&shared, show_calls::interfaces))
+        .on(on(&shared, show_calls::neighbours));
+    let sa_server =
+        Server::bind_for_secrets(&socket("dataplane-sa"), sa_calls::router(&shared))?.spawn()?;
+    let value_server = Server::bind(&socket("dataplane"), values)?.spawn()?;
+    tracing::info!(workers = count, "dataplane ready");
+    loop {
+        let due = shared.state().plane.next_timer();
+        let due =
+            due.map(|due| Duration::from_nanos(due.saturating_sub(clock::monotonic_nanoseconds())));
+        let timer = async {
+            match due {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = shared.timers.notified() => {}
+            () = timer => {
+                let mut state = shared.state();
+                let actions = state.plane.tick(clock::monotonic_nanoseconds());
+                state.perform_or_report(actions);
+            }
+            Some(event) = receiver.recv() => shared.state().hear(&event),
+        }
+    }
+    value_server.stop().await;
+    sa_server.stop().await;
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! What the dataplane shows of itself: nodes, drops, interfaces, neighbours.
+
+use culvert_model::bus::{self, Refusal};
+
+use super::state::State;
+use crate::counters::WorkerCounters;
+use crate::drop_reason::DropReason;
+use crate::graph::NodeId;
+use crate::port::tap_port;
+use crate::tables::Interface;
+
+/// Clocks and packets of every node on every worker.
+pub(super) fn nodes(
+    state: &mut State,
+    request: bus::ShowNodesRequest,
+) -> Result<bus::ShowNodesReply, Refusal> {
+    let mut nodes = Vec::new();
+    for (worker, counters) in state
+        .workers
+        .iter()
+        .map(crate::worker::Worker::counters)
+        .enumerate()
+    {
+        for (place, node) in NodeId::ALL.iter().enumerate() {
+            let now = counters.node(*node);
+            let now = [now.vectors.get(), now.packets.get(), now.clocks.get()];
+            let Some(base) = state.node_bases.get_mut(worker * NodeId::COUNT + place) else {
+                continue;
+            };
+            let [vectors, packets, clocks] = std::array::from_fn(|at| now[at] - base[at]);
+            if request.reset {
+                *base = now;
+            }
+            nodes.push(bus::NodeCounters {
+                name: node.name().to_owned(),
+                worker: worker as u32,
+                vectors,
+                packets,
+                clocks,
+            });
+        }
+    }
+    Ok(bus::ShowNodesReply {
+        nodes,
+        tsc_hz: state.clocks_per_second,
+    })
+}
+
+/// Packets dropped, by reason.
+pub(super) fn drops(
+    state: &mut State,
+    _: bus::ShowDropsRequest,
+) -> Result<bus::ShowDropsReply, Refusal> {
+    let drops = DropReason::ALL
+        .iter()
+        .map(|reason| bus::DropCounter {
+            reason: reason.name().to_owned(),
+            packets: total(state, |counters| counters.drop(*reason).get()),
+            meaning: reason.meaning().to_owned(),
+        })
+        .collect();
+    Ok(bus::ShowDropsReply { drops })
+}
+
+/// Interfaces with their state and counters.
+pub(super) fn interfaces(
+    state: &mut State,
+    _: bus::ShowInterfacesRequest,
+) -> Result<bus::ShowInterfacesReply, Refusal> {
+    let tables = state.publisher.current();
+    let interfaces = tables
+        .interfaces
+        .iter()
+        .map(|(_, interface)| interface_state(state, interface))
+        .collect();
+    Ok(bus::ShowInterfacesReply {
+        interfaces,
+        published: state.events.last_number(),
+        incarnation: state.events.incarnation().get(),
+    })
+}
+
+fn interface_state(state: &State, interface: &Interface) -> bus::InterfaceState {
+    let sum = |read: fn(&crate::counters::InterfaceCounters) -> u64| {
+        total(state, |counters| read(counters.interface(interface.index)))
+    };
+    let tentative = interface.addresses4.iter().any(|own| own.tentative)
+        || interface.addresses6.iter().any(|own| own.tentative);
+    bus::InterfaceState {
+        name: interface.name.to_string(),
+        mac: interface
+            .mac()
+            .map(|mac| mac.0.to_vec())
+            .unwrap_or_default(),
+        mtu: u32::from(interface.mtu),
+        link_up: true,
+        admin_up: interface.admin_up,
+        rx_packets: sum(|counters| counters.rx_packets.get()),
+        rx_bytes: sum(|counters| counters.rx_bytes.get()),
+        tx_packets: sum(|counters| counters.tx_packets.get()),
+        tx_bytes: sum(|counters| counters.tx_bytes.get()),
+        drops: sum(|counters| counters.drops.get())
+            + total(state, |counters| {
+                counters.interface(tap_port(interface.index)).drops.get()
+            }),
+        addresses_ready: !tentative,
+    }
+}
+
+/// Resolved neighbours.
+pub(super) fn neighbours(
+    state: &mut State,
+    _: bus::ShowNeighboursRequest,
+) -> Result<bus::ShowNeighboursReply, Refusal> {
+    let tables = state.publisher.current();
+    let mut neighbours: Vec<_> = tables
+        .neighbours
+        .iter()
+        .map(|((interface, address), mac)| bus::NeighbourState {
+            interface: tables
+                .interfaces
+                .get(*interface)
+                .map_or_else(String::new, |found| found.name.to_string()),
+            address: Some((*address).into()),
+            mac: mac.0.to_vec(),
+        })
+        .collect();
+    neighbours
+        .sort_by(|a, b| (&a.interface, address_bytes(a)).cmp(&(&b.interface, address_bytes(b))));
+    Ok(bus::ShowNeighboursReply { neighbours })
+}
+
+fn address_bytes(neighbour: &bus::NeighbourState) -> &[u8] {
+    neighbour
+        .address
+        .as_ref()
+        .map_or(&[], |address| &address.address)
+}
+
+fn total(state: &State, read: impl Fn(&WorkerCounters) -> u64) -> u64 {
+    state
+        .workers
+        .iter()
+        .map(|worker| read(worker.counters()))
+        .sum()
+}

@@ -1,0 +1,215 @@
+//! What the control thread holds, and how requests, workers and timers change it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use culvert_bus::Publisher as Announcer;
+use culvert_model::bus;
+use thiserror::Error;
+use tokio::sync::Notify;
+
+use super::TapOpener;
+use crate::clock;
+use crate::control::{Action, ControlPlane};
+use crate::driver::af_packet::{AfPacket, Device, OpenError};
+use crate::event::Event;
+use crate::nodes::tunnel_output::underlay;
+use crate::sa::SaManager;
+use crate::sa::service::sa_event;
+use crate::tables::{InterfaceKind, Publisher};
+use crate::worker::Worker;
+
+/// One acquire a policy in this time, over all workers.
+const ACQUIRE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The state, shared by the tasks of the control thread.
+pub struct Shared {
+    state: Mutex<State>,
+    /// Something has changed that may have brought the next timer forward.
+    pub(super) timers: Notify,
+}
+
+/// What the control thread holds.
+pub struct State {
+    pub(super) publisher: Publisher,
+    pub(super) plane: ControlPlane,
+    pub(super) sas: SaManager,
+    pub(super) workers: Vec<Worker>,
+    pub(super) tap_opener: TapOpener,
+    pub(super) events: Announcer<bus::DataplaneEvent>,
+    pub(super) sa_events: Announcer<bus::SaEvent>,
+    /// Node counters at the last reset, by worker and node.
+    pub(super) node_bases: Vec<[u64; 3]>,
+    pub(super) clocks_per_second: u64,
+    pub(super) acquired: HashMap<u32, Duration>,
+}
+
+impl Shared {
+    pub(super) fn new(state: State) -> Self {
+        Self {
+            state: Mutex::new(state),
+            timers: Notify::new(),
+        }
+    }
+
+    /// The state; whoever has it does not wait for anything.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // A handler that panicked has left whole versions of the tables behind: they are published whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a port could not be opened.
+#[derive(Debug, Error)]
+pub enum PerformError {
+    /// The driver.
+    #[error(transparent)]
+    Device(#[from] OpenError),
+    /// The TAP.
+    #[error("{0}")]
+    Tap(String),
+}
+
+impl State {
+    /// Lets workers see what was published.
+    pub(super) fn wake(&self) {
+        for worker in &self.workers {
+            worker.wake();
+        }
+    }
+
+    /// Does what the control plane asks for.
+    pub(super) fn perform(&mut self, actions: Vec<Action>) -> Result<(), PerformError> {
+        for action in actions {
+            match action {
+                Action::Emit { interface, frame } => {
+                    if let Some(worker) = self.workers.first() {
+                        worker.transmit(interface, frame);
+                    }
+                }
+                Action::OpenPort { port, device } => self.open_device(port, &device)?,
+                Action::OpenTap { port, tap } => self.open_tap(port, &tap)?,
+                Action::ClosePort { port } => {
+                    for worker in &self.workers {
+                        worker.remove(port);
+                    }
+                }
+            }
+        }
+        self.wake();
+        Ok(())
+    }
+
+    fn open_device(&self, port: u32, device: &str) -> Result<(), PerformError> {
+        let device = Arc::new(Device::take(device)?);
+        let workers = self.workers.len() as u32;
+        for worker in &self.workers {
+            worker.insert(port, Box::new(AfPacket::open(&device, workers)?));
+        }
+        Ok(())
+    }
+
+    fn open_tap(&self, port: u32, tap: &str) -> Result<(), PerformError> {
+        for (number, worker) in self.workers.iter().enumerate() {
+            let opened = (self.tap_opener)(tap, number as u32).map_err(PerformError::Tap)?;
+            worker.insert(port, opened);
+        }
+        Ok(())
+    }
+
+    /// Tells SAs which tunnel interface their `if_id` is.
+    pub(super) fn bind_tunnels(&self) {
+        let current = self.publisher.current();
+        let wanted: HashMap<u32, u32> = current
+            .interfaces
+            .iter()
+            .filter_map(|(index, interface)| match interface.kind {
+                InterfaceKind::Tunnel { if_id, .. } => Some((if_id, index)),
+                InterfaceKind::Ethernet { .. } => None,
+            })
+            .collect();
+        let bound: HashMap<u32, u32> = current
+            .sas
+            .tunnels
+            .iter()
+            .map(|(if_id, index)| (if_id, *index))
+            .collect();
+        if wanted != bound {
+            self.publisher.update(|tables| {
+                for if_id in bound.keys() {
+                    tables.sas.tunnels.set(*if_id, None);
+                }
+                for (if_id, index) in wanted {
+                    tables.sas.tunnels.set(if_id, Some(index));
+                }
+            });
+        }
+    }
+
+    /// Tells a tunnel what its newest SA leaves of the underlay's MTU.
+    pub(super) fn measure_tunnel(&mut self, if_id: u32) {
+        let tables = self.publisher.current();
+        let Some(interface) = tables
+            .sas
+            .tunnels
+            .get(if_id)
+            .and_then(|index| tables.interfaces.get(*index))
+        else {
+            return;
+        };
+        let InterfaceKind::Tunnel { underlay_vrf, .. } = interface.kind else {
+            return;
+        };
+        let smallest = tables
+            .sas
+            .policies
+            .get(if_id)
+            .into_iter()
+            .flat_map(|set| set.iter())
+            .filter_map(|policy| tables.sas.sas.get(policy.sa?))
+            .map(|sa| sa.inner_mtu(underlay(&tables, underlay_vrf, sa.endpoints.destination).1))
+            .min();
+        if let Some(mtu) = smallest {
+            self.plane
+                .set_tunnel_mtu(if_id, mtu, clock::monotonic_nanoseconds());
+        }
+    }
+
+    /// Takes in what a worker has told.
+    pub(super) fn hear(&mut self, event: &Event) {
+        match event {
+            Event::NeighbourSeen { .. }
+            | Event::NeighbourWanted { .. }
+            | Event::AddressConflict { .. } => {
+                let actions = self.plane.handle([event], clock::monotonic_nanoseconds());
+                self.perform_or_report(actions);
+            }
+            Event::Acquire { policy, .. } if !self.may_acquire(*policy) => {}
+            Event::SaLimit { .. } | Event::Acquire { .. } | Event::MappingChanged { .. } => {
+                let message = sa_event(event, |number| self.sas.policy(number).copied());
+                if let Some(message) = message {
+                    self.sa_events.publish(&message);
+                }
+            }
+        }
+    }
+
+    /// What timers and events cause opens no port and cannot fail.
+    pub(super) fn perform_or_report(&mut self, actions: Vec<Action>) {
+        if let Err(error) = self.perform(actions) {
+            tracing::error!(%error, "cannot carry out what the control plane asks for");
+        }
+    }
+
+    fn may_acquire(&mut self, policy: u32) -> bool {
+        let now = Duration::from_nanos(clock::monotonic_nanoseconds());
+        self.acquired
+            .retain(|_, at| now.saturating_sub(*at) < ACQUIRE_INTERVAL);
+        let fresh = !self.acquired.contains_key(&policy);
+        if fresh {
+            self.acquired.insert(policy, now);
+        }
+        fresh
+    }
+}
