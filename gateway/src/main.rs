@@ -5,10 +5,12 @@
 //!   culvert dataplane    forwards packets            (started by `run`)
 //!   culvert iked-bridge  joins charon to the dataplane (started by `run`)
 //!   culvert lab          two gateways on one machine
+//!   culvert bench        clocks a packet
 //! ```
 //!
 //! A subcommand is a module with its `Arguments` and one `execute` that returns the exit status.
 
+mod bench;
 mod lab;
 mod process;
 mod run;
@@ -38,6 +40,8 @@ enum Command {
     IkedBridge(process::iked_bridge::Arguments),
     /// Two gateways back to back on this machine, in network namespaces of their own.
     Lab(lab::Arguments),
+    /// What the packet path costs, in clocks a packet, beside a yardstick.
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
         Command::Dataplane(arguments) => process::dataplane::execute(&arguments),
         Command::IkedBridge(arguments) => process::iked_bridge::execute(arguments),
         Command::Lab(arguments) => lab::execute(&arguments).map_err(anyhow::Error::from),
+        Command::Bench(arguments) => bench::execute(&arguments).map_err(anyhow::Error::from),
     };
     match outcome {
         Ok(status) => status,

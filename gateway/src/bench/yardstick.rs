@@ -1,0 +1,197 @@
+//! What the same cipher costs without a graph, over the same buffers in the same order.
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use culvert_crypto::{Cipher, Engine, KeyBits, OpenOp, SaKey, SealOp};
+use culvert_dataplane::buffer::{BufferPool, HEADROOM, Packet};
+use culvert_dataplane::clock;
+use culvert_dataplane::graph::VECTOR;
+use culvert_net::Ipv4Header;
+use ring::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag,
+    UnboundKey,
+};
+
+use super::scene::Protection;
+use super::traffic;
+
+/// Does its work on a vector of packets as the generator has written them; gives the clocks that it took, without
+/// preparations that the graph would do elsewhere. `None`: it failed.
+pub trait Yardstick {
+    /// See the trait.
+    fn run(&mut self, buffers: &BufferPool, packets: &mut [Packet]) -> Option<u64>;
+    /// As in the table.
+    fn name(&self) -> &'static str;
+}
+
+/// ring's own algorithm for a cipher, where it has one.
+fn algorithm(cipher: Cipher) -> Option<&'static Algorithm> {
+    match cipher {
+        Cipher::AesGcm16(KeyBits::B128) => Some(&AES_128_GCM),
+        Cipher::AesGcm16(KeyBits::B256) => Some(&AES_256_GCM),
+        Cipher::ChaCha20Poly1305 => Some(&CHACHA20_POLY1305),
+        Cipher::AesGcm16(KeyBits::B192) | Cipher::AesCbc(_) => None,
+    }
+}
+
+fn ring_key(protection: &Protection) -> Option<(LessSafeKey, [u8; 4])> {
+    let algorithm = algorithm(protection.suite.cipher())?;
+    let (key, salt) = protection.encryption.split_last_chunk()?;
+    Some((
+        LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?),
+        *salt,
+    ))
+}
+
+/// The yardstick for encryption with this protection: ring's own seal, else the engine's batch.
+pub fn seal(
+    protection: &Protection,
+    engine: &Arc<dyn Engine>,
+    length: usize,
+) -> Option<Box<dyn Yardstick>> {
+    if let Some((key, _)) = ring_key(protection) {
+        return Some(Box::new(RingSeal {
+            key,
+            number: 0,
+            tags: vec![[0; 16]; VECTOR],
+        }));
+    }
+    Some(Box::new(EngineSeal {
+        key: protection.key(engine.as_ref()).ok()?,
+        engine: Arc::clone(engine),
+        length,
+        number: 0,
+    }))
+}
+
+/// The yardstick for decryption with this protection: ring's own open, else the engine's batch.
+pub fn open(protection: &Protection, engine: &Arc<dyn Engine>) -> Option<Box<dyn Yardstick>> {
+    if let Some((key, salt)) = ring_key(protection) {
+        return Some(Box::new(RingOpen { key, salt }));
+    }
+    Some(Box::new(EngineOpen {
+        key: protection.key(engine.as_ref()).ok()?,
+        engine: Arc::clone(engine),
+    }))
+}
+
+/// ring's seal in place with a separate tag and eight bytes of associated data.
+struct RingSeal {
+    key: LessSafeKey,
+    number: u64,
+    tags: Vec<[u8; 16]>,
+}
+
+impl Yardstick for RingSeal {
+    fn run(&mut self, buffers: &BufferPool, packets: &mut [Packet]) -> Option<u64> {
+        let before = clock::clocks();
+        for (packet, to) in packets.iter_mut().zip(&mut self.tags) {
+            self.number += 1;
+            let mut nonce = [0; 12];
+            *nonce.last_chunk_mut()? = self.number.to_be_bytes();
+            let associated = Aad::from(self.number.to_be_bytes());
+            let nonce = Nonce::assume_unique_for_key(nonce);
+            let text = buffers.data_mut(packet);
+            match &self.key.seal_in_place_separate_tag(nonce, associated, text) {
+                Ok(tag) => to.copy_from_slice(tag.as_ref()),
+                Err(_) => return None,
+            }
+        }
+        Some(clock::clocks().wrapping_sub(before))
+    }
+
+    fn name(&self) -> &'static str {
+        "ring seal"
+    }
+}
+
+/// ring's open in place of ESP packets: the bytes between IV and ICV.
+struct RingOpen {
+    key: LessSafeKey,
+    salt: [u8; 4],
+}
+
+impl Yardstick for RingOpen {
+    fn run(&mut self, buffers: &BufferPool, packets: &mut [Packet]) -> Option<u64> {
+        let before = clock::clocks();
+        for packet in packets {
+            let esp = buffers.data_mut(packet).get_mut(Ipv4Header::LEN..)?;
+            let (associated, rest) = esp.split_first_chunk_mut::<8>()?;
+            let (iv, rest) = rest.split_first_chunk_mut::<8>()?;
+            let (text, tag) = rest.split_last_chunk_mut::<16>()?;
+            let mut nonce = [0; 12];
+            *nonce.first_chunk_mut()? = self.salt;
+            *nonce.last_chunk_mut()? = *iv;
+            self.key
+                .open_in_place_separate_tag(
+                    Nonce::assume_unique_for_key(nonce),
+                    Aad::from(*associated),
+                    Tag::from(*tag),
+                    text,
+                    0..,
+                )
+                .ok()?;
+        }
+        Some(clock::clocks().wrapping_sub(before))
+    }
+
+    fn name(&self) -> &'static str {
+        "ring open"
+    }
+}
+
+/// The engine's own batch.
+struct EngineSeal {
+    key: SaKey,
+    engine: Arc<dyn Engine>,
+    length: usize,
+    number: u64,
+}
+
+impl Yardstick for EngineSeal {
+    fn run(&mut self, buffers: &BufferPool, packets: &mut [Packet]) -> Option<u64> {
+        let suite = self.key.suite();
+        let mut ops = ArrayVec::<SealOp<'_>, VECTOR>::new();
+        for packet in packets.iter_mut().take(VECTOR) {
+            self.number += 1;
+            let (_, area) = buffers.area_mut(packet);
+            let start = HEADROOM - suite.header_len();
+            let esp = area.get_mut(start..start + suite.sealed_len(self.length))?;
+            traffic::lay_out(&self.key, 1 << 20, self.length, esp, |_| {})?;
+            ops.push(SealOp::new(&self.key, self.number, esp));
+        }
+        let before = clock::clocks();
+        self.engine.seal_batch(&mut ops);
+        let clocks = clock::clocks().wrapping_sub(before);
+        ops.iter().all(|op| op.result.is_ok()).then_some(clocks)
+    }
+
+    fn name(&self) -> &'static str {
+        "engine seal"
+    }
+}
+
+/// The engine's own batch.
+struct EngineOpen {
+    key: SaKey,
+    engine: Arc<dyn Engine>,
+}
+
+impl Yardstick for EngineOpen {
+    fn run(&mut self, buffers: &BufferPool, packets: &mut [Packet]) -> Option<u64> {
+        let mut ops = ArrayVec::<OpenOp<'_>, VECTOR>::new();
+        for packet in packets.iter_mut().take(VECTOR) {
+            let esp = buffers.data_mut(packet).get_mut(Ipv4Header::LEN..)?;
+            ops.push(OpenOp::new(&self.key, 0, esp));
+        }
+        let before = clock::clocks();
+        self.engine.open_batch(&mut ops);
+        let clocks = clock::clocks().wrapping_sub(before);
+        ops.iter().all(|op| op.result.is_ok()).then_some(clocks)
+    }
+
+    fn name(&self) -> &'static str {
+        "engine open"
+    }
+}
