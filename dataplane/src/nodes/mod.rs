@@ -39,6 +39,9 @@ mod esp_tests;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 pub(crate) mod fixture;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod hostile_tests;
+#[cfg(test)]
 pub(crate) mod workbench;
 
 use crate::graph::Node;
