@@ -171,8 +171,7 @@ impl State {
             .map(|sa| sa.inner_mtu(underlay(&tables, underlay_vrf, sa.endpoints.destination).1))
             .min();
         if let Some(mtu) = smallest {
-            self.plane
-                .set_tunnel_mtu(if_id, mtu, clock::monotonic_nanoseconds());
+            self.plane.set_tunnel_mtu(if_id, mtu);
         }
     }
 
