@@ -336,12 +336,24 @@ impl Stacks {
         }
     }
 
-    /// Takes orphans away: those that `which` picks. Gives the keys that changed.
-    pub fn drop_orphans(&mut self, which: impl Fn(&Slot, &Rule) -> bool) -> Vec<Key> {
+    /// Takes away what a charon that is gone left. Gives the keys that changed.
+    pub fn drop_orphans(&mut self) -> Vec<Key> {
+        self.drop_if(|stacked| stacked.orphan)
+    }
+
+    /// Takes away what protects by SAs that are nowhere: `gone` tells by SPI. Gives the keys that changed.
+    pub fn drop_protected_by(&mut self, gone: impl Fn(u32) -> bool) -> Vec<Key> {
+        self.drop_if(|stacked| {
+            let spi = stacked.rule.key_spi();
+            spi != 0 && gone(spi)
+        })
+    }
+
+    fn drop_if(&mut self, which: impl Fn(&Stacked) -> bool) -> Vec<Key> {
         let mut changed = Vec::new();
         for (slot, stack) in &mut self.slots {
             stack.retain(|stacked| {
-                let goes = stacked.orphan && which(slot, &stacked.rule);
+                let goes = which(stacked);
                 if goes {
                     changed.push(Key {
                         slot: *slot,
@@ -451,7 +463,7 @@ mod tests {
         let old = stacks.add(slot(), rule(Verdict::Protect, 1, 0xb7));
         stacks.orphan_all();
         stacks.add(slot(), trap);
-        assert_eq!(stacks.drop_orphans(|_, _| true), [old]);
+        assert_eq!(stacks.drop_orphans(), [old]);
         assert!(stacks.wanted(key).is_some());
     }
 

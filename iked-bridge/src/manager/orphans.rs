@@ -62,17 +62,14 @@ impl Manager {
     /// While no charon is there, policies stay: what they cover must not leave in the clear.
     pub(super) fn drop_orphan_policies(&mut self, now_ms: u64) {
         if self.session {
-            for key in self.stacks.drop_orphans(|_, _| true) {
+            for key in self.stacks.drop_orphans() {
                 self.want_policy(now_ms, key, None);
             }
         }
     }
 
     fn drop_policies_of(&mut self, now_ms: u64, spi: u32) {
-        for key in self
-            .stacks
-            .drop_orphans(|_, rule| rule.key_spi() == spi && spi != 0)
-        {
+        for key in self.stacks.drop_protected_by(|other| other == spi) {
             self.want_policy(now_ms, key, None);
         }
     }

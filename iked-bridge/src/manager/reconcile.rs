@@ -285,10 +285,28 @@ impl Manager {
         for child in list.iter().filter(|child| child.installed) {
             self.expire_unless_held(now_ms, child);
         }
+        self.sweep_policies(now_ms, &inbound, &outbound);
         if let Some(due) = unsettled {
             self.arm_once(due, Timer::Recheck);
         }
         self.reconciled = true;
+    }
+
+    /// Policies that name SAs which neither charon nor the table has: what a charon left that died while no bridge was
+    /// there to see it.
+    fn sweep_policies(
+        &mut self,
+        now_ms: u64,
+        inbound: &BTreeMap<u32, &CharonChild>,
+        outbound: &BTreeMap<u32, &CharonChild>,
+    ) {
+        let table: BTreeSet<u32> = self.entries.keys().map(|name| name.spi).collect();
+        let gone = |spi: u32| {
+            !table.contains(&spi) && !inbound.contains_key(&spi) && !outbound.contains_key(&spi)
+        };
+        for key in self.stacks.drop_protected_by(gone) {
+            self.want_policy(now_ms, key, None);
+        }
     }
 
     /// A CHILD SA that charon believes in and the dataplane does not have is expired hard, once for each list at most.
