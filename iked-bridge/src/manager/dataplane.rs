@@ -28,12 +28,6 @@ const VERIFY_PAUSE_MS: u64 = 2_000;
 /// retransmissions (165 s) to remove it.
 const TOMBSTONE_MS: u64 = 180_000;
 
-/// An outbound SA whose CHILD SA is reported by its inbound one.
-const TOLD_BY_PARTNER: Expiry = Expiry::Sent {
-    at_ms: 0,
-    repeated: true,
-};
-
 impl Manager {
     pub(super) fn ask(
         &mut self,
@@ -287,7 +281,6 @@ impl Manager {
             incarnation,
             "the dataplane restarted: every SA is renegotiated"
         );
-        self.reconciled = false;
         let lost: Vec<SaName> = self
             .entries
             .iter()
@@ -298,7 +291,7 @@ impl Manager {
             .collect();
         self.lost_in_dataplane(now_ms, &lost);
         self.policies_are_gone(now_ms);
-        self.list_charon();
+        self.reconcile(now_ms);
     }
 
     /// These SAs are not in the dataplane although nobody removed them: charon is to make new ones.
@@ -323,7 +316,7 @@ impl Manager {
             entry.state = State::Ended;
             if entry.hard == Expiry::Pending {
                 entry.hard = if covered {
-                    TOLD_BY_PARTNER
+                    Expiry::Partners
                 } else {
                     Expiry::Due
                 };

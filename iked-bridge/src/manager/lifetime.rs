@@ -95,8 +95,7 @@ impl Manager {
         }
         if hard || soft {
             tracing::debug!(sa = %name, hard, "SA expires");
-            self.expire(name, hard);
-            self.arm(now_ms + UNHEARD_MS, Timer::Recheck);
+            self.expire(now_ms, name, hard);
         }
     }
 
@@ -122,11 +121,11 @@ impl Manager {
                 repeated: true,
             };
             tracing::info!(sa = %name, hard, "charon did not hear that an SA expires");
-            self.expire(name, hard);
+            self.expire(now_ms, name, hard);
         }
     }
 
-    pub(super) fn expire(&mut self, name: SaName, hard: bool) {
+    pub(super) fn expire(&mut self, now_ms: u64, name: SaName, hard: bool) {
         let upcall = wire::Expire {
             protocol: ESP,
             spi: name.spi,
@@ -135,6 +134,7 @@ impl Manager {
         };
         self.actions
             .push_back(Action::Upcall(Answer::Expire(upcall)));
+        self.arm(now_ms + UNHEARD_MS, Timer::Recheck);
     }
 
     pub(super) fn arm_poll(&mut self, now_ms: u64) {

@@ -206,6 +206,8 @@ enum Expiry {
     Pending,
     /// To be reported as soon as charon is there.
     Due,
+    /// The inbound SA of its CHILD SA is reported instead, as far as that can be told.
+    Partners,
     /// Reported, once or twice, last then.
     Sent { at_ms: u64, repeated: bool },
 }

@@ -33,7 +33,6 @@ impl Manager {
         self.session = true;
         self.epoch = Some(epoch);
         self.charon_started_ms = charon_started_ms;
-        self.reconciled = false;
         if known != Some(epoch) {
             self.forget_calls();
             if known.is_some() {
@@ -50,7 +49,7 @@ impl Manager {
         for name in names {
             self.report_expiry(now_ms, name);
         }
-        self.list_charon();
+        self.reconcile(now_ms);
     }
 
     pub(super) fn session_down(&mut self, now_ms: u64) {
@@ -66,6 +65,14 @@ impl Manager {
         }
     }
 
+    /// Somebody is new: lists charon's SAs now, and again when CHILD SAs that are being put together now are in the list.
+    pub(super) fn reconcile(&mut self, now_ms: u64) {
+        self.reconciled = false;
+        self.list_charon();
+        self.arm(now_ms + RECHECK_MS, Timer::Recheck);
+        self.arm(now_ms + YOUNG_MS, Timer::Recheck);
+    }
+
     pub(super) fn snapshot(&mut self, now_ms: u64, dump: bus::DumpSasReply) {
         self.dataplane_is(now_ms, dump.incarnation);
         if self.adopted {
@@ -79,7 +86,7 @@ impl Manager {
             self.adopt(now_ms, dump);
             self.adopted = true;
             self.release_held(now_ms);
-            self.list_charon();
+            self.reconcile(now_ms);
         }
     }
 
@@ -327,10 +334,10 @@ impl Manager {
                 .iter()
                 .any(|entry| matches!(entry.state, State::Installing | State::Installed))
         };
-        let told = inbound
-            .iter()
-            .chain(&outbound)
-            .any(|entry| entry.hard != Expiry::Pending || entry.state == State::Deleting);
+        let told = inbound.iter().chain(&outbound).any(|entry| {
+            matches!(entry.hard, Expiry::Due | Expiry::Sent { .. })
+                || entry.state == State::Deleting
+        });
         if told || (held(&inbound) && held(&outbound)) {
             return;
         }
@@ -348,7 +355,7 @@ impl Manager {
                 repeated: false,
             };
         }
-        self.expire(name, true);
+        self.expire(now_ms, name, true);
     }
 }
 

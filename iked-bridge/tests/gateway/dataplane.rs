@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use culvert_bus::{Publisher, Router, Running, Server, refuse};
+use culvert_bus::{Call, Publisher, Router, Running, Server, refuse};
 use culvert_model::bus::{self, refusal::Code};
 
 /// What one dataplane process holds. SAs by SPI: these tests have one peer.
@@ -15,13 +15,18 @@ pub struct State {
     keys: BTreeMap<u32, Vec<u8>>,
 }
 
+type Shared = Arc<Mutex<State>>;
+
+/// Where each key was installed: number of the process, SPI.
+type Installed = Arc<Mutex<BTreeMap<Vec<u8>, Vec<(u32, u32)>>>>;
+
 /// Dataplanes, one after the other.
 pub struct DataplaneProcess {
     run: PathBuf,
-    state: Arc<Mutex<State>>,
+    state: Shared,
     running: Option<(Running, Publisher<bus::SaEvent>)>,
-    /// Every key that was ever installed: process number, SPI.
-    pub installed: Arc<Mutex<BTreeMap<Vec<u8>, Vec<(u32, u32)>>>>,
+    /// Every key that was ever installed.
+    pub installed: Installed,
     number: u32,
 }
 
@@ -47,7 +52,7 @@ impl DataplaneProcess {
         self.state = Arc::clone(&state);
         let publisher = Publisher::bind(&self.run.join("dataplane-sa.events")).unwrap();
         let incarnation = publisher.incarnation().get();
-        let router = self.router(state, incarnation);
+        let router = self.router(&state, incarnation);
         let server = Server::bind_for_secrets(&self.run.join("dataplane-sa"), router).unwrap();
         self.running = Some((server.spawn().unwrap(), publisher));
     }
@@ -73,124 +78,116 @@ impl DataplaneProcess {
         self.running.as_ref().unwrap().1.publish(&event);
     }
 
-    fn router(&self, state: Arc<Mutex<State>>, incarnation: u64) -> Router {
+    fn router(&self, state: &Shared, incarnation: u64) -> Router {
         let installed = Arc::clone(&self.installed);
         let number = self.number;
-        let add = {
-            let state = Arc::clone(&state);
-            move |request: bus::AddSaRequest, _| {
-                let (state, installed) = (Arc::clone(&state), Arc::clone(&installed));
-                async move {
-                    let sa = request.sa.clone().unwrap();
-                    let spi = sa.key.as_ref().unwrap().spi;
-                    let key = request.keys.as_ref().unwrap().encryption.clone();
-                    let mut state = state.lock().unwrap();
-                    match state.keys.get(&spi) {
-                        Some(old) if *old == key => return Ok(bus::AddSaReply {}),
-                        Some(_) => return Err(refuse(Code::Exists, "exists")),
-                        None => {}
-                    }
-                    let direction = sa.key.as_ref().unwrap().direction();
-                    let mut name = key.clone();
-                    name.push(u8::from(direction == bus::Direction::In));
-                    installed
-                        .lock()
-                        .unwrap()
-                        .entry(name)
-                        .or_default()
-                        .push((number, spi));
-                    state.keys.insert(spi, key);
-                    state.sas.insert(spi, sa);
-                    Ok(bus::AddSaReply {})
-                }
+        let router = Router::new("dataplane");
+        let router = on(router, state, move |state, request: bus::AddSaRequest| {
+            add_sa(state, &installed, number, &request)
+        });
+        let router = on(router, state, update_sa);
+        let router = on(router, state, delete_sa);
+        let router = on(router, state, |state, _: bus::QuerySasRequest| {
+            let usages = state.sas.values().map(usage).collect();
+            Ok(bus::QuerySasReply { usages })
+        });
+        let router = on(router, state, move |state, _: bus::DumpSasRequest| {
+            Ok(bus::DumpSasReply {
+                incarnation,
+                ..dump(state)
+            })
+        });
+        let router = on(router, state, |state, request: bus::AddPolicyRequest| {
+            let policy = request.policy.unwrap();
+            state.policies.retain(|other| other.key != policy.key);
+            state.policies.push(policy);
+            Ok(bus::AddPolicyReply {})
+        });
+        on(router, state, |state, request: bus::DelPolicyRequest| {
+            let before = state.policies.len();
+            state.policies.retain(|other| other.key != request.key);
+            if state.policies.len() == before {
+                return Err(refuse(Code::NotFound, "no policy"));
             }
-        };
-        let on = |state: &Arc<Mutex<State>>| Arc::clone(state);
-        let (update, delete, query, dump, add_policy, del_policy) = (
-            on(&state),
-            on(&state),
-            on(&state),
-            on(&state),
-            on(&state),
-            on(&state),
-        );
-        Router::new("dataplane")
-            .on(add)
-            .on(move |request: bus::UpdateSaRequest, _| {
-                let state = Arc::clone(&update);
-                async move {
-                    let spi = request.key.as_ref().unwrap().spi;
-                    let mut state = state.lock().unwrap();
-                    let Some(sa) = state.sas.get_mut(&spi) else {
-                        return Err(refuse(Code::NotFound, "no SA"));
-                    };
-                    sa.source = request.new_source;
-                    sa.key.as_mut().unwrap().destination = request.new_destination;
-                    sa.udp = request.new_udp;
-                    Ok(bus::UpdateSaReply {})
-                }
-            })
-            .on(move |request: bus::DelSaRequest, _| {
-                let state = Arc::clone(&delete);
-                async move {
-                    let spi = request.key.as_ref().unwrap().spi;
-                    let mut state = state.lock().unwrap();
-                    state.keys.remove(&spi);
-                    match state.sas.remove(&spi) {
-                        Some(_) => Ok(bus::DelSaReply { usage: None }),
-                        None => Err(refuse(Code::NotFound, "no SA")),
-                    }
-                }
-            })
-            .on(move |_: bus::QuerySasRequest, _| {
-                let state = Arc::clone(&query);
-                async move {
-                    let usages = state.lock().unwrap().sas.values().map(usage).collect();
-                    Ok(bus::QuerySasReply { usages })
-                }
-            })
-            .on(move |_: bus::DumpSasRequest, _| {
-                let state = Arc::clone(&dump);
-                async move {
-                    let state = state.lock().unwrap();
-                    Ok(bus::DumpSasReply {
-                        sas: state
-                            .sas
-                            .values()
-                            .map(|sa| bus::SaDump {
-                                sa: Some(sa.clone()),
-                                usage: Some(usage(sa)),
-                                fingerprint: vec![],
-                            })
-                            .collect(),
-                        policies: state.policies.clone(),
-                        published: 0,
-                        incarnation,
-                    })
-                }
-            })
-            .on(move |request: bus::AddPolicyRequest, _| {
-                let state = Arc::clone(&add_policy);
-                async move {
-                    let policy = request.policy.unwrap();
-                    let mut state = state.lock().unwrap();
-                    state.policies.retain(|other| other.key != policy.key);
-                    state.policies.push(policy);
-                    Ok(bus::AddPolicyReply {})
-                }
-            })
-            .on(move |request: bus::DelPolicyRequest, _| {
-                let state = Arc::clone(&del_policy);
-                async move {
-                    let mut state = state.lock().unwrap();
-                    let before = state.policies.len();
-                    state.policies.retain(|other| other.key != request.key);
-                    if state.policies.len() == before {
-                        return Err(refuse(Code::NotFound, "no policy"));
-                    }
-                    Ok(bus::DelPolicyReply {})
-                }
-            })
+            Ok(bus::DelPolicyReply {})
+        })
+    }
+}
+
+/// A handler that works on the state.
+fn on<C: Call>(
+    router: Router,
+    state: &Shared,
+    work: impl Fn(&mut State, C) -> Result<C::Reply, bus::Refusal> + Send + Sync + 'static,
+) -> Router {
+    let (state, work) = (Arc::clone(state), Arc::new(work));
+    router.on(move |request: C, _| {
+        let (state, work) = (Arc::clone(&state), Arc::clone(&work));
+        async move { work(&mut state.lock().unwrap(), request) }
+    })
+}
+
+fn add_sa(
+    state: &mut State,
+    installed: &Installed,
+    number: u32,
+    request: &bus::AddSaRequest,
+) -> Result<bus::AddSaReply, bus::Refusal> {
+    let sa = request.sa.clone().unwrap();
+    let name = sa.key.as_ref().unwrap();
+    let key = request.keys.as_ref().unwrap().encryption.clone();
+    match state.keys.get(&name.spi) {
+        Some(old) if *old == key => return Ok(bus::AddSaReply {}),
+        Some(_) => return Err(refuse(Code::Exists, "exists")),
+        None => {}
+    }
+    let mut key_and_direction = key.clone();
+    key_and_direction.push(u8::from(name.direction() == bus::Direction::In));
+    let mut installed = installed.lock().unwrap();
+    let places = installed.entry(key_and_direction).or_default();
+    places.push((number, name.spi));
+    state.keys.insert(name.spi, key);
+    state.sas.insert(name.spi, sa);
+    Ok(bus::AddSaReply {})
+}
+
+fn update_sa(
+    state: &mut State,
+    request: bus::UpdateSaRequest,
+) -> Result<bus::UpdateSaReply, bus::Refusal> {
+    let spi = request.key.as_ref().unwrap().spi;
+    let Some(sa) = state.sas.get_mut(&spi) else {
+        return Err(refuse(Code::NotFound, "no SA"));
+    };
+    sa.source = request.new_source;
+    sa.key.as_mut().unwrap().destination = request.new_destination;
+    sa.udp = request.new_udp;
+    Ok(bus::UpdateSaReply {})
+}
+
+#[allow(clippy::needless_pass_by_value)] // A handler.
+fn delete_sa(
+    state: &mut State,
+    request: bus::DelSaRequest,
+) -> Result<bus::DelSaReply, bus::Refusal> {
+    let spi = request.key.as_ref().unwrap().spi;
+    state.keys.remove(&spi);
+    match state.sas.remove(&spi) {
+        Some(_) => Ok(bus::DelSaReply { usage: None }),
+        None => Err(refuse(Code::NotFound, "no SA")),
+    }
+}
+
+fn dump(state: &State) -> bus::DumpSasReply {
+    let sas = state.sas.values().map(|sa| bus::SaDump {
+        sa: Some(sa.clone()),
+        usage: Some(usage(sa)),
+        fingerprint: vec![],
+    });
+    bus::DumpSasReply {
+        sas: sas.collect(),
+        policies: state.policies.clone(),
+        ..bus::DumpSasReply::default()
     }
 }
 

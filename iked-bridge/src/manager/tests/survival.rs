@@ -19,7 +19,7 @@ use crate::policy::PolicyDirection;
 
 const TUNNELS: [u8; 3] = [1, 2, 3];
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Blow {
     KillDataplane {
         away_ms: u64,
@@ -442,7 +442,7 @@ fn each_neighbour_dies_at_each_point_of_a_rekey() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn whatever_happens_everybody_agrees_in_the_end(blows in proptest::collection::vec(blow(), 1..14)) {
