@@ -2,4 +2,5 @@
 
 pub mod af_packet;
 pub mod generator;
+mod link;
 mod offload;
