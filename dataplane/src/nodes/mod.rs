@@ -42,6 +42,12 @@ pub(crate) mod fixture;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod hostile_tests;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod hostile_traffic;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod whole_graph_tests;
+#[cfg(test)]
 pub(crate) mod workbench;
 
 use crate::graph::Node;

@@ -11,13 +11,13 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use culvert_net::{Flow, Ipv4Mut, Ipv6Mut, checksum};
+use culvert_net::{Flow, Ipv4Mut, Ipv6Mut};
 
 use crate::buffer::{BufferPool, IcmpCause, Metadata, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
-use crate::nodes::mss_clamp;
+use crate::nodes::{mss_clamp, way_out};
 use crate::sa::{Choice, Sa};
 use crate::tables::{AdjacencyKind, Interface, InterfaceKind, MssClamp, Tables};
 
@@ -186,16 +186,7 @@ fn prepare<'t>(
         return Err(too_big(v6, way.inner_mtu));
     }
     // Before anything that it covers is changed: until then the field holds a sum that cannot be mended.
-    if meta.flags & flags::CHECKSUM_PARTIAL != 0 {
-        let (start, offset) = (
-            usize::from(meta.checksum_start),
-            usize::from(meta.checksum_offset),
-        );
-        if checksum::complete_l4(data, start, offset).is_err() {
-            return Err(Refusal::Drop(DropReason::EspBadInner));
-        }
-        meta.flags &= !flags::CHECKSUM_PARTIAL;
-    }
+    way_out::complete(meta, data).map_err(|_| Refusal::Drop(DropReason::EspBadInner))?;
     if meta.flags & (flags::INJECTED | flags::ORIGINATED) == 0 {
         take_hop(data, v6)?;
     }

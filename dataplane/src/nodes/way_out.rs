@@ -106,8 +106,18 @@ pub(super) fn complete(meta: &mut Metadata, data: &mut [u8]) -> Result<(), Refus
         usize::from(meta.checksum_offset),
     );
     meta.flags &= !flags::CHECKSUM_PARTIAL;
-    // What the kernel said of the frame does not fit it: the packet is damaged.
-    checksum::complete_l4(data, start, offset).map_err(|_| Refusal::Drop(DropReason::TxError))
+    let behind_header = match data.first() {
+        Some(first) if first >> 4 == 6 => 40,
+        first => first
+            .map_or(0, |first| usize::from(first & 0x0f) * 4)
+            .max(20),
+    };
+    // What the kernel said of the frame does not fit it, or would change addresses that have been looked up already: the
+    // packet is damaged.
+    if start < behind_header || checksum::complete_l4(data, start, offset).is_err() {
+        return Err(Refusal::Drop(DropReason::TxError));
+    }
+    Ok(())
 }
 
 /// Puts the link header before the packet.

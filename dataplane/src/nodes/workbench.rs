@@ -135,7 +135,8 @@ impl Workbench {
         Self::with(vec![node])
     }
 
-    fn with(nodes: Vec<Box<dyn Node>>) -> Self {
+    /// These nodes; the rest of the graph only remembers.
+    pub fn with(nodes: Vec<Box<dyn Node>>) -> Self {
         let arrived = Arc::new(Mutex::new(Vec::new()));
         let there: Vec<_> = nodes.iter().map(|node| node.spec().id).collect();
         let stands = NodeId::ALL
@@ -216,7 +217,7 @@ impl Workbench {
         });
     }
 
-    fn around(&mut self, act: impl FnOnce(&mut Graph, &mut Surroundings<'_>)) {
+    pub fn around(&mut self, act: impl FnOnce(&mut Graph, &mut Surroundings<'_>)) {
         act(
             &mut self.graph,
             &mut Surroundings {
@@ -240,6 +241,11 @@ impl Workbench {
     /// What has reached nodes that are not there.
     pub fn arrived(&self) -> Vec<Arrived> {
         self.arrived.lock().unwrap().clone()
+    }
+
+    /// Takes what has reached nodes that are not there since the last call.
+    pub fn take_arrived(&mut self) -> Vec<Arrived> {
+        std::mem::take(&mut self.arrived.lock().unwrap())
     }
 
     /// Takes the events since the last call.

@@ -1,0 +1,296 @@
+//! A million damaged frames through the whole graph: nothing panics, and nothing goes unaccounted.
+//!
+//! ```text
+//!   in + questions asked = out + drops by reason - packets that became ICMP errors + held
+//! ```
+//!
+//! A packet that is turned into an ICMP error is counted under its reason and lives on as the error, hence the third
+//! term. Punted packets arrive at a stand-in for the TAP's node, which counts them as `sink`.
+
+use std::sync::Arc;
+
+use culvert_crypto::{Portable, Suite};
+use culvert_net::{
+    ArpPacket, EtherType, EthernetView, IpPrefix, Ipv4View, Ipv6View, PortRange, Protocol,
+    Selector, Spi,
+};
+
+use super::hostile_traffic::{Hostile, PEERS, Peer, REMOTE, REMOTE6};
+use super::workbench::{HOST_MAC, LAN, LAN_MAC, TUNNEL, WAN, WAN_MAC, Workbench};
+use super::{esp_decrypt, esp_encrypt, layer3, tunnel_output};
+use crate::driver::generator::Generator;
+use crate::drop_reason::DropReason;
+use crate::graph::{NodeId, VECTOR, Vector};
+use crate::port::Port;
+use crate::sa::{
+    Limits, PolicyAction, PolicyId, PolicySpec, SaDirection, SaKeyId, SaManager, SaSpec, UdpPorts,
+};
+
+/// Frames for each of the two interfaces.
+const FRAMES: usize = 500_000;
+/// Another one makes other frames; a failure names it.
+const SEED: u64 = 0x0c01_7e57;
+const IF_ID: u32 = 1;
+
+/// Every reason that this traffic must meet at least once; a node that is never reached proves nothing.
+const MET: &[DropReason] = &[
+    DropReason::EthernetTruncated,
+    DropReason::EthernetNotForUs,
+    DropReason::EthernetUnknownType,
+    DropReason::ArpMalformed,
+    DropReason::ArpConsumed,
+    DropReason::ArpNotForUs,
+    DropReason::NdMalformed,
+    DropReason::NdConsumed,
+    DropReason::NdNotForUs,
+    DropReason::NeighbourQueueFull,
+    DropReason::NeighbourUnresolved,
+    DropReason::Ip4Malformed,
+    DropReason::Ip4BadChecksum,
+    DropReason::Ip4TtlExpired,
+    DropReason::Ip6Malformed,
+    DropReason::Ip6HopLimitExpired,
+    DropReason::IpBadSource,
+    DropReason::IpBadDestination,
+    DropReason::NoRoute,
+    DropReason::RouteBlackhole,
+    DropReason::MtuExceeded,
+    DropReason::IcmpRateLimited,
+    DropReason::IcmpNotAllowed,
+    DropReason::PuntBadMarker,
+    DropReason::NatKeepalive,
+    DropReason::TunnelNoPolicy,
+    DropReason::TunnelNoSa,
+    DropReason::EspTruncated,
+    DropReason::EspUnknownSpi,
+    DropReason::EspWrongSa,
+    DropReason::EspReplayed,
+    DropReason::EspLate,
+    DropReason::EspBadIcv,
+    DropReason::EspBadPadding,
+    DropReason::EspBadInner,
+    DropReason::EspSelectorMismatch,
+    DropReason::EspCongestion,
+    DropReason::EspDummy,
+    DropReason::EspFragment,
+    DropReason::Sink,
+];
+
+fn selectors(near: &str, far: &str) -> Selector {
+    let prefix = |text: &str| text.parse::<IpPrefix>().unwrap();
+    Selector::between(prefix(near), prefix(far))
+}
+
+/// SAs of every kind from the peers, one to them for each family, and a trap. Gives the peers' ends.
+fn tunnels(bench: &mut Workbench) -> Vec<Peer> {
+    let mut manager = SaManager::new(Arc::new(Portable)).unwrap();
+    let sas = &mut bench.tables.sas;
+    sas.tunnels.set(IF_ID, Some(TUNNEL));
+    let near = [
+        selectors("10.1.0.0/24", "10.2.0.0/16"),
+        selectors("2001:db8:1::/64", "2001:db8:2::/48"),
+    ];
+    let far = [
+        selectors("10.2.0.0/16", "10.1.0.0/24"),
+        selectors("2001:db8:2::/48", "2001:db8:1::/64"),
+    ];
+    let mut peers = Vec::new();
+    for (number, suite) in Suite::ALL.into_iter().enumerate() {
+        let (source, destination, udp) = PEERS[number % PEERS.len()];
+        let key = |length: usize, add: usize| -> Vec<u8> {
+            (0..length)
+                .map(|at| (at * 7 + number * 31 + add) as u8)
+                .collect()
+        };
+        let mut spec = SaSpec {
+            id: SaKeyId {
+                spi: Spi::new(0x1000 + number as u32).unwrap(),
+                direction: SaDirection::In,
+                destination,
+            },
+            source,
+            suite,
+            esn: number % 3 == 1,
+            replay_window: 64,
+            udp: udp.then_some(UdpPorts {
+                source: 4500,
+                destination: 4500,
+            }),
+            if_id: IF_ID,
+            selectors: far.to_vec(),
+            limits: Limits::NONE,
+            copy_df: true,
+            copy_ecn: true,
+            copy_dscp: true,
+            reqid: 1,
+            timers: [0; 3],
+        };
+        let (encryption, integrity) = (
+            key(suite.encryption_key_len(), 0),
+            key(suite.integrity_key_len(), 1),
+        );
+        peers.push(Peer::new(&spec, &encryption, &integrity));
+        manager
+            .add(sas, spec.clone(), &encryption, &integrity)
+            .unwrap();
+        // The first two carry what goes out: v4 outside and native, v4 outside and in UDP.
+        if let Some(selector) = near.get(number) {
+            let encryption = key(suite.encryption_key_len(), 2);
+            (spec.source, spec.id.destination) = (destination, source);
+            spec.id.direction = SaDirection::Out;
+            spec.selectors = vec![*selector];
+            let spi = spec.id.spi.get();
+            manager.add(sas, spec, &encryption, &integrity).unwrap();
+            manager.add_policy(sas, policy(*selector, spi, 2)).unwrap();
+        }
+    }
+    let trap = selectors("10.1.0.0/24", "10.2.9.0/24");
+    manager.add_policy(sas, policy(trap, 0, 1)).unwrap();
+    assert!(near[0].source_ports == PortRange::ANY);
+    peers
+}
+
+fn policy(selector: Selector, spi: u32, priority: u32) -> PolicySpec {
+    PolicySpec {
+        id: PolicyId {
+            outbound: true,
+            forward: false,
+            if_id: IF_ID,
+            selector,
+            spi,
+        },
+        action: PolicyAction::Protect,
+        priority,
+        reqid: 1,
+        tunnel: None,
+    }
+}
+
+/// What has left, by kind.
+#[derive(Debug, Default)]
+struct Out {
+    frames: u64,
+    questions: u64,
+    esp: u64,
+    to_host: u64,
+}
+
+impl Out {
+    /// Looks at a frame that leaves: it is ours, its lengths and checksum hold, and nothing for the peer is in the clear.
+    fn look(&mut self, interface: u32, frame: &[u8]) {
+        self.frames += 1;
+        let view = EthernetView::parse(frame).unwrap();
+        let own = if interface == LAN { LAN_MAC } else { WAN_MAC };
+        assert_eq!(view.source(), own);
+        self.to_host += u64::from(view.destination() == HOST_MAC);
+        match view.ether_type() {
+            EtherType::IPV4 => {
+                let packet = Ipv4View::verify(view.payload()).unwrap();
+                assert_eq!(usize::from(packet.total_len()), view.payload().len());
+                assert!(
+                    packet.destination().octets()[..2] != REMOTE.octets()[..2],
+                    "in the clear: {frame:02x?}"
+                );
+                self.esp += u64::from(interface == WAN && packet.protocol() == Protocol::ESP);
+            }
+            EtherType::IPV6 => {
+                let packet = Ipv6View::parse(view.payload()).unwrap();
+                assert_eq!(packet.total_len(), view.payload().len());
+                assert!(
+                    packet.destination().octets()[..6] != REMOTE6.octets()[..6],
+                    "in the clear: {frame:02x?}"
+                );
+                let solicit = packet.next_header() == Protocol::ICMPV6
+                    && packet.payload().first() == Some(&135);
+                // A forwarded one has lost a hop.
+                self.questions += u64::from(solicit && packet.hop_limit() == 255);
+            }
+            EtherType::ARP => {
+                let packet = ArpPacket::parse(view.payload()).unwrap();
+                self.questions += u64::from(packet.operation == culvert_net::ArpOperation::Request);
+            }
+            other => panic!("a frame of type {:#06x} left", other.0),
+        }
+    }
+}
+
+#[test]
+fn a_million_hostile_frames_are_forwarded_or_counted() {
+    println!("seed {SEED:#x}");
+    let mut nodes = layer3();
+    nodes.push(Box::<tunnel_output::TunnelOutput>::default());
+    nodes.push(Box::<esp_encrypt::EspEncrypt>::default());
+    nodes.push(Box::<esp_decrypt::EspDecrypt>::default());
+    let mut bench = Workbench::with(nodes);
+    let peers = tunnels(&mut bench);
+    let mut ports = [
+        (LAN, Hostile::new(LAN, Vec::new(), SEED, FRAMES)),
+        (WAN, Hostile::new(WAN, peers, SEED + 1, FRAMES)),
+    ]
+    .map(|(interface, source)| {
+        (
+            interface,
+            Generator::new(source, NodeId::EthernetInput, VECTOR),
+        )
+    });
+    let mut out = Out::default();
+    let (mut sent, mut punted) = (0, 0);
+    loop {
+        let mut vector = Vector::new();
+        let mut received = 0;
+        for (interface, port) in &mut ports {
+            port.receive(&mut bench.buffers, &bench.counters, &mut vector);
+            received += vector.len() as u64;
+            for packet in &mut vector {
+                bench.buffers.meta_mut(packet).rx_interface = *interface;
+            }
+            bench.around(|graph, around| {
+                graph.enqueue(NodeId::EthernetInput, &mut vector, around);
+            });
+            bench.run();
+        }
+        sent += received;
+        bench.now += 2_000_000;
+        bench.tick();
+        for interface in [LAN, WAN] {
+            for frame in bench.sent(interface) {
+                out.look(interface, &frame);
+            }
+        }
+        for arrived in bench.take_arrived() {
+            assert_eq!(arrived.node, NodeId::Punt);
+            punted += 1;
+        }
+        bench.events();
+        if received == 0 {
+            break;
+        }
+    }
+    assert_eq!(sent, 2 * FRAMES as u64);
+    let drops: u64 = DropReason::ALL
+        .iter()
+        .map(|reason| bench.drops(*reason))
+        .sum();
+    let errors = bench.counters.node(NodeId::IcmpError).packets.get();
+    let held = bench.graph.held() as u64;
+    for reason in DropReason::ALL {
+        println!("{:>24} {}", reason.name(), bench.drops(*reason));
+    }
+    println!("{out:?}, {punted} punted, {errors} refused, {held} held");
+    assert_eq!(sent + out.questions + errors, out.frames + drops + held);
+    assert_eq!(bench.drops(DropReason::Sink), punted);
+    for reason in MET {
+        assert!(
+            bench.drops(*reason) > 0,
+            "no packet was dropped for {}",
+            reason.name()
+        );
+    }
+    assert!(out.esp > 10_000, "{} packets were encrypted", out.esp);
+    assert!(
+        out.to_host > 50_000,
+        "{} packets reached the host",
+        out.to_host
+    );
+    bench.finish();
+}
