@@ -158,3 +158,82 @@ impl Ports {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::process::Command;
+
+    use culvert_model::decode;
+    use culvert_model::plan::{DigestKey, plan};
+
+    use super::*;
+
+    fn wanted(config: &str) -> Wanted {
+        let config = decode::config_from_json(config.as_bytes()).unwrap();
+        Wanted::of(&plan(&config, &DigestKey::new([0; 32])).unwrap()).unwrap()
+    }
+
+    fn ip(arguments: &str) -> String {
+        let output = Command::new("ip")
+            .args(arguments.split_whitespace())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "ip {arguments}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn a_tunnel_has_a_tap_without_a_device_and_ike_does_not_use_it() {
+        let wanted = wanted(
+            r#"{"interfaces": [{"name": "wan", "device": "eth7"},
+                               {"name": "quiet", "device": "eth8", "self_traffic": false}],
+                "tunnels": [{"name": "ipsec0", "if_id": 1, "addresses": [{"address": "10.0.0.1/30"}]},
+                            {"name": "ipsec1", "if_id": 2}]}"#,
+        );
+        let taps: Vec<&str> = wanted.taps.keys().map(TapName::as_str).collect();
+        assert_eq!(taps, ["ipsec0", "wan"]);
+        let underlay: Vec<&str> = wanted.underlay_taps().map(TapName::as_str).collect();
+        assert_eq!(underlay, ["wan"]);
+        assert_eq!(wanted.devices, ["eth7", "eth8"].map(str::to_owned).into());
+    }
+
+    #[test]
+    fn another_configuration_takes_what_is_new_and_gives_back_what_is_not_used() {
+        Namespace::quiet()
+            .unwrap()
+            .run(async || {
+                for number in [7, 8] {
+                    ip(&format!("link add eth{number} type veth peer name far{number}"));
+                    ip(&format!("link set eth{number} address 02:00:00:00:00:0{number}"));
+                }
+                let mut ports = Ports::new().unwrap();
+                // The TAP has the name of the NIC it stands for.
+                ports
+                    .change(wanted(r#"{"interfaces": [{"name": "eth7"}]}"#))
+                    .await
+                    .unwrap();
+                assert!(ip("-d link show eth7").contains("tun type tap"));
+                let macs = ports.macs();
+                assert_eq!(macs[&"eth7".parse().unwrap()], [2, 0, 0, 0, 0, 7]);
+
+                ports
+                    .change(wanted(
+                        r#"{"interfaces": [{"name": "eth8"}], "tunnels": [{"name": "ipsec0", "if_id": 1,
+                            "addresses": [{"address": "10.0.0.1/30"}]}]}"#,
+                    ))
+                    .await
+                    .unwrap();
+                assert!(!ip("-d link show eth7").contains("tun type tap"));
+                assert!(ip("-d link show eth8").contains("tun type tap"));
+                assert_eq!(ports.macs()[&"ipsec0".parse().unwrap()], TUNNEL_MAC.0);
+
+                ports.release().await.unwrap();
+                let left = ip("-d link show");
+                assert!(!left.contains("tun type tap"), "{left}");
+                assert_eq!(left.matches("eth7@far7").count(), 1);
+                assert_eq!(left.matches("eth8@far8").count(), 1);
+            })
+            .unwrap();
+    }
+}
