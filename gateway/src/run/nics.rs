@@ -1,7 +1,7 @@
 //! NICs: from the box's namespace to the dataplane's, and back as they were.
 //!
 //! ```text
-//!   self namespace   eth0 (up, 1500, 192.0.2.9/24)  --- take --->  eth0 (down, no address)   dataplane namespace
+//!   self namespace   eth0 (up, 1500, 192.0.2.9/24)  --- take --->  eth0 (up, no address)   dataplane namespace
 //!                    eth0 (up, 1500, 192.0.2.9/24)  <-- give back ---
 //! ```
 //!
@@ -19,6 +19,9 @@ use rtnetlink::{Handle, LinkUnspec};
 use thiserror::Error;
 
 use super::namespace::{Namespace, NamespaceError};
+
+/// The largest that an interface can be configured with, in bytes of an IP packet.
+const LARGEST_MTU: u32 = 1500;
 
 /// Why a NIC cannot be taken or given back.
 #[derive(Debug, Error)]
@@ -102,9 +105,7 @@ pub async fn take(devices: &[String], there: &Namespace) -> Result<Vec<Nic>, Nic
         match moved {
             Ok(()) => taken.push(nic),
             Err(source) => {
-                if let Err(error) = give_back(&taken, there).await {
-                    tracing::error!(%error, "cannot undo");
-                }
+                undo(&taken, there).await;
                 return Err(NicError::Netlink {
                     action: "take",
                     device: device.clone(),
@@ -113,7 +114,48 @@ pub async fn take(devices: &[String], there: &Namespace) -> Result<Vec<Nic>, Nic
             }
         }
     }
-    Ok(taken)
+    match there.run(async || open_up(&taken).await) {
+        Ok(Ok(())) => Ok(taken),
+        Ok(Err(error)) => {
+            undo(&taken, there).await;
+            Err(error)
+        }
+        Err(error) => {
+            undo(&taken, there).await;
+            Err(error.into())
+        }
+    }
+}
+
+/// In the dataplane's namespace: whether an interface sends and receives, and how much at a time, is decided by the
+/// dataplane for each packet; the NIC is ready for all of it.
+async fn open_up(nics: &[Nic]) -> Result<(), NicError> {
+    let links = Mirror::open()?.links().await?;
+    let handle = open()?;
+    for nic in nics {
+        let Some(link) = links.get(&nic.device) else {
+            return Err(NicError::Missing(vec![nic.device.clone()]));
+        };
+        // Neighbour solicitations come by multicast to groups that Linux, without IPv6, has not joined.
+        let message = LinkUnspec::new_with_index(link.index)
+            .mtu(nic.before.mtu.max(LARGEST_MTU))
+            .allmulticast(true)
+            .up()
+            .build();
+        let outcome = handle.link().set(message).execute().await;
+        outcome.map_err(|source| NicError::Netlink {
+            action: "set up",
+            device: nic.device.clone(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+async fn undo(taken: &[Nic], there: &Namespace) {
+    if let Err(error) = give_back(taken, there).await {
+        tracing::error!(%error, "cannot undo");
+    }
 }
 
 /// Moves NICs back into the calling thread's namespace and makes them as they were. One that fails does not keep the
@@ -173,7 +215,9 @@ async fn restore(
     let Some(link) = links.get(&nic.device) else {
         return Err(NicError::Missing(vec![nic.device.clone()]));
     };
-    let mut message = LinkUnspec::new_with_index(link.index).mtu(nic.before.mtu);
+    let mut message = LinkUnspec::new_with_index(link.index)
+        .mtu(nic.before.mtu)
+        .allmulticast(nic.before.all_multicast);
     if link.mac != nic.before.mac {
         message = message.address(nic.before.mac.clone());
     }
@@ -280,10 +324,14 @@ mod tests {
             assert!(!ip("link show").contains("eth7@"));
             let inside = there.run(async || ip("address show eth7")).unwrap();
             assert!(
-                inside.contains("state DOWN") && !inside.contains("inet"),
+                inside.contains(",UP") && !inside.contains("inet"),
                 "{inside}"
             );
-            there.run(async || ip("link set eth7 mtu 1300 up")).unwrap();
+            assert!(
+                inside.contains("ALLMULTI") && inside.contains("mtu 1500"),
+                "{inside}"
+            );
+            there.run(async || ip("link set eth7 mtu 1300")).unwrap();
 
             give_back(&nics, &there).await.unwrap();
             let after = ip("address show eth7");
@@ -291,7 +339,10 @@ mod tests {
                 after.contains("mtu 1400") && after.contains("192.0.2.9/24"),
                 "{after}"
             );
-            assert!(after.contains(",UP"), "{after}");
+            assert!(
+                after.contains(",UP") && !after.contains("ALLMULTI"),
+                "{after}"
+            );
             assert!(
                 !there
                     .run(async || ip("link show"))

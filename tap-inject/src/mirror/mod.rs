@@ -131,6 +131,8 @@ pub struct LinkState {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+    /// Takes every multicast frame.
+    pub all_multicast: bool,
 }
 
 /// A netlink session with one network namespace.
@@ -165,6 +167,7 @@ impl Mirror {
                 mac: Vec::new(),
                 mtu: 0,
                 up: message.header.flags.contains(LinkFlags::Up),
+                all_multicast: message.header.flags.contains(LinkFlags::Allmulti),
             };
             for attribute in message.attributes {
                 match attribute {
