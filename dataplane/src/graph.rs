@@ -161,6 +161,16 @@ impl Context<'_> {
         }
     }
 
+    /// Sends all packets of a vector to a node, in order; the vector is empty after. Cheaper than one by one.
+    #[inline]
+    pub fn send_all(&mut self, node: NodeId, vector: &mut Vector) {
+        if !self.queues.hand_over(node, vector) {
+            for packet in vector.drain(..) {
+                self.send(node, packet);
+            }
+        }
+    }
+
     /// Drops a packet for a reason, which is counted.
     #[inline]
     pub fn drop(&mut self, packet: Packet, reason: DropReason) {
@@ -210,6 +220,18 @@ impl Queues {
             }
             Err(full) => Err(full.element()),
         }
+    }
+
+    /// Lets a whole vector wait for a node, if nothing waits there yet.
+    #[inline(always)]
+    fn hand_over(&mut self, node: NodeId, vector: &mut Vector) -> bool {
+        let queue = &mut self.queues[node as usize % NodeId::COUNT];
+        if vector.is_empty() || !queue.vector.is_empty() || !queue.overflow.is_empty() {
+            return false;
+        }
+        self.waiting |= 1 << node as u8;
+        std::mem::swap(&mut *queue.vector, vector);
+        true
     }
 
     /// The first node with waiting packets; they are moved to `vector`, which was empty.

@@ -13,7 +13,7 @@ use culvert_net::{Addresses, Flow};
 use super::icmp_error;
 use crate::buffer::{IcmpCause, Packet, flags};
 use crate::drop_reason::DropReason;
-use crate::graph::{Context, NodeId};
+use crate::graph::{Context, NodeId, Vector};
 use crate::tables::{ADJACENCY_NO_ROUTE, AdjacencyKind, Tables};
 
 /// The nodes of one family.
@@ -77,6 +77,28 @@ impl<'t> Dispatch<'t> {
             context.send(node, packet);
         } else {
             self.send_otherwise(context, packet, adjacency);
+        }
+    }
+
+    /// Sends all packets of a vector the way of one adjacency.
+    #[inline]
+    pub(super) fn send_all(
+        &mut self,
+        context: &mut Context<'_>,
+        vector: &mut Vector,
+        adjacency: u32,
+    ) {
+        if let Way::Node { node, interface } = way(self.tables, self.family, adjacency) {
+            for packet in vector.iter_mut() {
+                let meta = context.buffers.meta_mut(packet);
+                meta.adjacency = adjacency;
+                meta.tx_interface = interface;
+            }
+            context.send_all(node, vector);
+        } else {
+            for packet in vector.drain(..) {
+                self.send(context, packet, adjacency);
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use culvert_net::EtherType;
 use crate::buffer::{BufferPool, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
-use crate::nodes::ahead::Ahead;
+use crate::nodes::together::forward_or_drop;
 use crate::tables::{Interface, Tables};
 
 const SPEC: NodeSpec = NodeSpec {
@@ -43,20 +43,16 @@ impl Node for EthernetInput {
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
         let tables = context.tables;
         let mut run = Run::new(tables, 0);
-        let mut ahead = Ahead::new(vector, context.buffers);
-        while let Some(mut packet) = ahead.next(context.buffers) {
-            let meta = context.buffers.meta(&packet);
+        forward_or_drop(context, vector, |context, packet| {
+            let meta = context.buffers.meta(packet);
             if meta.rx_interface != run.index {
                 run.count(context);
                 run = Run::new(tables, meta.rx_interface);
             }
             run.packets += 1;
             run.bytes += meta.len() as u64;
-            match accept(context.buffers, &mut packet, run.interface) {
-                Ok(next) => context.send(next, packet),
-                Err(reason) => context.drop(packet, reason),
-            }
-        }
+            accept(context.buffers, packet, run.interface)
+        });
         run.count(context);
     }
 }

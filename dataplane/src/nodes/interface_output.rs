@@ -4,9 +4,10 @@
 //!   ip4-rewrite, ip6-rewrite, arp-input, nd-input, neighbour-resolve, inject -> interface-output -> driver
 //! ```
 
-use super::ahead::Ahead;
+use arrayvec::ArrayVec;
+
 use crate::counters::InterfaceCounters;
-use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
+use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::InterfaceOutput,
@@ -23,10 +24,10 @@ impl Node for InterfaceOutput {
     }
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
+        let mut runs = ArrayVec::<u32, VECTOR>::new();
         let mut run = Run::default();
-        let mut ahead = Ahead::new(vector, context.buffers);
-        while let Some(packet) = ahead.next(context.buffers) {
-            let meta = context.buffers.meta(&packet);
+        for packet in vector.iter() {
+            let meta = context.buffers.meta(packet);
             let interface = meta.tx_interface;
             if interface != run.interface {
                 run.count(context.counters.interface(run.interface));
@@ -37,11 +38,20 @@ impl Node for InterfaceOutput {
             }
             run.packets += 1;
             run.bytes += meta.len() as u64;
+            runs.push(interface);
+        }
+        run.count(context.counters.interface(run.interface));
+        if run.packets == vector.len() as u64 {
+            context
+                .ports
+                .transmit_all(run.interface, vector, context.buffers, context.counters);
+            return;
+        }
+        for (packet, interface) in vector.drain(..).zip(runs) {
             context
                 .ports
                 .transmit(interface, packet, context.buffers, context.counters);
         }
-        run.count(context.counters.interface(run.interface));
     }
 }
 

@@ -9,7 +9,7 @@
 
 use culvert_net::{Ipv4Error, Ipv4View};
 
-use super::ahead::Ahead;
+use super::together::forward_or_drop;
 use crate::buffer::{BufferPool, Packet};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
@@ -29,13 +29,9 @@ impl Node for Ip4Input {
     }
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
-        let mut ahead = Ahead::new(vector, context.buffers);
-        while let Some(mut packet) = ahead.next(context.buffers) {
-            match check(context.buffers, &mut packet) {
-                Ok(()) => context.send(NodeId::Ip4Lookup, packet),
-                Err(reason) => context.drop(packet, reason),
-            }
-        }
+        forward_or_drop(context, vector, |context, packet| {
+            check(context.buffers, packet).map(|()| NodeId::Ip4Lookup)
+        });
     }
 }
 

@@ -10,7 +10,7 @@
 use culvert_net::Protocol;
 use culvert_net::udp::NatTraversal;
 
-use super::ahead::Ahead;
+use super::together::forward_or_drop;
 use crate::buffer::{BufferPool, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
@@ -33,13 +33,9 @@ impl Node for Ip4Local {
     }
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
-        let mut ahead = Ahead::new(vector, context.buffers);
-        while let Some(mut packet) = ahead.next(context.buffers) {
-            match whose(context.buffers, &mut packet) {
-                Ok(next) => context.send(next, packet),
-                Err(reason) => context.drop(packet, reason),
-            }
-        }
+        forward_or_drop(context, vector, |context, packet| {
+            whose(context.buffers, packet)
+        });
     }
 }
 

@@ -12,7 +12,6 @@ use std::net::Ipv4Addr;
 
 use arrayvec::ArrayVec;
 
-use super::ahead::Ahead;
 use super::dispatch::{Dispatch, IP4};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
@@ -28,6 +27,9 @@ const SPEC: NodeSpec = NodeSpec {
         NodeId::IcmpError,
     ],
 };
+
+/// In the place of an adjacency: of a group that nobody here is in.
+const NOWHERE: u32 = u32::MAX;
 
 /// See the module.
 #[derive(Default)]
@@ -84,19 +86,30 @@ impl Node for Ip4Lookup {
             at += run.len();
         }
         let mut dispatch = Dispatch::new(tables, IP4);
-        let mut ahead = Ahead::new(vector, context.buffers);
-        let mut results = destinations.iter().zip(found);
-        while let Some(packet) = ahead.next(context.buffers) {
-            let Some(((destination, _), adjacency)) = results.next() else {
-                context.drop(packet, DropReason::NoRoute);
-                continue;
-            };
-            if destination.octets()[0] < 224 {
-                dispatch.send(context, packet, adjacency);
-            } else if destination.is_broadcast() || destination.octets()[..3] == [224, 0, 0] {
-                dispatch.send(context, packet, ADJACENCY_LOCAL);
-            } else {
+        let (destinations, found) = (destinations.as_slice(), &mut found[..destinations.len()]);
+        // Multicast and broadcast are not routed: what the box may want of them goes to it.
+        for ((destination, _), adjacency) in destinations.iter().zip(found.iter_mut()) {
+            if destination.octets()[0] >= 224 {
+                *adjacency =
+                    if destination.is_broadcast() || destination.octets()[..3] == [224, 0, 0] {
+                        ADJACENCY_LOCAL
+                    } else {
+                        NOWHERE
+                    };
+            }
+        }
+        if let Some((first, rest)) = found.split_first()
+            && rest.iter().all(|other| other == first)
+            && *first != NOWHERE
+        {
+            dispatch.send_all(context, vector, *first);
+            return;
+        }
+        for (packet, adjacency) in vector.drain(..).zip(found) {
+            if *adjacency == NOWHERE {
                 context.drop(packet, DropReason::IpBadDestination);
+            } else {
+                dispatch.send(context, packet, *adjacency);
             }
         }
     }

@@ -10,9 +10,9 @@
 
 use culvert_net::{Ipv4Mut, MacAddr};
 
-use super::ahead::Ahead;
 use super::dispatch::is_own;
 use super::icmp_error;
+use super::together::forward;
 use super::way_out::{Refusal, WayOut, complete, finish};
 use crate::buffer::{BufferPool, IcmpCause, Packet};
 use crate::drop_reason::DropReason;
@@ -36,18 +36,21 @@ impl Node for Ip4Rewrite {
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
         let tables = context.tables;
         let mut way = WayOut::NONE;
-        let mut ahead = Ahead::new(vector, context.buffers);
-        while let Some(mut packet) = ahead.next(context.buffers) {
-            let adjacency = context.buffers.meta(&packet).adjacency;
-            if adjacency != way.adjacency {
-                way = WayOut::of(tables, adjacency, false);
-            }
-            match rewrite(context.buffers, &mut packet, &way) {
-                Ok(()) => context.send(NodeId::InterfaceOutput, packet),
-                Err(Refusal::Drop(reason)) => context.drop(packet, reason),
-                Err(Refusal::Icmp(cause)) => icmp_error::refuse(context, packet, cause),
-            }
-        }
+        forward(
+            context,
+            vector,
+            |context, packet| {
+                let adjacency = context.buffers.meta(packet).adjacency;
+                if adjacency != way.adjacency {
+                    way = WayOut::of(tables, adjacency, false);
+                }
+                rewrite(context.buffers, packet, &way).map(|()| NodeId::InterfaceOutput)
+            },
+            |context, packet, refusal| match refusal {
+                Refusal::Drop(reason) => context.drop(packet, reason),
+                Refusal::Icmp(cause) => icmp_error::refuse(context, packet, cause),
+            },
+        );
     }
 }
 

@@ -10,8 +10,8 @@
 
 use culvert_net::{Ipv6View, Protocol};
 
-use super::ahead::Ahead;
 use super::ip4_local::nat_traversal;
+use super::together::forward_or_drop;
 use crate::buffer::{BufferPool, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
@@ -31,13 +31,9 @@ impl Node for Ip6Local {
     }
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
-        let mut ahead = Ahead::new(vector, context.buffers);
-        while let Some(mut packet) = ahead.next(context.buffers) {
-            match whose(context.buffers, &mut packet) {
-                Ok(next) => context.send(next, packet),
-                Err(reason) => context.drop(packet, reason),
-            }
-        }
+        forward_or_drop(context, vector, |context, packet| {
+            whose(context.buffers, packet)
+        });
     }
 }
 

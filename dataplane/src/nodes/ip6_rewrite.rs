@@ -7,9 +7,9 @@
 //!
 //! The box's own packets (of Linux, of its tunnels, its ICMP errors) keep their hop limit. Routers never fragment IPv6.
 
-use super::ahead::Ahead;
 use super::dispatch::is_own;
 use super::icmp_error;
+use super::together::forward;
 use super::way_out::{Refusal, WayOut, complete, finish};
 use crate::buffer::{BufferPool, IcmpCause, Packet};
 use crate::drop_reason::DropReason;
@@ -33,18 +33,21 @@ impl Node for Ip6Rewrite {
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
         let tables = context.tables;
         let mut way = WayOut::NONE;
-        let mut ahead = Ahead::new(vector, context.buffers);
-        while let Some(mut packet) = ahead.next(context.buffers) {
-            let adjacency = context.buffers.meta(&packet).adjacency;
-            if adjacency != way.adjacency {
-                way = WayOut::of(tables, adjacency, true);
-            }
-            match rewrite(context.buffers, &mut packet, &way) {
-                Ok(()) => context.send(NodeId::InterfaceOutput, packet),
-                Err(Refusal::Drop(reason)) => context.drop(packet, reason),
-                Err(Refusal::Icmp(cause)) => icmp_error::refuse(context, packet, cause),
-            }
-        }
+        forward(
+            context,
+            vector,
+            |context, packet| {
+                let adjacency = context.buffers.meta(packet).adjacency;
+                if adjacency != way.adjacency {
+                    way = WayOut::of(tables, adjacency, true);
+                }
+                rewrite(context.buffers, packet, &way).map(|()| NodeId::InterfaceOutput)
+            },
+            |context, packet, refusal| match refusal {
+                Refusal::Drop(reason) => context.drop(packet, reason),
+                Refusal::Icmp(cause) => icmp_error::refuse(context, packet, cause),
+            },
+        );
     }
 }
 

@@ -29,6 +29,7 @@ pub mod link_frames;
 pub mod mss_clamp;
 pub mod nd_input;
 pub mod neighbour_resolve;
+mod together;
 pub mod tunnel_output;
 mod way_out;
 

@@ -7,6 +7,7 @@ use crate::drop_reason::DropReason;
 use crate::tables::{AdjacencyKind, MssClamp, Tables};
 
 /// Why a packet does not leave.
+#[derive(Clone, Copy)]
 pub(super) enum Refusal {
     Drop(DropReason),
     Icmp(IcmpCause),

@@ -1,0 +1,129 @@
+//! A vector mostly goes one way: each packet is looked at in place, and the whole vector is handed on at once.
+//!
+//! ```text
+//!   decide for each packet (the headers of those behind are fetched meanwhile)
+//!      all the same node?  yes: the vector is handed on    no: each packet goes its way, in order
+//! ```
+
+use arrayvec::ArrayVec;
+
+use crate::buffer::Packet;
+use crate::drop_reason::DropReason;
+use crate::graph::{Context, NodeId, VECTOR, Vector};
+
+/// Packets between the one worked on and the one asked for: enough work to cover a miss of the second-level cache.
+const AHEAD: usize = 4;
+
+/// Decides over each packet of `vector` and sends it to a node, or gives it to `refuse`.
+#[inline(always)]
+pub(super) fn forward<E: Copy>(
+    context: &mut Context<'_>,
+    vector: &mut Vector,
+    mut decide: impl FnMut(&mut Context<'_>, &mut Packet) -> Result<NodeId, E>,
+    mut refuse: impl FnMut(&mut Context<'_>, Packet, E),
+) {
+    let mut verdicts = ArrayVec::<Result<NodeId, E>, VECTOR>::new();
+    let mut first = None;
+    let mut together = true;
+    for at in 0..vector.len() {
+        if let Some(ahead) = vector.get(at + AHEAD) {
+            context.buffers.prefetch(ahead);
+        }
+        if let Some(packet) = vector.get_mut(at) {
+            let verdict = decide(context, packet);
+            let node = verdict.as_ref().ok().copied();
+            together &= node.is_some() && (at == 0 || node == first);
+            first = node;
+            verdicts.push(verdict);
+        }
+    }
+    match first {
+        Some(node) if together => context.send_all(node, vector),
+        _ => {
+            for (packet, verdict) in vector.drain(..).zip(verdicts) {
+                match verdict {
+                    Ok(node) => context.send(node, packet),
+                    Err(error) => refuse(context, packet, error),
+                }
+            }
+        }
+    }
+}
+
+/// [`forward`] for nodes that refuse by dropping.
+#[inline(always)]
+pub(super) fn forward_or_drop(
+    context: &mut Context<'_>,
+    vector: &mut Vector,
+    decide: impl FnMut(&mut Context<'_>, &mut Packet) -> Result<NodeId, DropReason>,
+) {
+    forward(context, vector, decide, |context, packet, reason| {
+        context.drop(packet, reason);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::graph::{Node, NodeSpec};
+    use crate::nodes::workbench::{LAN, Workbench};
+
+    /// Sends by the first byte: 0 and 1 to two nodes, else it drops.
+    struct Sorter;
+
+    const SPEC: NodeSpec = NodeSpec {
+        id: NodeId::Ip4Input,
+        next: &[NodeId::Ip4Lookup, NodeId::Ip6Lookup],
+    };
+
+    impl Node for Sorter {
+        fn spec(&self) -> &'static NodeSpec {
+            &SPEC
+        }
+
+        fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
+            forward_or_drop(context, vector, |context, packet| {
+                match context.buffers.data(packet)[0] {
+                    0 => Ok(NodeId::Ip4Lookup),
+                    1 => Ok(NodeId::Ip6Lookup),
+                    _ => Err(DropReason::NoRoute),
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn each_packet_goes_its_way_in_order() {
+        for kinds in [
+            vec![0; 256],
+            vec![1; 3],
+            vec![2; 5],
+            vec![0, 0, 1, 2, 0],
+            vec![2, 0, 0],
+            vec![0, 0, 2],
+        ] {
+            let mut bench = Workbench::only(Box::new(Sorter));
+            for (number, kind) in kinds.iter().enumerate() {
+                bench.put(NodeId::Ip4Input, LAN, &[*kind, number as u8], |_| {});
+            }
+            bench.run();
+            for (kind, node) in [(0, NodeId::Ip4Lookup), (1, NodeId::Ip6Lookup)] {
+                let expected: Vec<u8> = (0..kinds.len())
+                    .filter(|number| kinds[*number] == kind)
+                    .map(|number| number as u8)
+                    .collect();
+                let arrived: Vec<u8> = bench
+                    .arrived()
+                    .iter()
+                    .filter(|arrived| arrived.node == node)
+                    .map(|arrived| arrived.bytes[1])
+                    .collect();
+                assert_eq!(arrived, expected, "{kinds:?}");
+            }
+            let dropped = kinds.iter().filter(|kind| **kind == 2).count();
+            assert_eq!(bench.drops(DropReason::NoRoute), dropped as u64);
+            bench.finish();
+        }
+    }
+}
