@@ -41,6 +41,8 @@ drop_reasons! {
     EthernetUnknownType = "ethernet-unknown-type",
     /// The frame is larger than the interface takes; switch segmentation offload off at the sender.
     FrameTooLarge = "frame-too-large",
+    /// Frames came faster than the worker took them out of the interface's receive ring.
+    RxRingFull = "rx-ring-full",
     /// The interface is administratively down.
     InterfaceDown = "interface-down",
     /// Nothing is forwarded until the first configuration has been applied whole.

@@ -375,6 +375,9 @@ impl Port for AfPacket {
         {
             let slot = self.next;
             self.next = (self.next + 1) % SLOTS;
+            if received.status & libc::TP_STATUS_LOSING != 0 {
+                counters.drop(DropReason::RxRingFull).add(self.lost());
+            }
             match self.copy(slot, &received, buffers, vector) {
                 Ok(()) => {}
                 Err(reason) => counters.drop(reason).add(1),
@@ -451,6 +454,31 @@ impl Port for AfPacket {
 }
 
 impl AfPacket {
+    /// Frames for which the ring had no slot since the last call; the kernel then no longer says that it is losing.
+    fn lost(&self) -> u64 {
+        let mut statistics = libc::tpacket_stats {
+            tp_packets: 0,
+            tp_drops: 0,
+        };
+        let mut length = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+        // SAFETY: the structure is the one that packet(7) documents for the option and a ring of version 2, it lives
+        // through the call, and the length is its own.
+        let result = unsafe {
+            libc::getsockopt(
+                self.receiver.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                (&raw mut statistics).cast(),
+                &raw mut length,
+            )
+        };
+        if result == 0 {
+            u64::from(statistics.tp_drops)
+        } else {
+            0
+        }
+    }
+
     /// Copies a received frame into a buffer, its VLAN tag put back.
     fn copy(
         &self,

@@ -1,0 +1,469 @@
+//! The `AF_PACKET` driver on a veth pair, in network namespaces that live as long as a thread.
+//!
+//! ```text
+//!   sockets of the kernel -- culvert-a ==== culvert-b -- the driver's port
+//! ```
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(unsafe_code)]
+
+use std::net::UdpSocket;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use culvert_dataplane::buffer::{BufferPool, Metadata, flags};
+use culvert_dataplane::clock::monotonic_nanoseconds;
+use culvert_dataplane::counters::WorkerCounters;
+use culvert_dataplane::driver::af_packet::{AfPacket, Device};
+use culvert_dataplane::driver::generator::Random;
+use culvert_dataplane::drop_reason::DropReason;
+use culvert_dataplane::graph::Vector;
+use culvert_dataplane::port::Port;
+use culvert_net::{Ipv4View, checksum};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::sockopt::{ReceiveTimeout, UdpGsoSegment};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+/// An `EtherType` for experiments (IEEE 802a): nobody answers it.
+const EXPERIMENT: u16 = 0x88b5;
+/// Longest wait for a frame on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip")
+        .args(arguments.split(' '))
+        .status()
+        .unwrap();
+    assert!(status.success(), "ip {arguments}");
+}
+
+fn ethtool(arguments: &[&str]) -> String {
+    let output = Command::new("ethtool").args(arguments).output().unwrap();
+    assert!(output.status.success(), "ethtool {arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a test in a network namespace of its own, with the pair in it; the namespace ends with its thread.
+fn on_a_pair(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        ip("link add culvert-a type veth peer name culvert-b");
+        for end in ["culvert-a", "culvert-b"] {
+            // No address, so the kernel says nothing of its own.
+            ip(&format!("link set {end} addrgenmode none"));
+            ip(&format!("link set {end} up"));
+        }
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// A socket of the kernel that sends and receives whole frames on `culvert-a`.
+fn raw() -> OwnedFd {
+    const PACKET_IGNORE_OUTGOING: i32 = 23;
+    let fd = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::EthAll,
+    )
+    .unwrap();
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_ifindex: nix::net::if_::if_nametoindex("culvert-a").unwrap() as i32,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    option(&fd, PACKET_IGNORE_OUTGOING);
+    // SAFETY: the address is a whole sockaddr_ll and lives through the call.
+    let bound = unsafe {
+        libc::bind(
+            fd.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_ll>() as u32,
+        )
+    };
+    assert_eq!(bound, 0);
+    setsockopt(
+        &fd,
+        ReceiveTimeout,
+        &TimeVal::seconds(PATIENCE.as_secs() as i64),
+    )
+    .unwrap();
+    fd
+}
+
+/// Switches an option of packet(7) on.
+fn option(fd: &OwnedFd, option: i32) {
+    let on = 1_i32;
+    // SAFETY: the value is the int that these options take, and lives through the call.
+    let set = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            option,
+            (&raw const on).cast(),
+            size_of::<i32>() as u32,
+        )
+    };
+    assert_eq!(set, 0);
+}
+
+fn put(fd: &OwnedFd, frame: &[u8]) {
+    assert_eq!(
+        send(fd.as_raw_fd(), frame, MsgFlags::empty()),
+        Ok(frame.len())
+    );
+}
+
+/// The driver's side.
+struct Driver {
+    port: AfPacket,
+    buffers: BufferPool,
+    counters: WorkerCounters,
+}
+
+impl Driver {
+    fn open() -> Self {
+        let device = Arc::new(Device::take("culvert-b").unwrap());
+        Self {
+            port: AfPacket::open(&device, 1).unwrap(),
+            buffers: BufferPool::new(16_384).unwrap(),
+            counters: WorkerCounters::default(),
+        }
+    }
+
+    /// Waits for frames, and gives those that one call of the driver has for us.
+    fn receive(&mut self) -> Vec<(Metadata, Vec<u8>)> {
+        let began = Instant::now();
+        let mut vector = Vector::new();
+        while vector.is_empty() && began.elapsed() < PATIENCE {
+            let mut descriptors = [PollFd::new(
+                self.port.descriptor().unwrap(),
+                PollFlags::POLLIN,
+            )];
+            poll(&mut descriptors, PollTimeout::from(200_u16)).unwrap();
+            self.port
+                .receive(&mut self.buffers, &self.counters, &mut vector);
+        }
+        let frames = vector
+            .iter()
+            .map(|packet| {
+                (
+                    *self.buffers.meta(packet),
+                    self.buffers.data(packet).to_vec(),
+                )
+            })
+            .collect();
+        self.buffers.free_all(vector.drain(..));
+        frames
+    }
+
+    fn receive_all(&mut self, count: usize) -> Vec<(Metadata, Vec<u8>)> {
+        let mut frames = Vec::new();
+        while frames.len() < count {
+            let more = self.receive();
+            assert!(!more.is_empty(), "{} of {count} frames came", frames.len());
+            frames.extend(more);
+        }
+        frames
+    }
+
+    fn transmit(&mut self, frames: &[Vec<u8>]) {
+        for frames in frames.chunks(200) {
+            let mut vector: Vector = frames
+                .iter()
+                .map(|frame| {
+                    let mut packet = self.buffers.allocate().unwrap();
+                    self.buffers
+                        .meta_mut(&mut packet)
+                        .set_len(frame.len())
+                        .unwrap();
+                    self.buffers.data_mut(&mut packet).copy_from_slice(frame);
+                    packet
+                })
+                .collect();
+            self.port
+                .transmit(&mut self.buffers, &self.counters, &mut vector);
+        }
+    }
+
+    fn drops(&self, reason: DropReason) -> u64 {
+        self.counters.drop(reason).get()
+    }
+
+    fn finish(&self) {
+        assert_eq!(self.buffers.available(), self.buffers.capacity());
+    }
+}
+
+fn frame(random: &mut Random, length: usize, ether_type: u16) -> Vec<u8> {
+    let mut frame = vec![0; length];
+    random.fill(&mut frame);
+    frame[..12].copy_from_slice(&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1]);
+    frame[12..14].copy_from_slice(&ether_type.to_be_bytes());
+    frame
+}
+
+#[test]
+fn frames_of_every_length_pass_both_ways_unchanged_and_in_order() {
+    on_a_pair(|| {
+        let (kernel, mut driver) = (raw(), Driver::open());
+        let mut random = Random::new(1);
+        let frames: Vec<_> = (14..=1514)
+            .map(|length| frame(&mut random, length, EXPERIMENT))
+            .collect();
+        for frame in &frames {
+            put(&kernel, frame);
+        }
+        let received = driver.receive_all(frames.len());
+        for (expected, (meta, frame)) in frames.iter().zip(&received) {
+            assert!(expected == frame, "a frame of {} bytes", expected.len());
+            assert_eq!(meta.flags, 0);
+        }
+        assert_eq!(received.len(), frames.len());
+        let mut bytes = vec![0; 4096];
+        // A socket's default buffer holds some 200 frames.
+        for some in frames.chunks(50) {
+            driver.transmit(some);
+            for expected in some {
+                let length = recv(kernel.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap();
+                assert!(
+                    bytes[..length] == *expected,
+                    "a frame of {} bytes",
+                    expected.len()
+                );
+            }
+        }
+        for reason in DropReason::ALL {
+            assert_eq!(driver.drops(*reason), 0, "{}", reason.name());
+        }
+        driver.finish();
+    });
+}
+
+#[test]
+fn a_burst_larger_than_the_ring_arrives_while_it_is_taken_and_else_is_counted() {
+    const BURST: usize = 10_000;
+    on_a_pair(|| {
+        let (kernel, mut driver) = (raw(), Driver::open());
+        let taken = Arc::new(AtomicUsize::new(0));
+        let sender = std::thread::spawn({
+            let taken = Arc::clone(&taken);
+            move || {
+                let mut random = Random::new(2);
+                for number in 0..BURST {
+                    // Never more under way than the ring has slots for.
+                    while number - taken.load(Ordering::Acquire) > 3000 {
+                        std::thread::yield_now();
+                    }
+                    let length = 60 + number % 1400;
+                    put(&kernel, &frame(&mut random, length, EXPERIMENT));
+                }
+                kernel
+            }
+        });
+        let mut random = Random::new(2);
+        let mut number = 0;
+        while number < BURST {
+            let received = driver.receive();
+            assert!(!received.is_empty(), "{number} of {BURST} frames came");
+            for (_, bytes) in received {
+                let expected = frame(&mut random, 60 + number % 1400, EXPERIMENT);
+                assert!(bytes == expected, "frame {number}");
+                number += 1;
+            }
+            taken.store(number, Ordering::Release);
+        }
+        let kernel = sender.join().unwrap();
+        assert_eq!(driver.drops(DropReason::RxRingFull), 0);
+
+        // Nobody takes these: the ring keeps the first ones, and the loss of the others is counted.
+        for _ in 0..BURST {
+            put(&kernel, &frame(&mut random, 60, EXPERIMENT));
+        }
+        let kept = driver.receive_all(4000).len();
+        put(&kernel, &frame(&mut random, 60, EXPERIMENT));
+        let after = driver.receive().len();
+        let lost = driver.drops(DropReason::RxRingFull) as usize;
+        assert_eq!(kept + after + lost, BURST + 1, "{kept}, {after}, {lost}");
+        driver.finish();
+    });
+}
+
+/// The frame with its checksum completed as the driver says.
+fn completed(meta: &Metadata, frame: &[u8]) -> Vec<u8> {
+    assert_ne!(meta.flags & flags::CHECKSUM_PARTIAL, 0, "{frame:02x?}");
+    let mut frame = frame.to_vec();
+    checksum::complete_l4(
+        &mut frame,
+        usize::from(meta.checksum_start),
+        usize::from(meta.checksum_offset),
+    )
+    .unwrap();
+    frame
+}
+
+fn assert_right_udp(packet: &[u8], payload: &[u8]) {
+    let view = Ipv4View::verify(packet).unwrap();
+    let length = view.payload().len() as u16;
+    let sum = checksum::pseudo_v4(view.source(), view.destination(), view.protocol(), length)
+        .add_bytes(view.payload())
+        .finish();
+    assert_eq!(sum, 0, "{packet:02x?}");
+    assert_eq!(&view.payload()[8..], payload);
+}
+
+#[test]
+fn unfilled_checksums_are_flagged_and_vlan_tags_are_put_back() {
+    on_a_pair(|| {
+        ip("addr add 10.99.0.1/24 dev culvert-a");
+        ip("neigh add 10.99.0.2 lladdr 02:00:00:00:00:02 dev culvert-a");
+        let (kernel, mut driver) = (raw(), Driver::open());
+        let payload = b"an unfilled checksum covers these bytes";
+        let plain = UdpSocket::bind("10.99.0.1:4000").unwrap();
+        plain.send_to(payload, "10.99.0.2:5000").unwrap();
+        let (meta, bytes) = driver.receive().pop().unwrap();
+        assert_eq!((meta.checksum_start, meta.checksum_offset), (34, 6));
+        assert_right_udp(&completed(&meta, &bytes)[14..], payload);
+
+        // The same packet behind a tag, which the kernel takes out of the frame: both offsets count from its start.
+        let tagged = raw();
+        option(&tagged, libc::PACKET_VNET_HDR);
+        let header = [
+            &[1, 0, 0, 0, 0, 0][..],
+            &38_u16.to_ne_bytes(),
+            &6_u16.to_ne_bytes(),
+        ]
+        .concat();
+        let behind_tag = [&bytes[..12], &[0x81, 0, 0, 5], &bytes[12..]].concat();
+        let message = [&header[..], &behind_tag].concat();
+        put(&tagged, &message);
+        let (meta, bytes) = driver.receive().pop().unwrap();
+        assert_eq!(bytes, behind_tag);
+        assert_eq!((meta.checksum_start, meta.checksum_offset), (38, 6));
+        assert_right_udp(&completed(&meta, &bytes)[18..], payload);
+
+        // Tags in the frame's own bytes, of both kinds, and two of them.
+        let mut random = Random::new(3);
+        for (ether_type, tag) in [(0x8100, 0x0fff), (0x88a8, 0x6064), (0x8100, 0x2001)] {
+            for inner in [EXPERIMENT, 0x8100] {
+                let mut sent = frame(&mut random, 100, ether_type);
+                sent[14..16].copy_from_slice(&u16::to_be_bytes(tag));
+                sent[16..18].copy_from_slice(&inner.to_be_bytes());
+                put(&kernel, &sent);
+                let (meta, received) = driver.receive().pop().unwrap();
+                assert_eq!(received, sent, "{ether_type:#06x} {inner:#06x}");
+                assert_eq!(meta.flags, 0);
+            }
+        }
+        driver.finish();
+    });
+}
+
+#[test]
+fn frames_that_are_too_large_are_counted_and_the_others_pass() {
+    on_a_pair(|| {
+        ip("link set culvert-a mtu 9000");
+        ip("link set culvert-b mtu 9000");
+        ip("addr add 10.99.0.1/24 dev culvert-a");
+        ip("neigh add 10.99.0.2 lladdr 02:00:00:00:00:02 dev culvert-a");
+        let (kernel, mut driver) = (raw(), Driver::open());
+        let mut random = Random::new(4);
+        put(&kernel, &frame(&mut random, 4000, EXPERIMENT));
+        let small = frame(&mut random, 400, EXPERIMENT);
+        put(&kernel, &small);
+        let received = driver.receive_all(1);
+        assert_eq!(received[0].1, small);
+        assert_eq!(driver.drops(DropReason::FrameTooLarge), 1);
+
+        // A super-packet of the sender's segmentation offload: small enough for a slot, and yet no frame of a wire.
+        ethtool(&["-K", "culvert-a", "tx-udp-segmentation", "on"]);
+        let sender = UdpSocket::bind("10.99.0.1:4000").unwrap();
+        setsockopt(&sender, UdpGsoSegment, &500).unwrap();
+        sender.send_to(&[7; 1500], "10.99.0.2:5000").unwrap();
+        put(&kernel, &small);
+        assert_eq!(driver.receive_all(1)[0].1, small);
+        assert_eq!(driver.drops(DropReason::FrameTooLarge), 2);
+
+        // On the way out one that the link does not take is counted, and those behind it are sent.
+        ip("link set culvert-b mtu 1500");
+        let large = frame(&mut random, 1600, EXPERIMENT);
+        driver.transmit(&[small.clone(), large, small.clone()]);
+        let mut bytes = vec![0; 4096];
+        for _ in 0..2 {
+            let length = recv(kernel.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap();
+            assert_eq!(bytes[..length], small);
+        }
+        assert_eq!(driver.drops(DropReason::TxError), 1);
+        ip("link set culvert-b down");
+        driver.transmit(&[small.clone(), small]);
+        assert_eq!(driver.drops(DropReason::TxError), 3);
+        driver.finish();
+    });
+}
+
+#[test]
+fn the_first_frame_wakes_a_sleeper() {
+    const SAMPLES: usize = 200;
+    on_a_pair(|| {
+        let (kernel, mut driver) = (raw(), Driver::open());
+        let sender = std::thread::spawn(move || {
+            let mut frame = frame(&mut Random::new(5), 60, EXPERIMENT);
+            for _ in 0..SAMPLES {
+                std::thread::sleep(Duration::from_millis(3));
+                frame[14..22].copy_from_slice(&monotonic_nanoseconds().to_be_bytes());
+                put(&kernel, &frame);
+            }
+        });
+        let mut waits = Vec::new();
+        while waits.len() < SAMPLES {
+            let received = driver.receive();
+            let now = monotonic_nanoseconds();
+            assert!(!received.is_empty());
+            for (_, frame) in received {
+                let sent = u64::from_be_bytes(*frame[14..].first_chunk().unwrap());
+                waits.push(now - sent);
+            }
+        }
+        sender.join().unwrap();
+        waits.sort_unstable();
+        let (first, median) = (waits[SAMPLES / 10], waits[SAMPLES / 2]);
+        println!("a frame wakes the driver after {first} ns (p10), {median} ns (p50)");
+        // A ring that hands over blocks holds every frame back for 0.5 to 3.5 ms, whatever else the machine does.
+        assert!(first < 400_000, "p10 is {first} ns");
+        driver.finish();
+    });
+}
+
+#[test]
+fn offloads_are_switched_off_while_the_interface_is_ours() {
+    on_a_pair(|| {
+        let gro = || {
+            ethtool(&["-k", "culvert-b"])
+                .lines()
+                .find_map(|line| line.strip_prefix("generic-receive-offload: "))
+                .unwrap()
+                .to_owned()
+        };
+        ethtool(&["-K", "culvert-b", "gro", "on"]);
+        let driver = Driver::open();
+        assert_eq!(gro(), "off");
+        drop(driver);
+        assert_eq!(gro(), "on");
+        ethtool(&["-K", "culvert-b", "gro", "off"]);
+        drop(Driver::open());
+        assert_eq!(gro(), "off", "what was off before stays off");
+    });
+}
