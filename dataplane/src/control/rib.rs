@@ -7,6 +7,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use culvert_net::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
 
@@ -98,12 +99,14 @@ impl Rib {
         }
     }
 
-    /// The adjacency of an address.
-    pub(super) fn lookup(&self, address: std::net::IpAddr) -> u32 {
-        match address {
-            std::net::IpAddr::V4(address) => self.fib4.fib().lookup(address),
-            std::net::IpAddr::V6(address) => self.fib6.fib().lookup(address),
-        }
+    /// The adjacency by which a gateway is reached. The default route does not count: a gateway behind a tunnel that is
+    /// gone must not be looked for in the clear.
+    pub(super) fn lookup_gateway(&self, gateway: IpAddr) -> Option<u32> {
+        let host = IpPrefix::host(gateway);
+        (1..=host.length())
+            .rev()
+            .filter_map(|length| covering(host, length))
+            .find_map(|prefix| self.reasons.get(&prefix)?.best())
     }
 
     /// Where a host would lead if no neighbour had its address.

@@ -184,7 +184,7 @@ impl ControlPlane {
                 let found = self
                     .ribs
                     .get(vrf)
-                    .and_then(|rib| self.adjacencies.key(rib.lookup(*gateway)));
+                    .and_then(|rib| self.adjacencies.key(rib.lookup_gateway(*gateway)?));
                 match found {
                     None => drop(DropReason::NoRoute),
                     Some(Key::Link(index)) => self.by_link(*index, Some(*gateway)),

@@ -173,7 +173,11 @@ impl Box {
     }
 
     fn adjacency_index(&self, address: &str) -> u32 {
-        self.plane.ribs[&VRF_DEFAULT].lookup(ip(address))
+        let rib = &self.plane.ribs[&VRF_DEFAULT];
+        match ip(address) {
+            IpAddr::V4(address) => rib.fib4.fib().lookup(address),
+            IpAddr::V6(address) => rib.fib6.fib().lookup(address),
+        }
     }
 
     /// What workers do with packets for an address.
@@ -411,6 +415,20 @@ fn routes_by_a_tunnel_stay_shut_when_it_vanishes() {
         gateway.kind("10.2.0.1"),
         AdjacencyKind::Unresolved(ip("203.0.113.2"))
     );
+}
+
+#[test]
+fn a_gateway_behind_a_tunnel_is_not_looked_for_by_the_default_route() {
+    let mut gateway = Box::network();
+    gateway.create(route("0.0.0.0/0", &["203.0.113.2"]));
+    gateway.create(tunnel("ipsec0", 7));
+    gateway.create(address("ipsec0", "169.254.0.1/30"));
+    gateway.create(route("10.2.0.0/24", &["169.254.0.2"]));
+    assert_eq!(gateway.kind("10.2.0.1"), AdjacencyKind::Tunnel);
+    gateway.delete("address/ipsec0/169.254.0.1/30");
+    gateway.delete("tunnel/ipsec0");
+    let shut = AdjacencyKind::Drop(DropReason::NoRoute);
+    assert_eq!(gateway.kind("10.2.0.1"), shut);
 }
 
 #[test]
