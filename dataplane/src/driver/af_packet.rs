@@ -20,7 +20,6 @@ use arrayvec::ArrayVec;
 use culvert_net::MacAddr;
 use thiserror::Error;
 
-use super::link;
 use super::offload::Offloads;
 use crate::buffer::{BufferPool, flags};
 use crate::counters::WorkerCounters;
@@ -73,11 +72,6 @@ impl Device {
         let index = nix::net::if_::if_nametoindex(name)
             .map_err(|_| OpenError::NoDevice(name.to_owned()))?;
         let mac = hardware_address(name)?;
-        link::set_up(name).map_err(|source| OpenError::Kernel {
-            device: name.to_owned(),
-            step: "set it up",
-            source,
-        })?;
         Ok(Self {
             name: name.to_owned(),
             index: index as i32,

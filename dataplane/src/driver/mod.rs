@@ -2,5 +2,4 @@
 
 pub mod af_packet;
 pub mod generator;
-mod link;
 mod offload;

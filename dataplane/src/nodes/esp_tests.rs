@@ -5,15 +5,12 @@ use std::sync::Arc;
 
 use culvert_crypto::{Portable, Suite};
 use culvert_net::{
-    AddressRange, EspHeader, IpPrefix, Ipv4Header, Ipv4View, Ipv6Header, Ipv6View, MacAddr,
-    PortRange, Protocol, Selector, Spi, UdpView,
+    AddressRange, EspHeader, IpPrefix, Ipv4Header, Ipv4View, Ipv6Header, Ipv6View, PortRange,
+    Protocol, Selector, Spi, UdpView,
 };
 
-use super::esp_decrypt::EspDecrypt;
-use super::esp_encrypt::EspEncrypt;
-use super::fixture::{Arrivals, Bench};
-use super::tunnel_output::TunnelOutput;
-use crate::buffer::{IcmpCause, flags};
+use super::workbench::{INTO_TUNNEL, TUNNEL, WAN, Workbench};
+use crate::buffer::{IcmpCause, Metadata, flags};
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::graph::NodeId;
@@ -21,14 +18,14 @@ use crate::sa::{
     Limits, PolicyAction, PolicyId, PolicySpec, SaDirection, SaError, SaKeyId, SaManager, SaSpec,
     UdpPorts,
 };
-use crate::tables::{Adjacency, AdjacencyKind, Interface, InterfaceKind, MssClamp};
+use crate::tables::{
+    ADJACENCY_NO_ROUTE, Adjacency, AdjacencyKind, Interface, InterfaceKind, MssClamp,
+};
 
-const TUNNEL: u32 = 3;
 const IF_ID: u32 = 42;
-const INTO_TUNNEL: u32 = 9;
 
 struct Tunnel {
-    bench: Bench,
+    bench: Workbench,
     manager: SaManager,
     out: SaSpec,
 }
@@ -115,15 +112,15 @@ fn policy(selector: Selector, spi: u32, priority: u32) -> PolicySpec {
 impl Tunnel {
     /// A tunnel interface without SAs.
     fn bare(out: SaSpec) -> Self {
-        let mut bench = Bench::new(vec![
-            Box::new(TunnelOutput::default()),
-            Box::new(EspEncrypt),
-            Box::new(EspDecrypt),
-        ]);
-        let interface = |index, kind| Interface {
-            index,
+        let mut bench = Workbench::with(super::tunnels());
+        let tunnel = Interface {
+            index: TUNNEL,
             name: "ipsec0".into(),
-            kind,
+            kind: InterfaceKind::Tunnel {
+                if_id: IF_ID,
+                underlay_vrf: 0,
+                fixed_mtu: None,
+            },
             vrf: 5,
             mtu: 1400,
             admin_up: true,
@@ -132,45 +129,16 @@ impl Tunnel {
             addresses4: Arc::default(),
             addresses6: Arc::default(),
         };
-        let kind = InterfaceKind::Tunnel {
-            if_id: IF_ID,
-            underlay_vrf: 0,
-            fixed_mtu: None,
+        bench.tables.interfaces.set(TUNNEL, Some(Arc::new(tunnel)));
+        let adjacency = |kind, interface, mtu| Adjacency {
+            kind,
+            interface,
+            mtu,
         };
-        bench
-            .tables
-            .interfaces
-            .set(TUNNEL, Some(Arc::new(interface(TUNNEL, kind))));
-        bench.tables.interfaces.set(
-            1,
-            Some(Arc::new(interface(
-                1,
-                InterfaceKind::Ethernet { mac: MacAddr::ZERO },
-            ))),
-        );
-        let adjacency = |kind, interface, mtu| {
-            Some(Arc::new(Adjacency {
-                kind,
-                interface,
-                mtu,
-            }))
-        };
-        bench
-            .tables
-            .adjacencies
-            .set(0, adjacency(AdjacencyKind::Rewrite([0; 14]), 1, 1500));
-        bench
-            .tables
-            .adjacencies
-            .set(INTO_TUNNEL, adjacency(AdjacencyKind::Tunnel, TUNNEL, 1400));
-        bench.tables.vrfs.set(
-            0,
-            Some(Arc::new(crate::tables::Vrf {
-                name: "default".into(),
-                fib4: Arc::default(),
-                fib6: Arc::default(),
-            })),
-        );
+        // The peer is reached by what no other route covers.
+        let underlay = adjacency(AdjacencyKind::Rewrite([0; 14]), WAN, 1500);
+        bench.set_adjacency(ADJACENCY_NO_ROUTE, underlay);
+        bench.set_adjacency(INTO_TUNNEL, adjacency(AdjacencyKind::Tunnel, TUNNEL, 1400));
         bench.tables.sas.tunnels.set(IF_ID, Some(TUNNEL));
         Self {
             bench,
@@ -204,29 +172,39 @@ impl Tunnel {
     }
 
     fn send(&mut self, packets: &[Vec<u8>]) -> Arrivals {
-        let packets = packets
-            .iter()
-            .map(|bytes| {
-                self.bench
-                    .packet(bytes, |meta| meta.adjacency = INTO_TUNNEL)
-            })
-            .collect();
-        self.bench.run(NodeId::TunnelOutput, packets)
+        for bytes in packets {
+            self.bench.put(NodeId::TunnelOutput, WAN, bytes, |meta| {
+                meta.adjacency = INTO_TUNNEL;
+            });
+        }
+        self.bench.run();
+        self.arrivals()
     }
 
     fn receive<'p>(&mut self, packets: impl IntoIterator<Item = &'p Vec<u8>>) -> Arrivals {
         let header = if self.out.source.is_ipv4() { 20 } else { 40 };
-        let packets = packets
-            .into_iter()
-            .map(|bytes| {
-                self.bench.packet(bytes, |meta| {
-                    meta.l4_offset = (meta.offset() + header) as u16;
-                })
-            })
-            .collect();
-        self.bench.run(NodeId::EspDecrypt, packets)
+        for bytes in packets {
+            self.bench.put(NodeId::EspDecrypt, WAN, bytes, |meta| {
+                meta.l4_offset = (meta.offset() + header) as u16;
+            });
+        }
+        self.bench.run();
+        self.arrivals()
+    }
+
+    fn tick(&mut self) -> Arrivals {
+        self.bench.tick();
+        self.arrivals()
+    }
+
+    fn arrivals(&mut self) -> Arrivals {
+        let arrived = self.bench.take_arrived().into_iter();
+        arrived.map(|one| (one.node, one.meta, one.bytes)).collect()
     }
 }
+
+/// What left the nodes of tunnels: to which node, with what metadata and bytes.
+type Arrivals = Vec<(NodeId, Metadata, Vec<u8>)>;
 
 fn inner4(length: usize, class: u8, df: bool) -> Vec<u8> {
     let mut packet: Vec<u8> = (0..length).map(|at| at as u8).collect();
@@ -464,7 +442,7 @@ fn a_packet_waits_for_its_sa_and_leaves_encrypted() {
         .unwrap();
     assert!(tunnel.send(&vec![inner4(100, 0, true); 70]).is_empty());
     assert_eq!(tunnel.bench.drops(DropReason::TunnelNoSa), 6);
-    let heard = tunnel.bench.heard();
+    let heard = tunnel.bench.events();
     assert!(
         matches!(heard.as_slice(), [Event::Acquire { policy: 1, .. }]),
         "{heard:?}"
@@ -480,7 +458,7 @@ fn a_packet_waits_for_its_sa_and_leaves_encrypted() {
         .add_policy(sas, policy(any(false), tunnel.out.id.spi.get(), 1))
         .unwrap();
     tunnel.bench.tables.generation += 1;
-    let sent = tunnel.bench.tick();
+    let sent = tunnel.tick();
     assert_eq!(sent.len(), 64);
     assert!(
         sent.iter().all(
@@ -498,7 +476,7 @@ fn packets_that_wait_too_long_are_dropped() {
         .unwrap();
     tunnel.send(&[inner4(100, 0, true)]);
     tunnel.bench.now += 11_000_000_000;
-    assert!(tunnel.bench.tick().is_empty());
+    assert!(tunnel.tick().is_empty());
     assert_eq!(tunnel.bench.drops(DropReason::TunnelNoSa), 1);
 }
 
@@ -555,7 +533,7 @@ fn limits_hold_within_the_vector_and_are_told_once() {
     let packets = vec![inner4(100, 0, true); 10];
     assert_eq!(tunnel.send(&packets).len(), 10);
     assert_eq!(
-        tunnel.bench.heard(),
+        tunnel.bench.events(),
         [Event::SaLimit {
             sa: out.id,
             hard: false
@@ -563,14 +541,14 @@ fn limits_hold_within_the_vector_and_are_told_once() {
     );
     assert_eq!(tunnel.send(&packets).len(), 2);
     assert_eq!(
-        tunnel.bench.heard(),
+        tunnel.bench.events(),
         [Event::SaLimit {
             sa: out.id,
             hard: true
         }]
     );
     assert_eq!(tunnel.send(&packets).len(), 0);
-    assert_eq!(tunnel.bench.heard(), []);
+    assert_eq!(tunnel.bench.events(), []);
     assert_eq!(tunnel.bench.drops(DropReason::EspLimit), 18);
 }
 
@@ -628,14 +606,14 @@ fn an_update_moves_the_tunnel_and_nothing_else() {
     let mut forged = moved[0].clone();
     *forged.last_mut().unwrap() ^= 1;
     assert!(tunnel.receive([&forged]).is_empty());
-    assert_eq!(tunnel.bench.heard(), []);
+    assert_eq!(tunnel.bench.events(), []);
     assert_eq!(tunnel.receive(&moved).len(), 2);
     let inbound = SaKeyId {
         direction: SaDirection::In,
         ..tunnel.out.id
     };
     assert_eq!(
-        tunnel.bench.heard(),
+        tunnel.bench.events(),
         [Event::MappingChanged {
             sa: inbound,
             source: [192, 0, 2, 1].into(),

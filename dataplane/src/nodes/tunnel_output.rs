@@ -86,15 +86,6 @@ impl Node for TunnelOutput {
     }
 
     fn tick(&mut self, context: &mut Context<'_>) {
-        if context.tables.generation != self.generation {
-            self.generation = context.tables.generation;
-            // Whoever still has no SA comes back and is held again, without a new acquire.
-            for waiting in self.waiting.values_mut() {
-                for packet in waiting.packets.drain(..) {
-                    context.send(NodeId::TunnelOutput, packet);
-                }
-            }
-        }
         let now = context.now;
         for waiting in self.waiting.values_mut() {
             if now.saturating_sub(waiting.asked_at) >= HOLD_NS {
@@ -105,6 +96,15 @@ impl Node for TunnelOutput {
         }
         self.waiting
             .retain(|_, waiting| now.saturating_sub(waiting.asked_at) < HOLD_NS);
+        if context.tables.generation != self.generation {
+            self.generation = context.tables.generation;
+            // Whoever still has no SA comes back and is held again, without a new acquire.
+            for waiting in self.waiting.values_mut() {
+                for packet in waiting.packets.drain(..) {
+                    context.send(NodeId::TunnelOutput, packet);
+                }
+            }
+        }
     }
 
     fn next_tick(&self) -> Option<u64> {
