@@ -475,9 +475,15 @@ fn packets_that_wait_too_long_are_dropped() {
         .add_policy(&mut tunnel.bench.tables.sas, policy(any(false), 0, 2))
         .unwrap();
     tunnel.send(&[inner4(100, 0, true)]);
-    tunnel.bench.now += 11_000_000_000;
+    assert_eq!(tunnel.bench.events().len(), 1);
+    // The peer is asked again after five seconds, which keeps the first packet no longer than ten.
+    tunnel.bench.now += 6_000_000_000;
+    tunnel.send(&[inner4(100, 0, true)]);
+    tunnel.send(&[inner4(100, 0, true)]);
+    assert_eq!(tunnel.bench.events().len(), 1);
+    tunnel.bench.now += 5_000_000_000;
     assert!(tunnel.tick().is_empty());
-    assert_eq!(tunnel.bench.drops(DropReason::TunnelNoSa), 1);
+    assert_eq!(tunnel.bench.drops(DropReason::TunnelNoSa), 3);
 }
 
 #[test]

@@ -43,6 +43,9 @@ pub struct TunnelOutput {
 }
 
 struct Waiting {
+    /// When the first of the packets came.
+    since: u64,
+    /// When the peer was last asked for.
     asked_at: u64,
     packets: Vec<Packet>,
 }
@@ -88,14 +91,14 @@ impl Node for TunnelOutput {
     fn tick(&mut self, context: &mut Context<'_>) {
         let now = context.now;
         for waiting in self.waiting.values_mut() {
-            if now.saturating_sub(waiting.asked_at) >= HOLD_NS {
+            if now.saturating_sub(waiting.since) >= HOLD_NS {
                 for packet in waiting.packets.drain(..) {
                     context.drop(packet, DropReason::TunnelNoSa);
                 }
             }
         }
         self.waiting
-            .retain(|_, waiting| now.saturating_sub(waiting.asked_at) < HOLD_NS);
+            .retain(|_, waiting| now.saturating_sub(waiting.since) < HOLD_NS);
         if context.tables.generation != self.generation {
             self.generation = context.tables.generation;
             // Whoever still has no SA comes back and is held again, without a new acquire.
@@ -110,7 +113,7 @@ impl Node for TunnelOutput {
     fn next_tick(&self) -> Option<u64> {
         self.waiting
             .values()
-            .map(|waiting| waiting.asked_at + HOLD_NS)
+            .map(|waiting| waiting.since + HOLD_NS)
             .min()
     }
 
@@ -140,16 +143,18 @@ impl TunnelOutput {
                 // The control thread bounds how often charon hears of it, over all workers.
                 let _ = context.events.try_send(Event::Acquire { policy, flow });
                 entry.insert(Waiting {
+                    since: context.now,
                     asked_at: context.now,
                     packets: Vec::with_capacity(HELD_PER_POLICY),
                 })
             }
         };
-        if context.now.saturating_sub(waiting.asked_at) >= ACQUIRE_INTERVAL_NS
-            && waiting.packets.is_empty()
-        {
+        if context.now.saturating_sub(waiting.asked_at) >= ACQUIRE_INTERVAL_NS {
             waiting.asked_at = context.now;
             let _ = context.events.try_send(Event::Acquire { policy, flow });
+        }
+        if waiting.packets.is_empty() {
+            waiting.since = context.now;
         }
         if waiting.packets.len() < HELD_PER_POLICY {
             waiting.packets.push(packet);
