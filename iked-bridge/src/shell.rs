@@ -190,6 +190,7 @@ impl Desk {
             Action::Ask { ticket, request } => self.dataplane.ask(ticket, request),
             Action::Forget(ticket) => self.dataplane.forget(ticket),
             Action::ListCharon => self.control.list(),
+            Action::TrapsLost => self.control.traps_lost(),
             Action::Wanted { if_id } => self.control.wanted(if_id),
         }
     }

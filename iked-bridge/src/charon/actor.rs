@@ -23,6 +23,10 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// Events of one negotiation come together: one list for all of them.
 const EVENT_PAUSE: Duration = Duration::from_millis(60);
 
+/// A list of many SAs takes its time, and charon holds each IKE SA meanwhile: the pause before the next is so many times
+/// as long.
+const LIST_SHARE: u32 = 4;
+
 /// How long an `Apply` waits for a charon that is just being started.
 const ABSENCE: Duration = Duration::from_secs(3);
 
@@ -45,6 +49,12 @@ pub(crate) struct Actor {
     waiting: VecDeque<(ApplyRequest, Instant, Answer<Vec<OperationResult>>)>,
     list_wanted: bool,
     look_at: Instant,
+    /// How long the last list took.
+    list_took: Duration,
+    /// Traps of connections that charon has had since before this bridge are not in the dataplane.
+    traps_lost: bool,
+    /// Connections that the running charon had when it was met.
+    met_with: BTreeSet<String>,
 }
 
 /// A value that the box wants charon to have.
@@ -79,6 +89,9 @@ impl Actor {
             waiting: VecDeque::new(),
             list_wanted: false,
             look_at: Instant::now(),
+            list_took: Duration::ZERO,
+            traps_lost: false,
+            met_with: BTreeSet::new(),
         };
         (actor, control)
     }
@@ -123,6 +136,7 @@ impl Actor {
                         let _ = answer.send(self.retrieve(credentials));
                     }
                     Command::List => self.list_wanted = true,
+                    Command::TrapsLost => self.traps_lost = true,
                     Command::Wanted { .. } => {}
                 },
             }
@@ -164,7 +178,8 @@ impl Actor {
                         tracing::debug!(%error, "charon's events end");
                         return true;
                     }
-                    self.look_at = self.look_at.min(Instant::now() + EVENT_PAUSE);
+                    let pause = EVENT_PAUSE.max(self.list_took * LIST_SHARE);
+                    self.look_at = self.look_at.min(Instant::now() + pause);
                 }
                 command = self.commands.recv() => match command {
                     None => return false,
@@ -180,6 +195,10 @@ impl Actor {
                         self.list_wanted = true;
                         self.look_at = Instant::now();
                     }
+                    Some(Command::TrapsLost) => {
+                        self.traps_lost = true;
+                        self.renew_traps().await;
+                    }
                     Some(Command::Wanted { if_id }) => {
                         self.keeper.hurry(self.started.elapsed(), if_id);
                         self.look_at = Instant::now();
@@ -192,7 +211,9 @@ impl Actor {
 
     /// Lists the SAs, for the manager and for the keeper.
     async fn look(&mut self) {
+        let begun = Instant::now();
         let listed = self.vici.list_sas(&SaFilter::default()).await;
+        self.list_took = begun.elapsed();
         let ikes = match listed {
             Ok(ikes) => ikes,
             Err(error) => {
@@ -244,6 +265,13 @@ impl Actor {
 
     /// Gives a new charon everything that is held: credentials, then connections.
     async fn load_all(&mut self) {
+        self.met_with = match self.vici.get_conns().await {
+            Ok(names) => names.into_iter().collect(),
+            Err(error) => {
+                tracing::warn!(%error, "charon's connections cannot be listed");
+                BTreeSet::new()
+            }
+        };
         self.key_ids.clear();
         for held in self.credentials.values_mut() {
             held.loaded = false;
@@ -277,18 +305,49 @@ impl Actor {
     }
 
     async fn load_connection(&mut self, key: &str) -> Result<(), LoadError> {
-        let by_name: BTreeMap<String, Credential> = self
-            .credentials
-            .values()
-            .map(|held| (held.value.name.clone(), public_part(&held.value)))
-            .collect();
         let Some(held) = self.connections.get_mut(key) else {
             return Ok(());
         };
+        let used: BTreeSet<&str> = certificates(&held.value).collect();
+        let by_name: BTreeMap<String, Credential> = self
+            .credentials
+            .values()
+            .filter(|credential| used.contains(credential.value.name.as_str()))
+            .map(|credential| {
+                (
+                    credential.value.name.clone(),
+                    public_part(&credential.value),
+                )
+            })
+            .collect();
         let message = to_vici(&held.value, &by_name)?;
         self.vici.load_conn(&held.value.name, message).await?;
         held.loaded = true;
+        self.renew_traps().await;
         Ok(())
+    }
+
+    /// Has charon install traps again that it believes to be installed. A charon that is new installs them by itself.
+    async fn renew_traps(&mut self) {
+        if !self.traps_lost {
+            return;
+        }
+        for held in self.connections.values().filter(|held| held.loaded) {
+            let name = &held.value.name;
+            if !self.met_with.remove(name) {
+                continue;
+            }
+            for child in &held.value.children {
+                if child.start_action() != StartAction::Trap {
+                    continue;
+                }
+                // It may not be there at all.
+                let _ = self.vici.uninstall(&child.name, Some(name)).await;
+                if let Err(error) = self.vici.install(&child.name, Some(name)).await {
+                    tracing::warn!(%error, child = child.name, "a trap cannot be installed again");
+                }
+            }
+        }
     }
 
     /// Tells the keeper which children are to be up.

@@ -141,13 +141,17 @@ impl Keeper {
                 under_way.insert(&ike.name);
             }
         }
+        let mut by_name: BTreeMap<(&str, &str), Vec<(&IkeSa, &ChildSa)>> = BTreeMap::new();
+        for ike in ikes {
+            for child in &ike.children {
+                let of_a_name = by_name.entry((&ike.name, &child.name)).or_default();
+                of_a_name.push((ike, child));
+            }
+        }
         for (wanted, progress) in &mut self.wanted {
-            let there: Vec<(&IkeSa, &ChildSa)> = ikes
-                .iter()
-                .filter(|ike| ike.name == wanted.ike)
-                .flat_map(|ike| ike.children.iter().map(move |child| (ike, child)))
-                .filter(|(_, child)| child.name == wanted.child)
-                .collect();
+            let there = by_name
+                .remove(&(wanted.ike.as_str(), wanted.child.as_str()))
+                .unwrap_or_default();
             let alive = there.iter().any(|(_, child)| {
                 !matches!(
                     child.state.as_str(),

@@ -64,6 +64,8 @@ pub(crate) enum Command {
     },
     /// List the SAs for the manager.
     List,
+    /// Traps are gone from the dataplane.
+    TrapsLost,
     /// Traffic wants the tunnel of this `if_id`.
     Wanted { if_id: u32 },
 }
@@ -141,6 +143,10 @@ impl Control {
 
     pub(crate) fn list(&self) {
         let _ = self.commands.send(Command::List);
+    }
+
+    pub(crate) fn traps_lost(&self) {
+        let _ = self.commands.send(Command::TrapsLost);
     }
 
     pub(crate) fn wanted(&self, if_id: u32) {

@@ -377,8 +377,16 @@ impl Manager {
 
 /// Whether any SA, in either direction, has this SPI.
 fn knows_spi(entries: &BTreeMap<SaName, Entry>, spi: u32) -> bool {
+    entries_of(entries, spi).next().is_some()
+}
+
+/// The SAs of an SPI: one inbound at most, outbound ones by peer.
+pub(super) fn entries_of(
+    entries: &BTreeMap<SaName, Entry>,
+    spi: u32,
+) -> impl Iterator<Item = &Entry> {
     let named = |destination| SaName { spi, destination };
     let lowest = named(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let highest = named(IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)));
-    entries.range(lowest..=highest).next().is_some()
+    entries.range(lowest..=highest).map(|(_, entry)| entry)
 }

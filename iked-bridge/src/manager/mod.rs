@@ -103,6 +103,8 @@ pub enum Action {
     Forget(Ticket),
     /// List charon's CHILD SAs by VICI and bring [`Event::CharonSas`]; keep trying while the session is up.
     ListCharon,
+    /// The dataplane holds no policy: traps that charon installed before this bridge's time are to be installed again.
+    TrapsLost,
     /// Traffic wants the tunnel of this `if_id`, and no policy of charon's knows of it.
     Wanted {
         /// Of the tunnel.

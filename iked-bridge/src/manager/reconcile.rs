@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use culvert_model::bus;
 
+use super::calls::entries_of;
 use super::policies::Held;
 use super::{
     Action, CharonChild, Entry, Event, Expiry, Manager, Owner, Purpose, Request, State, Timer,
@@ -83,6 +84,10 @@ impl Manager {
             }
             self.verify(now_ms);
         } else {
+            if dump.policies.is_empty() {
+                // A charon that outlived both bridge and dataplane does not install its traps again by itself.
+                self.actions.push_back(Action::TrapsLost);
+            }
             self.adopt(now_ms, dump);
             self.adopted = true;
             self.release_held(now_ms);
@@ -319,10 +324,8 @@ impl Manager {
     /// A CHILD SA that charon believes in and the dataplane does not have is expired hard, once for each list at most.
     fn expire_unless_held(&mut self, now_ms: u64, child: &CharonChild) {
         let of = |direction: Direction, spi: u32| {
-            self.entries
-                .iter()
-                .filter(move |(name, entry)| name.spi == spi && entry.direction == direction)
-                .map(|(_, entry)| entry)
+            entries_of(&self.entries, spi)
+                .filter(|entry| entry.direction == direction)
                 .collect::<Vec<_>>()
         };
         let (inbound, outbound) = (

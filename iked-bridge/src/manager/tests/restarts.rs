@@ -272,6 +272,20 @@ fn traps_outlive_the_dataplane() {
 }
 
 #[test]
+fn traps_that_nobody_remembers_are_asked_for_again() {
+    let mut script = Script::new();
+    script.establish(child(0x4b1));
+    script.traps_lost = false;
+    script.restart_bridge();
+    script.snapshot();
+    assert!(!script.traps_lost);
+    script.restart_bridge();
+    script.dataplane.start();
+    script.snapshot();
+    assert!(script.traps_lost);
+}
+
+#[test]
 fn a_policy_lost_in_the_dataplane_comes_back_with_the_next_comparison() {
     let mut script = Script::new();
     let one = script.establish(child(0x4b1));

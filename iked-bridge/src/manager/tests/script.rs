@@ -47,6 +47,7 @@ pub struct Script {
     pub upcalls: Vec<Answer>,
     pub lists_wanted: usize,
     pub wanted: Vec<u32>,
+    pub traps_lost: bool,
     pub last_call: u64,
     pub asked: Vec<(Ticket, Request)>,
     key: u8,
@@ -73,6 +74,7 @@ impl Script {
             upcalls: Vec::new(),
             lists_wanted: 0,
             wanted: Vec::new(),
+            traps_lost: false,
             last_call: 0,
             asked: Vec::new(),
             key: 0,
@@ -115,6 +117,7 @@ impl Script {
                 }
                 Action::Forget(_) => {}
                 Action::ListCharon => self.lists_wanted += 1,
+                Action::TrapsLost => self.traps_lost = true,
                 Action::Wanted { if_id } => self.wanted.push(if_id),
             }
         }

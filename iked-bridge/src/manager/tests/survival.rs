@@ -319,7 +319,7 @@ impl World {
                     charon.expire(&expire);
                 }
             }
-            Action::Upcall(_) | Action::Forget(_) | Action::Wanted { .. } => {}
+            Action::Upcall(_) | Action::Forget(_) | Action::TrapsLost | Action::Wanted { .. } => {}
             Action::ListCharon => self.list_due = Some(self.now + 50 * (1 + self.ticks % 4)),
             Action::Ask { ticket, request } => self.ask(ticket, &request),
         }
