@@ -112,7 +112,7 @@ impl Port for TapPort {
             match written {
                 Ok(_) => {}
                 Err(Errno::EAGAIN | Errno::ENOBUFS) => {
-                    counters.drop(DropReason::PuntQueueFull).add(1)
+                    counters.drop(DropReason::PuntQueueFull).add(1);
                 }
                 // EIO: Linux has the TAP down.
                 Err(_) => counters.drop(DropReason::PuntNoTap).add(1),

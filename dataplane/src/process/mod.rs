@@ -6,6 +6,11 @@
 //!   bus/dataplane.events,                            |        ^   |
 //!   bus/dataplane-sa.events  <-----------------------'        '---'-- timers, events
 //! ```
+#![allow(
+    clippy::trivially_copy_pass_by_ref,
+    clippy::unnecessary_wraps,
+    reason = "handlers of the bus are all of one shape"
+)]
 
 mod sa_calls;
 mod show_calls;

@@ -12,7 +12,7 @@ use crate::tables::Interface;
 /// Clocks and packets of every node on every worker.
 pub(super) fn nodes(
     state: &mut State,
-    request: bus::ShowNodesRequest,
+    request: &bus::ShowNodesRequest,
 ) -> Result<bus::ShowNodesReply, Refusal> {
     let mut nodes = Vec::new();
     for (worker, counters) in state
@@ -49,7 +49,7 @@ pub(super) fn nodes(
 /// Packets dropped, by reason.
 pub(super) fn drops(
     state: &mut State,
-    _: bus::ShowDropsRequest,
+    _: &bus::ShowDropsRequest,
 ) -> Result<bus::ShowDropsReply, Refusal> {
     let drops = DropReason::ALL
         .iter()
@@ -65,7 +65,7 @@ pub(super) fn drops(
 /// Interfaces with their state and counters.
 pub(super) fn interfaces(
     state: &mut State,
-    _: bus::ShowInterfacesRequest,
+    _: &bus::ShowInterfacesRequest,
 ) -> Result<bus::ShowInterfacesReply, Refusal> {
     let tables = state.publisher.current();
     let interfaces = tables
@@ -110,7 +110,7 @@ fn interface_state(state: &State, interface: &Interface) -> bus::InterfaceState 
 /// Resolved neighbours.
 pub(super) fn neighbours(
     state: &mut State,
-    _: bus::ShowNeighboursRequest,
+    _: &bus::ShowNeighboursRequest,
 ) -> Result<bus::ShowNeighboursReply, Refusal> {
     let tables = state.publisher.current();
     let mut neighbours: Vec<_> = tables

@@ -11,7 +11,7 @@ use crate::driver::af_packet::hardware_address;
 /// Carries out a batch, one result an operation.
 pub(super) fn apply(
     state: &mut State,
-    request: bus::ApplyRequest,
+    request: &bus::ApplyRequest,
 ) -> Result<bus::ApplyReply, Refusal> {
     let results = request
         .operations
@@ -28,7 +28,7 @@ pub(super) fn apply(
 /// Gives back everything that was applied.
 pub(super) fn retrieve(
     state: &mut State,
-    _: bus::RetrieveRequest,
+    _: &bus::RetrieveRequest,
 ) -> Result<bus::RetrieveReply, Refusal> {
     Ok(bus::RetrieveReply {
         values: state.plane.retrieve(),
@@ -65,12 +65,12 @@ fn one(state: &mut State, operation: &bus::Operation) -> Result<(), bus::Operati
 /// Wakes the control loop: a timer may be due earlier now.
 pub(super) fn then_look_at_timers<C: 'static, R: 'static>(
     shared: &Arc<Shared>,
-    handle: fn(&mut State, C) -> Result<R, Refusal>,
+    handle: fn(&mut State, &C) -> Result<R, Refusal>,
 ) -> impl Fn(C, culvert_bus::Context) -> std::future::Ready<Result<R, Refusal>> + Send + Sync + 'static
 {
     let shared = Arc::clone(shared);
     move |request, _| {
-        let reply = handle(&mut shared.state(), request);
+        let reply = handle(&mut shared.state(), &request);
         shared.timers.notify_one();
         std::future::ready(reply)
     }

@@ -55,7 +55,7 @@ impl Node for Inject {
                 Ok(Way::Answer) => {
                     context
                         .ports
-                        .transmit(port, packet, context.buffers, context.counters)
+                        .transmit(port, packet, context.buffers, context.counters);
                 }
                 Err(reason) => context.drop(packet, reason),
             }
