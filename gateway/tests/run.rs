@@ -11,23 +11,76 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// A network namespace with a NIC `eth7` that has an address.
+/// A network namespace with a NIC `eth7` that has an address, and a neighbour on its link.
 struct Machine {
     name: String,
+    neighbour: String,
     place: TempDir,
+}
+
+/// A running gateway; killed if a test ends early.
+struct Running(Child);
+
+impl Running {
+    fn signal(&self, signal: &str) {
+        let pid = self.0.id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status();
+        assert!(status.unwrap().success());
+    }
+
+    fn stop(mut self) -> Option<i32> {
+        self.signal("-TERM");
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Machine {
     fn new(name: &str) -> Self {
         let name = format!("culvert-test-run-{name}-{}", std::process::id());
-        let place = tempfile::tempdir().unwrap();
-        let this = Self { name, place };
+        let this = Self {
+            neighbour: format!("{name}-far"),
+            place: tempfile::tempdir().unwrap(),
+            name,
+        };
         ip(&format!("netns add {}", this.name));
-        this.ip("link add eth7 type veth peer name far");
-        this.ip("link set far up");
-        this.ip("link set eth7 up mtu 1400");
-        this.ip("address add 192.0.2.9/24 dev eth7");
+        ip(&format!("netns add {}", this.neighbour));
+        this.plug_in();
         this
+    }
+
+    fn plug_in(&self) {
+        self.ip(&format!(
+            "link add eth7 type veth peer name far netns {}",
+            self.neighbour
+        ));
+        self.ip("link set eth7 up mtu 1400");
+        self.ip("address add 192.0.2.9/24 dev eth7");
+        ip(&format!("-n {} link set far up", self.neighbour));
+        ip(&format!(
+            "-n {} address add 192.0.2.2/24 dev far",
+            self.neighbour
+        ));
+    }
+
+    /// Whether the gateway answers its neighbour.
+    fn answers(&self) -> bool {
+        let arguments = format!("netns exec {} ping -c 1 -W 1 192.0.2.1", self.neighbour);
+        let output = Command::new("ip")
+            .args(arguments.split_whitespace())
+            .output();
+        output.unwrap().status.success()
+    }
+
+    fn process(&self, name: &str) -> Option<String> {
+        let text = fs::read_to_string(self.root().join("run/pids").join(name)).ok()?;
+        Some(text.trim().to_owned())
     }
 
     fn ip(&self, arguments: &str) -> String {
@@ -64,8 +117,10 @@ impl Machine {
         command
     }
 
-    fn start(&self) -> Child {
-        let child = self.run().stderr(Stdio::null()).spawn().unwrap();
+    fn start(&self) -> Running {
+        let mut command = self.run();
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = Running(child.unwrap());
         until("status.json", || {
             self.root().join("run/status.json").exists()
         });
@@ -79,9 +134,9 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let _ = Command::new("ip")
-            .args(["netns", "del", &self.name])
-            .status();
+        for name in [&self.name, &self.neighbour] {
+            let _ = Command::new("ip").args(["netns", "del", name]).status();
+        }
     }
 }
 
@@ -100,17 +155,6 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "{what} did not come");
         thread::sleep(Duration::from_millis(10));
     }
-}
-
-fn signal(child: &Child, signal: &str) {
-    let pid = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args([signal, &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
 }
 
 fn message(output: &Output) -> String {
@@ -189,12 +233,23 @@ fn a_root_that_is_too_long_for_sockets_is_refused() {
 fn a_running_gateway_has_its_root_for_itself_and_gives_everything_back() {
     let machine = Machine::new("whole");
     machine.configure(ONE_NIC);
-    let mut gateway = machine.start();
-    // The TAP has the NIC's name; the NIC is gone from here.
+    let mac = |text: &str| {
+        text.split("link/ether ")
+            .nth(1)
+            .map(|rest| rest[..17].to_owned())
+    };
+    let nic = mac(&machine.ip("link show eth7"));
+    let gateway = machine.start();
+    // The TAP has the NIC's name and MAC address; the NIC is gone from here.
     until("the TAP", || {
         machine.ip("-d link show").contains("tun type tap")
     });
     assert!(!machine.ip("link show eth7").contains("eth7@"));
+    until("the MAC address", || {
+        mac(&machine.ip("link show eth7")) == nic
+    });
+    until("an answer", || machine.answers());
+
     let second = machine.run().output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     assert!(
@@ -203,9 +258,7 @@ fn a_running_gateway_has_its_root_for_itself_and_gives_everything_back() {
         message(&second)
     );
 
-    signal(&gateway, "-TERM");
-    let status = gateway.wait().unwrap();
-    assert_eq!(status.code(), Some(0));
+    assert_eq!(gateway.stop(), Some(0));
     let back = machine.ip("address show eth7");
     assert!(
         back.contains("192.0.2.9/24") && back.contains("mtu 1400"),
@@ -218,20 +271,66 @@ fn a_running_gateway_has_its_root_for_itself_and_gives_everything_back() {
 }
 
 #[test]
+fn a_killed_dataplane_comes_back_to_the_same_tap() {
+    let machine = Machine::new("dataplane");
+    machine.configure(ONE_NIC);
+    let gateway = machine.start();
+    until("an answer", || machine.answers());
+    let tap = || machine.ip("address show eth7");
+    let (before, first) = (tap(), machine.process("dataplane").unwrap());
+    assert!(
+        Command::new("kill")
+            .args(["-9", &first])
+            .status()
+            .unwrap()
+            .success()
+    );
+    until("another dataplane", || {
+        machine.process("dataplane").is_some_and(|pid| pid != first)
+    });
+    until("an answer of the other", || machine.answers());
+    // Same index, same addresses: nothing on it noticed.
+    assert_eq!(tap(), before);
+    assert_eq!(gateway.stop(), Some(0));
+}
+
+#[test]
+fn a_changed_configuration_is_applied_on_sighup_and_a_wrong_one_is_not() {
+    let machine = Machine::new("reload");
+    machine.configure(ONE_NIC);
+    let gateway = machine.start();
+    until("an answer", || machine.answers());
+    let dataplane = machine.process("dataplane");
+    machine.configure(&ONE_NIC.replace("eth7", "eth77"));
+    gateway.signal("-HUP");
+    machine.configure(r#"{"interfaces": [{"name": "eth7", "addresses": "none"}]}"#);
+    gateway.signal("-HUP");
+    thread::sleep(Duration::from_millis(500));
+    assert!(machine.answers());
+
+    machine.configure(&ONE_NIC.replace("192.0.2.1/24", "192.0.2.7/24"));
+    gateway.signal("-HUP");
+    until("the other address", || {
+        machine.ip("address show eth7").contains("192.0.2.7/24")
+    });
+    until("the end of the old address", || !machine.answers());
+    assert_eq!(machine.process("dataplane"), dataplane);
+    assert_eq!(gateway.stop(), Some(0));
+}
+
+#[test]
 fn nobody_survives_a_killed_supervisor() {
     let machine = Machine::new("killed");
     machine.configure(ONE_NIC);
-    let mut gateway = machine.start();
-    signal(&gateway, "-KILL");
-    gateway.wait().unwrap();
+    let gateway = machine.start();
+    until("an answer", || machine.answers());
+    assert!(processes(&machine.root()).len() > 1);
+    gateway.signal("-KILL");
     until("the end of all", || processes(&machine.root()).is_empty());
-    // The root can be used again at once.
-    machine.ip("link add eth7 type veth peer name far2");
-    let mut gateway = machine.start();
-    until("the new status", || {
-        fs::read_to_string(machine.root().join("run/status.json"))
-            .is_ok_and(|text| text.contains(&format!("\"pid\": {}", gateway.id())))
-    });
-    signal(&gateway, "-TERM");
-    assert_eq!(gateway.wait().unwrap().code(), Some(0));
+    drop(gateway);
+    // A veth ends with the namespace it was in; the root can be used again at once.
+    machine.plug_in();
+    let gateway = machine.start();
+    until("an answer", || machine.answers());
+    assert_eq!(gateway.stop(), Some(0));
 }

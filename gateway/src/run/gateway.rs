@@ -336,10 +336,10 @@ impl Gateway {
         let status = ended
             .status
             .map_or("unknown".to_owned(), |status| status.to_string());
-        if self.stopping {
+        if matches!(self.supervisor.phase(process), Phase::Ending { .. }) {
             tracing::info!(%process, pid = ended.pid, status, "ended");
         } else {
-            tracing::warn!(%process, pid = ended.pid, status, "ended");
+            tracing::warn!(%process, pid = ended.pid, status, "ended by itself");
         }
         match process {
             Process::Dataplane => self.part_down(Part::Dataplane),
@@ -510,6 +510,7 @@ impl Gateway {
     fn read_again(&mut self, now: Instant) -> Result<(), RunError> {
         let plan = configuration::load(&self.configuration, &self.digests)?;
         let wanted = Wanted::of(&plan).map_err(super::ports::PortsError::from)?;
+        self.ports.check(&wanted)?;
         self.values.set_plan(plan)?;
         // What someone else changed meanwhile is found and put right, too.
         for &part in self.lives.keys() {

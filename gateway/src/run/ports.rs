@@ -10,6 +10,7 @@ use culvert_model::bus::value::Kind;
 use culvert_model::plan::Plan;
 use culvert_tap_inject::device::{Tap, TapError, TapName};
 use culvert_tap_inject::nodes::TUNNEL_MAC;
+use nix::net::if_::if_nametoindex;
 use thiserror::Error;
 
 use super::namespace::{Namespace, NamespaceError};
@@ -122,6 +123,25 @@ impl Ports {
             .collect()
     }
 
+    /// Whether all that is asked for can be had, before anything is changed for it.
+    pub fn check(&self, wanted: &Wanted) -> Result<(), PortsError> {
+        let have = |device: &str| self.nics.iter().any(|nic| nic.device() == device);
+        // A TAP of ours may be called as a NIC that we hold; it is none itself.
+        let is_tap = |device: &str| self.taps.keys().any(|tap| tap.as_str() == device);
+        let missing: Vec<String> = wanted
+            .devices
+            .iter()
+            .filter(|device| !have(device))
+            .filter(|device| is_tap(device) || if_nametoindex(device.as_str()).is_err())
+            .cloned()
+            .collect();
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(NicError::Missing(missing).into())
+        }
+    }
+
     /// Takes and makes what is missing, gives back and removes what is too much. To be called while no dataplane runs:
     /// it holds the TAPs it inherited.
     ///
@@ -217,6 +237,8 @@ mod tests {
                 let macs = ports.macs();
                 assert_eq!(macs[&"eth7".parse().unwrap()], [2, 0, 0, 0, 0, 7]);
 
+                let missing = ports.check(&wanted(r#"{"interfaces": [{"name": "eth9"}]}"#));
+                assert_eq!(missing.unwrap_err().to_string(), "there is no device eth9");
                 ports
                     .change(wanted(
                         r#"{"interfaces": [{"name": "eth8"}], "tunnels": [{"name": "ipsec0", "if_id": 1,
