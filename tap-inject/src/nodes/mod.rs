@@ -18,3 +18,7 @@ pub const TUNNEL_MAC: MacAddr = MacAddr([0x02, 0x63, 0x74, 0x75, 0x6e, 0x6c]);
 pub fn nodes() -> Vec<Box<dyn Node>> {
     vec![Box::new(inject::Inject), Box::new(punt::Punt)]
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;
