@@ -476,3 +476,164 @@ pub fn sa_event(
     };
     Some(bus::SaEvent { event: Some(event) })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::sync::Arc;
+
+    use culvert_crypto::Portable;
+
+    use super::*;
+    use crate::sa::{SaManager, SaTables};
+
+    fn range(first: [u8; 4], last: [u8; 4], ports: (u32, u32), protocol: u32) -> types::Selector {
+        types::Selector {
+            first: Some(IpAddr::from(first).into()),
+            last: Some(IpAddr::from(last).into()),
+            protocol,
+            first_port: ports.0,
+            last_port: ports.1,
+        }
+    }
+
+    fn whole() -> bus::Sa {
+        let address = |bytes: [u8; 4]| Some(types::IpAddress::from(IpAddr::from(bytes)));
+        bus::Sa {
+            key: Some(bus::SaKey {
+                spi: 0xc123_4567,
+                direction: bus::Direction::Out.into(),
+                destination: address([198, 51, 100, 2]),
+            }),
+            source: address([192, 0, 2, 2]),
+            mode: bus::SaMode::Tunnel.into(),
+            encryption: bus::EncryptionAlgorithm::AesCbc.into(),
+            encryption_key_bits: 192,
+            integrity: bus::IntegrityAlgorithm::HmacSha2384192.into(),
+            esn: true,
+            replay_window: 256,
+            udp: Some(bus::UdpEncapsulation {
+                source_port: 4500,
+                destination_port: 40_000,
+            }),
+            if_id: 7,
+            reqid: 9,
+            source_selectors: vec![range([10, 1, 0, 0], [10, 1, 0, 255], (0, 65535), 17)],
+            destination_selectors: vec![range([10, 2, 0, 3], [10, 2, 0, 9], (80, 90), 17)],
+            limits: Some(bus::SaLimits {
+                soft_bytes: 1,
+                hard_bytes: 2,
+                soft_packets: 0,
+                hard_packets: 4,
+            }),
+            installed_at_ms: 11,
+            soft_expires_at_ms: 12,
+            hard_expires_at_ms: 13,
+            copy_df: true,
+            copy_ecn: false,
+            copy_dscp: true,
+        }
+    }
+
+    #[test]
+    fn a_dump_gives_back_what_was_asked_for_and_no_key() {
+        let sa = whole();
+        let mut tables = SaTables::default();
+        let mut manager = SaManager::new(Arc::new(Portable)).unwrap();
+        let (encryption, integrity) = ([0xa5; 24], [0x5a; 48]);
+        let index = manager
+            .add(
+                &mut tables,
+                sa_from_bus(&sa).unwrap(),
+                &encryption,
+                &integrity,
+            )
+            .unwrap();
+        let dumped = dump(tables.sas.get(index).unwrap());
+        assert_eq!(dumped.sa, Some(sa));
+        let bytes = prost::Message::encode_to_vec(&dumped);
+        for key in [&encryption[..8], &integrity[..8]] {
+            assert!(!bytes.windows(8).any(|window| window == key));
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        type Change = fn(&mut bus::Sa);
+        let cases: [(Change, &str); 11] = [
+            (|sa| sa.key = None, "key is missing"),
+            (|sa| sa.key.as_mut().unwrap().spi = 255, "255"),
+            (
+                |sa| sa.key.as_mut().unwrap().direction = 0,
+                "direction is missing",
+            ),
+            (|sa| sa.source.as_mut().unwrap().address.push(1), "5 bytes"),
+            (
+                |sa| sa.source = Some(IpAddr::from([0u16; 8]).into()),
+                "different families",
+            ),
+            (
+                |sa| sa.mode = bus::SaMode::Transport.into(),
+                "SA_MODE_TRANSPORT is not supported",
+            ),
+            (
+                |sa| sa.encryption_key_bits = 136,
+                "136 bits is not supported",
+            ),
+            (
+                |sa| sa.integrity = bus::IntegrityAlgorithm::Aead.into(),
+                "integrity",
+            ),
+            (|sa| sa.udp.as_mut().unwrap().source_port = 70_000, "70000"),
+            (|sa| sa.replay_window = 5000, "5000"),
+            (
+                |sa| sa.source_selectors[0].last = Some(IpAddr::from([1, 1, 1, 1]).into()),
+                "selector",
+            ),
+        ];
+        for (change, expected) in cases {
+            let mut sa = whole();
+            change(&mut sa);
+            let error = sa_from_bus(&sa).unwrap_err().to_string();
+            assert!(
+                error.contains(expected),
+                "{error:?} does not say {expected:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn selectors_pair_by_family_and_protocol() {
+        let mut sa = whole();
+        sa.source_selectors
+            .push(range([10, 3, 0, 0], [10, 3, 0, 255], (0, 0), 6));
+        // TCP sources have no UDP destination.
+        assert_eq!(sa_from_bus(&sa).unwrap().selectors.len(), 1);
+        sa.source_selectors[1].protocol = 0;
+        assert_eq!(sa_from_bus(&sa).unwrap().selectors.len(), 2);
+        sa.source_selectors = vec![sa.source_selectors[0].clone(); 300];
+        assert!(matches!(
+            sa_from_bus(&sa),
+            Err(SpecError::TooManySelectors(300))
+        ));
+    }
+
+    #[test]
+    fn policies_come_back_as_they_were() {
+        let policy = bus::Policy {
+            key: Some(bus::PolicyKey {
+                direction: bus::policy_key::Direction::Out.into(),
+                if_id: 7,
+                source: Some(range([10, 1, 0, 0], [10, 1, 0, 255], (0, 65535), 0)),
+                destination: Some(range([10, 2, 0, 0], [10, 2, 0, 255], (0, 65535), 0)),
+                spi: 5000,
+            }),
+            action: bus::policy::Action::Protect.into(),
+            priority: 1,
+            reqid: 3,
+            tunnel_source: None,
+            tunnel_destination: None,
+        };
+        assert_eq!(policy_to_bus(&policy_from_bus(&policy).unwrap()), policy);
+    }
+}
