@@ -1,0 +1,25 @@
+//! The configuration that the README shows is one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use culvert_model::decode::config_from_json;
+use culvert_model::plan::{DigestKey, plan};
+
+#[test]
+fn the_readme_shows_a_configuration_that_is_accepted() {
+    let readme = include_str!("../../../README.md");
+    let (_, rest) = readme.split_once("```json\n").unwrap();
+    let (text, _) = rest.split_once("```").unwrap();
+    let config = config_from_json(text.as_bytes()).unwrap();
+    let plan = plan(&config, &DigestKey::new([7; 32])).unwrap();
+    for key in [
+        "route/default/10.2.0.0/24",
+        "connection/hq",
+        "credential/hq",
+        "forwarding",
+    ] {
+        assert!(
+            plan.iter().any(|(own, _)| own.to_string() == key),
+            "{key} is not planned"
+        );
+    }
+}
