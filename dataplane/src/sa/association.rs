@@ -116,14 +116,33 @@ pub struct SaState {
     limits: Limits,
     /// Largest sequence number, 2^32-1 without ESN.
     last_sequence: u64,
-    soft_reported: AtomicBool,
+    /// No packet passes: a hard limit was reached, or the SA was deleted.
     dead: AtomicBool,
+    soft_alarm: Alarm,
+    hard_alarm: Alarm,
+    mapping_alarm: Alarm,
     window: Mutex<ReplayWindow>,
     replayed: AtomicU64,
     late: AtomicU64,
     bad_icv: AtomicU64,
-    mapping_reported_ns: AtomicU64,
     key: SaKey,
+}
+
+/// Tells the control thread something that stays true: now, and again after a while, for what does not fit into the
+/// queue of events is lost.
+#[derive(Default)]
+struct Alarm(AtomicU64);
+
+impl Alarm {
+    #[inline]
+    fn due(&self, now_ns: u64, interval_ns: u64) -> bool {
+        let last = self.0.load(Ordering::Relaxed);
+        (last == 0 || now_ns.saturating_sub(last) >= interval_ns)
+            && self
+                .0
+                .compare_exchange(last, now_ns.max(1), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
 }
 
 /// Sequence numbers for the packets of one vector.
@@ -133,7 +152,7 @@ pub struct Reservation {
     pub first: u64,
     /// How many packets may go; the others are over a limit.
     pub granted: usize,
-    /// A limit was reached by this vector: tell the control thread once.
+    /// A limit was reached: tell the control thread.
     pub report: Option<LimitKind>,
 }
 
@@ -163,6 +182,10 @@ pub struct Usage {
     pub bad_icv: u64,
 }
 
+/// Time between two reports of one limit.
+const LIMIT_INTERVAL_NS: u64 = 5_000_000_000;
+/// Time between two reports of a changed address: an attacker who can replay fast must not make charon busy.
+const MAPPING_INTERVAL_NS: u64 = 1_000_000_000;
 /// Sequence numbers before the last one at which a new SA is wanted: 1/16 of them.
 const SOFT_SEQUENCE_SHARE: u64 = 16;
 
@@ -180,13 +203,14 @@ impl SaState {
             } else {
                 u64::from(u32::MAX)
             },
-            soft_reported: AtomicBool::new(false),
             dead: AtomicBool::new(false),
+            soft_alarm: Alarm::default(),
+            hard_alarm: Alarm::default(),
+            mapping_alarm: Alarm::default(),
             window: Mutex::new(window),
             replayed: AtomicU64::new(0),
             late: AtomicU64::new(0),
             bad_icv: AtomicU64::new(0),
-            mapping_reported_ns: AtomicU64::new(0),
             key,
         }
     }
@@ -205,7 +229,7 @@ impl SaState {
             return Reservation {
                 first: 0,
                 granted: 0,
-                report: None,
+                report: self.remind(now_ns),
             };
         }
         let before = self.sent.fetch_add(packets as u64, Ordering::Relaxed);
@@ -235,15 +259,23 @@ impl SaState {
         }
         let limits = &self.limits;
         if good < wanted || packets >= limits.hard_packets || bytes >= limits.hard_bytes {
-            return (!self.dead.swap(true, Ordering::Relaxed)).then_some(LimitKind::Hard);
+            self.dead.store(true, Ordering::Relaxed);
+            return self.remind(now_ns);
         }
         let soft_sequence = self.last_sequence - self.last_sequence / SOFT_SEQUENCE_SHARE;
         if packets >= limits.soft_packets.min(soft_sequence) || bytes >= limits.soft_bytes {
-            return (!self.soft_reported.load(Ordering::Relaxed)
-                && !self.soft_reported.swap(true, Ordering::Relaxed))
-            .then_some(LimitKind::Soft);
+            let due = self.soft_alarm.due(now_ns, LIMIT_INTERVAL_NS);
+            return due.then_some(LimitKind::Soft);
         }
         None
+    }
+
+    /// Whether to tell that no packet passes any more.
+    #[inline]
+    pub fn remind(&self, now_ns: u64) -> Option<LimitKind> {
+        self.hard_alarm
+            .due(now_ns, LIMIT_INTERVAL_NS)
+            .then_some(LimitKind::Hard)
     }
 
     /// No packet passes any more.
@@ -280,13 +312,7 @@ impl SaState {
 
     /// Whether a changed address may be reported now: at most once a second.
     pub fn may_report_mapping(&self, now_ns: u64) -> bool {
-        const INTERVAL_NS: u64 = 1_000_000_000;
-        let last = self.mapping_reported_ns.load(Ordering::Relaxed);
-        (last == 0 || now_ns.saturating_sub(last) >= INTERVAL_NS)
-            && self
-                .mapping_reported_ns
-                .compare_exchange(last, now_ns, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+        self.mapping_alarm.due(now_ns, MAPPING_INTERVAL_NS)
     }
 
     /// What it has carried so far.
