@@ -18,6 +18,7 @@ use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
 use crate::nodes::mss_clamp;
+use crate::nodes::together::forward_or_drop;
 use crate::sa::{LimitKind, Sa, UdpPorts};
 use crate::tables::{Interface, InterfaceKind, MssClamp, Tables};
 
@@ -38,15 +39,14 @@ pub struct EspDecrypt;
 /// What one packet is to its SA.
 struct Place<'t> {
     sa: &'t Sa,
-    /// Offset of the ESP header in the area.
-    esp: usize,
-    length: usize,
-    /// Who sent it: outer source address and UDP port.
-    source: IpAddr,
-    port: u16,
+    seq: u64,
+    /// Offset of the ESP header in the area, and bytes from there to the end of the ICV.
+    esp: u16,
+    length: u16,
     /// ECN of the outer header.
     ecn: u8,
-    seq: u64,
+    /// The outer source is not what the SA knows: a NAT on the way may have changed its mapping.
+    elsewhere: bool,
     verdict: Result<(), DropReason>,
 }
 
@@ -67,14 +67,13 @@ impl Node for EspDecrypt {
         }
         check_windows(&mut places);
         open(context, vector, &mut places);
-        update_windows(context, &mut places);
+        update_windows(context, vector, &mut places);
         let mut tunnel = None;
-        for (mut packet, place) in vector.drain(..).zip(places) {
-            match place.and_then(|place| deliver(context, &mut packet, &place, &mut tunnel)) {
-                Ok(next) => context.send(next, packet),
-                Err(reason) => context.drop(packet, reason),
-            }
-        }
+        let mut places = places.into_iter();
+        forward_or_drop(context, vector, |context, packet| {
+            let place = places.next().unwrap_or(Err(DropReason::EspUnknownSpi))?;
+            deliver(context, tables, packet, &place, &mut tunnel)
+        });
     }
 }
 
@@ -130,14 +129,14 @@ fn locate<'t>(
     if sa.state.is_dead() {
         return Err(DropReason::EspLimit);
     }
+    let known = sa.endpoints.udp.map(|ports| ports.source);
     Ok(Place {
         sa,
-        esp: meta.offset() + at,
-        length: data.len() - at,
-        source,
-        port: ports.map_or(0, |ports| ports.source),
-        ecn: class & 3,
         seq: u64::from(u32::from_be_bytes([n0, n1, n2, n3])),
+        esp: (meta.offset() + at) as u16,
+        length: (data.len() - at) as u16,
+        ecn: class & 3,
+        elsewhere: sa.endpoints.source != source || known != ports.map(|ports| ports.source),
         verdict: Ok(()),
     })
 }
@@ -221,7 +220,8 @@ fn open(context: &Context<'_>, vector: &mut Vector, places: &mut [Result<Place<'
             continue;
         };
         let (_, area) = buffers.area_mut(packet);
-        if let Some(bytes) = area.get_mut(*esp..*esp + *length) {
+        let esp = usize::from(*esp);
+        if let Some(bytes) = area.get_mut(esp..esp + usize::from(*length)) {
             ops.push(OpenOp::new(sa.state.key(), *seq, bytes));
             of.push(at as u8);
         }
@@ -240,8 +240,15 @@ fn open(context: &Context<'_>, vector: &mut Vector, places: &mut [Result<Place<'
 }
 
 /// Marks what is authentic as received, drops duplicates within the vector, and counts: one lock a run.
-fn update_windows(context: &Context<'_>, places: &mut [Result<Place<'_>, DropReason>]) {
+fn update_windows(
+    context: &Context<'_>,
+    vector: &Vector,
+    places: &mut [Result<Place<'_>, DropReason>],
+) {
+    let mut at = 0;
     for run in runs(places) {
+        let began = at;
+        at += run.len();
         let Some(Ok(first)) = run.first() else {
             continue;
         };
@@ -251,14 +258,15 @@ fn update_windows(context: &Context<'_>, places: &mut [Result<Place<'_>, DropRea
         let mut moved = None;
         {
             let mut window = sa.state.window();
-            for place in run.iter_mut().flatten() {
+            for (offset, place) in run.iter_mut().enumerate() {
+                let Ok(place) = place else { continue };
                 if place.verdict.is_ok() {
                     match window.update(place.seq) {
                         Verdict::Ok(_) => {
                             good += 1;
-                            bytes += place.length as u64;
-                            if came_from_elsewhere(sa, place) && place.seq >= window.top() {
-                                moved = Some((place.source, place.port));
+                            bytes += u64::from(place.length);
+                            if place.elsewhere && place.seq >= window.top() {
+                                moved = vector.get(began + offset);
                             }
                         }
                         Verdict::Replayed => place.verdict = Err(DropReason::EspReplayed),
@@ -284,7 +292,9 @@ fn update_windows(context: &Context<'_>, places: &mut [Result<Place<'_>, DropRea
                 });
             }
         }
-        if let Some((source, port)) = moved
+        // Known only after a good ICV.
+        if let Some(packet) = moved
+            && let Some((source, port)) = sender(context.buffers, packet)
             && sa.state.may_report_mapping(context.now)
         {
             let _ = context.events.try_send(Event::MappingChanged {
@@ -296,19 +306,24 @@ fn update_windows(context: &Context<'_>, places: &mut [Result<Place<'_>, DropRea
     }
 }
 
-/// A NAT on the way has changed its mapping: known only with UDP encapsulation, and only after a good ICV.
-#[inline(always)]
-fn came_from_elsewhere(sa: &Sa, place: &Place<'_>) -> bool {
-    sa.endpoints
-        .udp
-        .is_some_and(|ports| ports.source != place.port)
-        || sa.endpoints.source != place.source
+/// Who sent an ESP packet: outer source address and UDP port (0 without encapsulation).
+fn sender(buffers: &BufferPool, packet: &Packet) -> Option<(IpAddr, u16)> {
+    let meta = buffers.meta(packet);
+    let data = buffers.data(packet);
+    let (source, _, _, protocol) = outer(data)?;
+    if protocol != Protocol::UDP {
+        return Some((source, 0));
+    }
+    let transport = usize::from(meta.l4_offset).checked_sub(meta.offset())?;
+    let port = data.get(transport..)?.first_chunk()?;
+    Some((source, u16::from_be_bytes(*port)))
 }
 
 /// Takes the inner packet out, checks it against the SA, and lets it come in by the tunnel interface.
 #[inline(always)]
 fn deliver<'t>(
-    context: &Context<'t>,
+    context: &Context<'_>,
+    tables: &'t Tables,
     packet: &mut Packet,
     place: &Place<'t>,
     last: &mut Option<(u32, u32, &'t Interface)>,
@@ -318,11 +333,12 @@ fn deliver<'t>(
     let suite = sa.state.key().suite();
     let (meta, area) = context.buffers.area_mut(packet);
     let plain = suite
-        .ciphertext(place.length)
+        .ciphertext(usize::from(place.length))
         .ok_or(DropReason::EspTruncated)?;
-    let start = place.esp + plain.start;
+    let esp = usize::from(place.esp);
+    let start = esp + plain.start;
     let plaintext = area
-        .get_mut(start..place.esp + plain.end)
+        .get_mut(start..esp + plain.end)
         .ok_or(DropReason::EspTruncated)?;
     let (next, length) = esp::read_trailer(plaintext).map_err(|_| DropReason::EspBadPadding)?;
     let v6 = match next {
@@ -346,7 +362,7 @@ fn deliver<'t>(
     if place.ecn != 0 {
         copy_congestion(inner, v6, place.ecn)?;
     }
-    let interface = tunnel_of(context.tables, sa.spec.if_id, last)?;
+    let interface = tunnel_of(tables, sa.spec.if_id, last)?;
     match interface.1.mss_clamp {
         MssClamp::Off => {}
         MssClamp::FromMtu => mss_clamp::clamp(

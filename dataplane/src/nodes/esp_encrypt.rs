@@ -228,6 +228,11 @@ fn dispatch(
     runs: &[Run],
     refused: &[(usize, DropReason)],
 ) {
+    if let ([first, rest @ ..], []) = (runs, refused)
+        && rest.iter().all(|run| run.next == first.next)
+    {
+        return context.send_all(first.next, vector);
+    }
     let mut runs = runs.iter();
     let mut run = runs.next();
     let mut refused = refused.iter().peekable();

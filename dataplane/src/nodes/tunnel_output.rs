@@ -18,7 +18,7 @@ use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 use crate::nodes::{mss_clamp, way_out};
-use crate::sa::{Choice, Sa};
+use crate::sa::{Choice, PolicySet, Sa};
 use crate::tables::{AdjacencyKind, Interface, InterfaceKind, MssClamp, Tables};
 
 const SPEC: NodeSpec = NodeSpec {
@@ -26,6 +26,8 @@ const SPEC: NodeSpec = NodeSpec {
     next: &[NodeId::EspEncrypt, NodeId::IcmpError, NodeId::TunnelOutput],
 };
 
+/// Packets ahead of which the headers are asked for.
+const AHEAD: usize = 4;
 /// Packets held for one policy while its SA is negotiated (RFC 4301 leaves it open; a TCP handshake needs one).
 const HELD_PER_POLICY: usize = 64;
 /// Policies for which packets are held at one time.
@@ -54,7 +56,11 @@ struct Waiting {
 struct Way<'t> {
     adjacency: u32,
     v6: bool,
+    /// Asked for each packet, unless `whole_family` says that all go this way.
+    policies: &'t PolicySet,
+    whole_family: bool,
     sa: &'t Sa,
+    interface: u32,
     inner_mtu: u16,
     underlay: u32,
     mss: Option<u16>,
@@ -75,15 +81,40 @@ impl Node for TunnelOutput {
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
         let tables = context.tables;
         let mut way = None;
-        for mut packet in vector.drain(..) {
-            match prepare(context.buffers, tables, &mut packet, &mut way) {
-                Ok(()) => context.send(NodeId::EspEncrypt, packet),
-                Err(Refusal::Drop(reason)) => context.drop(packet, reason),
-                Err(Refusal::Icmp(cause)) => {
+        let mut ready = 0;
+        let mut refusal = None;
+        for at in 0..vector.len() {
+            if let Some(ahead) = vector.get(at + AHEAD) {
+                context.buffers.prefetch(ahead);
+            }
+            let Some(packet) = vector.get_mut(at) else {
+                break;
+            };
+            if let Err(why) = prepare(context.buffers, tables, packet, &mut way) {
+                refusal = Some(why);
+                break;
+            }
+            ready += 1;
+        }
+        if refusal.is_none() {
+            return context.send_all(NodeId::EspEncrypt, vector);
+        }
+        for (at, mut packet) in vector.drain(..).enumerate() {
+            let refused = if at < ready {
+                None
+            } else if at == ready {
+                refusal.take()
+            } else {
+                prepare(context.buffers, tables, &mut packet, &mut way).err()
+            };
+            match refused {
+                None => context.send(NodeId::EspEncrypt, packet),
+                Some(Refusal::Drop(reason)) => context.drop(packet, reason),
+                Some(Refusal::Icmp(cause)) => {
                     context.buffers.meta_mut(&mut packet).icmp = cause;
                     context.send(NodeId::IcmpError, packet);
                 }
-                Err(Refusal::Acquire(policy, flow)) => self.hold(context, packet, policy, flow),
+                Some(Refusal::Acquire(policy, flow)) => self.hold(context, packet, policy, flow),
             }
         }
     }
@@ -174,18 +205,9 @@ fn prepare<'t>(
 ) -> Result<(), Refusal> {
     let (meta, data) = buffers.parts_mut(packet);
     let v6 = data.first().is_some_and(|byte| byte >> 4 == 6);
-    let fresh;
     let way = match last {
-        Some(way) if way.adjacency == meta.adjacency && way.v6 == v6 => &*way,
-        _ => {
-            let (found, whole_family) = find_way(tables, meta, data, v6)?;
-            if whole_family {
-                last.insert(found)
-            } else {
-                fresh = found;
-                &fresh
-            }
-        }
+        Some(way) if way.adjacency == meta.adjacency && way.v6 == v6 && way.takes(data) => &*way,
+        _ => last.insert(find_way(tables, meta, data, v6)?),
     };
     if meta.len() > usize::from(way.inner_mtu) {
         return Err(too_big(v6, way.inner_mtu));
@@ -199,21 +221,27 @@ fn prepare<'t>(
         mss_clamp::clamp(data, v6, mss);
     }
     meta.sa = way.sa.index;
-    meta.tx_interface = tables
-        .adjacencies
-        .get(meta.adjacency)
-        .map_or(0, |adjacency| adjacency.interface);
+    meta.tx_interface = way.interface;
     meta.scratch = u64::from(way.underlay);
     Ok(())
 }
 
-/// The way of a packet, and whether every packet of this family and adjacency goes it.
+impl Way<'_> {
+    /// Whether a packet of this family and adjacency goes this way, too.
+    #[inline(always)]
+    fn takes(&self, data: &[u8]) -> bool {
+        self.whole_family
+            || self.policies.choose(self.v6, || Flow::of(data).ok()) == Choice::Sa(self.sa.index)
+    }
+}
+
+/// The way of a packet.
 fn find_way<'t>(
     tables: &'t Tables,
     meta: &Metadata,
     data: &[u8],
     v6: bool,
-) -> Result<(Way<'t>, bool), Refusal> {
+) -> Result<Way<'t>, Refusal> {
     let drop = Refusal::Drop;
     let adjacency = tables
         .adjacencies
@@ -239,12 +267,8 @@ fn find_way<'t>(
         whole_family = false;
         Flow::of(data).ok()
     };
-    let choice = tables
-        .sas
-        .policies
-        .get(if_id)
-        .map_or(Choice::None, |set| set.choose(v6, read_flow));
-    let sa = match choice {
+    let policies = tables.sas.policies.get(if_id).ok_or(prohibited(v6))?;
+    let sa = match policies.choose(v6, read_flow) {
         Choice::Sa(index) => tables
             .sas
             .sas
@@ -260,15 +284,17 @@ fn find_way<'t>(
     let (underlay, underlay_mtu) = underlay(tables, underlay_vrf, sa.endpoints.destination);
     let fitting = sa.inner_mtu(underlay_mtu);
     let inner_mtu = fixed_mtu.map_or(fitting, |fixed| fixed.min(fitting));
-    let way = Way {
+    Ok(Way {
         adjacency: meta.adjacency,
         v6,
+        policies,
+        whole_family,
         sa,
+        interface: adjacency.interface,
         inner_mtu,
         underlay,
         mss: max_mss(interface, inner_mtu, v6),
-    };
-    Ok((way, whole_family))
+    })
 }
 
 /// The adjacency by which packets to the peer leave, and its MTU.
