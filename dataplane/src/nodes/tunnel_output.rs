@@ -8,6 +8,7 @@
 //!
 //! Nothing leaves here in the clear: what no policy covers is dropped, and so is what waits too long.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -100,12 +101,10 @@ impl Node for TunnelOutput {
             return context.send_all(NodeId::EspEncrypt, vector);
         }
         for (at, mut packet) in vector.drain(..).enumerate() {
-            let refused = if at < ready {
-                None
-            } else if at == ready {
-                refusal.take()
-            } else {
-                prepare(context.buffers, tables, &mut packet, &mut way).err()
+            let refused = match at.cmp(&ready) {
+                Ordering::Less => None,
+                Ordering::Equal => refusal.take(),
+                Ordering::Greater => prepare(context.buffers, tables, &mut packet, &mut way).err(),
             };
             match refused {
                 None => context.send(NodeId::EspEncrypt, packet),
