@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use culvert_model::bus;
 use culvert_model::plan::{DigestKey, Part, Plan};
+use culvert_plugin_wire::EXIT_PLUGIN_MISSING;
 use culvert_scheduler::BatchId;
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
@@ -36,6 +37,8 @@ use super::{RunError, charon};
 const EAGER: Duration = Duration::from_millis(50);
 /// Between probes of a process that is ready.
 const CALM: Duration = Duration::from_secs(1);
+/// Calm rounds between two questions how charon is: its answer lists every SA there is.
+const IKE_ROUNDS: u32 = 5;
 /// Before a part that gave no answer is asked again.
 const PART_PAUSE: Duration = Duration::from_millis(300);
 
@@ -290,6 +293,7 @@ impl Gateway {
         let (parts, sender) = (self.parts.clone(), self.sender.clone());
         let task = tokio::spawn(async move {
             let mut pause = EAGER;
+            let mut rounds = 0u32;
             loop {
                 let healthy = match process {
                     Process::Charon => charon::listens(pid),
@@ -309,16 +313,20 @@ impl Gateway {
                 if sender.send(probed).is_err() {
                     return;
                 }
-                if healthy && process == Process::IkedBridge {
+                if healthy && process == Process::IkedBridge && rounds == 0 {
                     let ike = parts.show_ike().await;
-                    // The last step of the start is worth looking at more often.
-                    if !ike.as_ref().is_some_and(|ike| ike.reconciled) {
+                    if ike.as_ref().is_some_and(|ike| ike.reconciled) {
+                        rounds = IKE_ROUNDS;
+                    } else {
+                        // The last step of a start is worth looking at more often.
                         pause = EAGER;
+                        rounds = 1;
                     }
                     if sender.send(Happened::Ike(ike)).is_err() {
                         return;
                     }
                 }
+                rounds = rounds.saturating_sub(1);
                 tokio::time::sleep(pause).await;
             }
         });
@@ -343,11 +351,20 @@ impl Gateway {
         }
         match process {
             Process::Dataplane => self.part_down(Part::Dataplane),
-            Process::IkedBridge => {
-                self.part_down(Part::Iked);
-                self.ike = None;
+            Process::IkedBridge => self.part_down(Part::Iked),
+            Process::Charon => {
+                let code = ended.status.and_then(|status| status.code());
+                if code == Some(EXIT_PLUGIN_MISSING) {
+                    tracing::error!("charon cannot load its culvert plugin: see charon.log");
+                }
             }
-            Process::Charon => {}
+        }
+        // Whatever ended, what the bridge said of charon and the dataplane no longer holds: look again soon.
+        self.ike = None;
+        if let Some(pid) = self.children.pid(Process::IkedBridge)
+            && self.supervisor.is_ready(Process::IkedBridge)
+        {
+            self.probe(Process::IkedBridge, pid);
         }
         if process == Process::Dataplane
             && let Some(wanted) = self.next_ports.take()
