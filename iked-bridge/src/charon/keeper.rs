@@ -152,12 +152,10 @@ impl Keeper {
             let there = by_name
                 .remove(&(wanted.ike.as_str(), wanted.child.as_str()))
                 .unwrap_or_default();
-            let alive = there.iter().any(|(_, child)| {
-                !matches!(
-                    child.state.as_str(),
-                    "REKEYED" | "DELETING" | "DELETED" | "DESTROYING"
-                )
-            });
+            // Deleting an IKE SA whose peer is gone takes minutes of retransmissions: what hangs on it is not waited for.
+            let alive = there
+                .iter()
+                .any(|(ike, child)| !ends(&ike.state) && !ends(&child.state));
             if alive {
                 progress.missing_since = None;
                 progress.begun = true;
@@ -178,6 +176,11 @@ impl Keeper {
         }
         steps
     }
+}
+
+/// Whether an SA in this state, IKE or CHILD, is on its way out.
+fn ends(state: &str) -> bool {
+    matches!(state, "REKEYED" | "DELETING" | "DELETED" | "DESTROYING")
 }
 
 /// Local and remote traffic selectors, sorted.
@@ -323,6 +326,16 @@ mod tests {
         assert_eq!(keeper.look(at(2950), &up), []);
         assert_eq!(keeper.look(at(5000), &down), []);
         assert_eq!(keeper.look(at(7000), &down), [Step::Initiate(wanted)]);
+    }
+
+    #[test]
+    fn an_ike_sa_that_ends_keeps_nothing_up() {
+        let (mut keeper, wanted) = keeper();
+        let up = [ike(1, true, "ESTABLISHED", &[(1, "INSTALLED", 1, 2)])];
+        let ending = [ike(1, true, "DELETING", &[(1, "INSTALLED", 1, 2)])];
+        assert_eq!(keeper.look(at(0), &up), []);
+        assert_eq!(keeper.look(at(1000), &ending), []);
+        assert_eq!(keeper.look(at(3000), &ending), [Step::Initiate(wanted)]);
     }
 
     #[test]

@@ -192,12 +192,11 @@ impl Manager {
                 );
             }
         };
-        if direction == Direction::In
-            && self
-                .entries
-                .keys()
-                .any(|other| other.spi == name.spi && *other != name)
-        {
+        // The SPI of an outbound SA is its peer's choice; an inbound one is found by its SPI alone.
+        let taken = fresh
+            && direction == Direction::In
+            && entries_of(&self.entries, name.spi).any(|other| other.direction == Direction::In);
+        if taken {
             return self.fail(
                 id,
                 Status::Failed,
@@ -368,6 +367,14 @@ impl Manager {
         };
         if entry.state == State::Ended {
             self.bury(name);
+            return self.answer(id, Answer::done());
+        }
+        if entry.state == State::Installed
+            && entry.direction == Direction::In
+            && entry.owner == Owner::Charon
+        {
+            // charon has it out of its books; the dataplane takes what is still on its way.
+            self.linger(now_ms, name);
             return self.answer(id, Answer::done());
         }
         entry.deleters.push(id);

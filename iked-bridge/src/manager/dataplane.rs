@@ -125,13 +125,15 @@ impl Manager {
                 if entry.state == State::Installing {
                     entry.state = State::Installed;
                 }
-                let keep = entry.owner == Owner::Charon && entry.deleters.is_empty();
+                // A byte limit of 1, or a dataplane that took longer than the SA may live.
+                let over = entry.hard != Expiry::Pending;
+                let keep = entry.owner == Owner::Charon && entry.deleters.is_empty() && !over;
                 tracing::debug!(sa = %name, "SA installed");
                 if keep {
                     self.arm_limits(name);
                     self.arm_poll(now_ms);
                 } else {
-                    // charon died, or changed its mind, while the dataplane had the request.
+                    // charon died, changed its mind, or the SA is over already.
                     self.remove(now_ms, name);
                 }
             }

@@ -184,7 +184,7 @@ enum Owner {
     Charon,
     /// Found in the dataplane; whether charon knows it is not yet known.
     Adopted,
-    /// A charon that is gone. It carries traffic until then.
+    /// Nobody any more: a charon that is gone, or that deleted it. It carries traffic until then.
     Orphan { until_ms: u64 },
 }
 

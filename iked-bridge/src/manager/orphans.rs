@@ -1,5 +1,11 @@
-//! SAs whose charon died.
+//! SAs that charon does not know any more and that still receive: those of a charon that died, and, for a moment, those
+//! it deleted.
 //!
+//! A peer that restarts its charon, as this gateway may, says so while it still sends on its old SAs: charon deletes them
+//! at once, hundreds of milliseconds before the new ones are there. So an inbound SA that is deleted stays for
+//! [`LINGER_MS`] more. Nothing is ever sent on it.
+//!
+//! The SAs of a charon that died have no such notice.
 //! Their peers know nothing of it and go on sending. So they carry traffic until the next charon has made a CHILD SA
 //! that covers their selectors, at most for [`CARRY_MS`] or their hard lifetime, and then go. Outbound ones go at once
 //! when they are replaced; inbound ones stay [`DRAIN_MS`] longer for packets that are on their way.
@@ -17,7 +23,20 @@ pub(super) const CARRY_MS: u64 = 120_000;
 /// has already been replaced for as long as its peer needed to notice.
 const DRAIN_MS: u64 = 2_000;
 
+/// How long a deleted inbound SA goes on receiving: two round trips around the world and the time in which a new CHILD
+/// SA is installed on a busy box.
+pub(super) const LINGER_MS: u64 = 1_000;
+
 impl Manager {
+    /// charon deleted an inbound SA.
+    pub(super) fn linger(&mut self, now_ms: u64, name: SaName) {
+        if let Some(entry) = self.entries.get_mut(&name) {
+            let until_ms = now_ms + LINGER_MS;
+            entry.owner = Owner::Orphan { until_ms };
+            self.arm(until_ms, Timer::Orphan(name));
+        }
+    }
+
     /// Everything in the table belongs to a charon that is gone since `lost_ms`.
     pub(super) fn orphan_all(&mut self, now_ms: u64, lost_ms: u64) {
         let names: Vec<SaName> = self.entries.keys().copied().collect();
@@ -51,7 +70,7 @@ impl Manager {
             |entry| matches!(entry.owner, Owner::Orphan { until_ms } if until_ms <= now_ms),
         );
         if over {
-            tracing::info!(sa = %name, "flushing an SA of a charon that is gone");
+            tracing::debug!(sa = %name, "removing an SA that charon does not know any more");
             self.remove(now_ms, name);
             if self.session {
                 self.drop_policies_of(now_ms, name.spi);

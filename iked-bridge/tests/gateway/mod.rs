@@ -165,13 +165,18 @@ impl Gateway {
             .unwrap()
     }
 
-    pub async fn rekey(&self, ike: &str, child: &str) -> u32 {
+    /// Rekeys a child, or the IKE SA: as soon as charon is not busy with another rekey of it.
+    pub async fn rekey(&self, ike: &str, child: &str) {
         let request = bus::RekeyRequest {
             ike: ike.into(),
             child: child.into(),
         };
-        let reply = self.client("iked-bridge").call(&request, PATIENCE).await;
-        reply.unwrap().matches
+        let client = self.client("iked-bridge");
+        eventually("something to rekey", || async {
+            let reply = client.call(&request, PATIENCE).await.ok()?;
+            (reply.matches == 1).then_some(())
+        })
+        .await;
     }
 
     /// SPIs of the installed CHILD SAs, as charon says.
@@ -222,6 +227,15 @@ impl Gateway {
             assert_eq!(places.len(), 1, "a key was installed at {places:?}");
         }
     }
+}
+
+/// Waits until both ends agree on one CHILD SA; gives the first end's SPIs.
+pub async fn agreed(one: &Gateway, two: &Gateway, other: Option<(u32, u32)>) -> (u32, u32) {
+    eventually("one CHILD SA of both", || async {
+        let (here, there) = (one.settled(other).await, two.settled(None).await);
+        (here == (there.1, there.0)).then_some(here)
+    })
+    .await
 }
 
 /// The services of one bridge.

@@ -101,7 +101,7 @@ fn a_new_bridge_takes_over_with_timers_and_traffic_undisturbed() {
     script.policies(&one, &ALL, false);
     script.done(one.del(true));
     script.done(one.del(false));
-    assert!(script.spis().is_empty() && script.dataplane.policies.is_empty());
+    assert!(script.spis_later().is_empty() && script.dataplane.policies.is_empty());
 }
 
 #[test]
@@ -313,4 +313,27 @@ fn an_answer_of_a_dead_dataplane_that_comes_late_disturbs_nobody() {
     });
     assert_eq!(script.expiries().len(), count);
     assert_eq!(script.spis(), [0x4c1, new.spi_in]);
+}
+
+#[test]
+fn a_thousand_tunnels_are_told_once_each() {
+    let mut script = Script::new();
+    let children: Vec<Child> = (0..1000)
+        .map(|tunnel| {
+            script.establish(Child {
+                reqid: tunnel + 1,
+                if_id: tunnel + 1,
+                ..child(0x1_0000 + tunnel)
+            })
+        })
+        .collect();
+    script.list(&children.iter().collect::<Vec<_>>());
+    assert!(script.expiries().is_empty());
+    script.dataplane.start();
+    script.snapshot();
+    let mut told: Vec<u32> = script.expiries().into_iter().map(|(spi, _)| spi).collect();
+    told.sort_unstable();
+    let expected: Vec<u32> = children.iter().map(|child| child.spi_in).collect();
+    assert_eq!(told, expected);
+    assert_eq!(script.dataplane.policies.len(), 3000);
 }

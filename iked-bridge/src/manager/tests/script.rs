@@ -48,9 +48,10 @@ pub struct Script {
     pub lists_wanted: usize,
     pub wanted: Vec<u32>,
     pub traps_lost: bool,
+    inbox: VecDeque<Event>,
     pub last_call: u64,
     pub asked: Vec<(Ticket, Request)>,
-    key: u8,
+    key: u32,
 }
 
 impl Script {
@@ -75,6 +76,7 @@ impl Script {
             lists_wanted: 0,
             wanted: Vec::new(),
             traps_lost: false,
+            inbox: VecDeque::new(),
             last_call: 0,
             asked: Vec::new(),
             key: 0,
@@ -105,21 +107,31 @@ impl Script {
         });
     }
 
-    /// Does what the manager says.
+    /// Does what the manager says, until it says nothing more.
     pub fn pump(&mut self) {
-        while let Some(action) = self.manager.poll() {
-            match action {
-                Action::Answer { id, answer } => self.answers.push((id, answer)),
-                Action::Upcall(answer) => self.upcalls.push(answer),
-                Action::Ask { ticket, request } => {
-                    self.asked.push((ticket, request.clone()));
-                    self.ask(ticket, request);
-                }
-                Action::Forget(_) => {}
-                Action::ListCharon => self.lists_wanted += 1,
-                Action::TrapsLost => self.traps_lost = true,
-                Action::Wanted { if_id } => self.wanted.push(if_id),
+        loop {
+            while let Some(action) = self.manager.poll() {
+                self.act(action);
             }
+            let Some(event) = self.inbox.pop_front() else {
+                return;
+            };
+            self.manager.handle(self.now, event);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Answer { id, answer } => self.answers.push((id, answer)),
+            Action::Upcall(answer) => self.upcalls.push(answer),
+            Action::Ask { ticket, request } => {
+                self.asked.push((ticket, request.clone()));
+                self.ask(ticket, request);
+            }
+            Action::Forget(_) => {}
+            Action::ListCharon => self.lists_wanted += 1,
+            Action::TrapsLost => self.traps_lost = true,
+            Action::Wanted { if_id } => self.wanted.push(if_id),
         }
     }
 
@@ -140,15 +152,11 @@ impl Script {
     fn answered(&mut self, ticket: Ticket, outcome: Outcome) {
         let incarnation =
             (!matches!(outcome, Outcome::NoAnswer)).then_some(self.dataplane.incarnation);
-        self.manager.handle(
-            self.now,
-            Event::Answered {
-                ticket,
-                incarnation,
-                outcome,
-            },
-        );
-        self.pump();
+        self.inbox.push_back(Event::Answered {
+            ticket,
+            incarnation,
+            outcome,
+        });
     }
 
     /// The shell's time-out of everything that got no answer.
@@ -156,6 +164,7 @@ impl Script {
         for (ticket, _) in std::mem::take(&mut self.waiting) {
             self.answered(ticket, Outcome::NoAnswer);
         }
+        self.pump();
     }
 
     /// Lets requests that wait through.
@@ -165,6 +174,7 @@ impl Script {
             let outcome = self.dataplane.carry_out(ticket, &request);
             self.answered(ticket, outcome);
         }
+        self.pump();
     }
 
     pub fn pass(&mut self, ms: u64) {
@@ -213,7 +223,7 @@ impl Script {
     }
 
     /// A key that no other SA of this test has.
-    pub fn new_key(&mut self) -> u8 {
+    pub fn new_key(&mut self) -> u32 {
         self.key += 1;
         self.key
     }
@@ -257,6 +267,12 @@ impl Script {
                 _ => None,
             })
             .collect()
+    }
+
+    /// SPIs in the dataplane, once deleted inbound SAs do not linger any more.
+    pub fn spis_later(&mut self) -> Vec<u32> {
+        self.pass(crate::manager::orphans::LINGER_MS);
+        self.spis()
     }
 
     /// SPIs in the dataplane.
@@ -363,12 +379,12 @@ impl Child {
         })
     }
 
-    pub fn inbound(&self, key: u8) -> wire::AddSa {
-        self.add(true, vec![key; 20])
+    pub fn inbound(&self, key: u32) -> wire::AddSa {
+        self.add(true, key_bytes(key))
     }
 
-    pub fn outbound(&self, key: u8) -> wire::AddSa {
-        self.add(false, vec![key; 20])
+    pub fn outbound(&self, key: u32) -> wire::AddSa {
+        self.add(false, key_bytes(key))
     }
 
     pub fn add(&self, inbound: bool, key: Vec<u8>) -> wire::AddSa {
@@ -444,6 +460,10 @@ impl Child {
         };
         (id, manage)
     }
+}
+
+fn key_bytes(key: u32) -> Vec<u8> {
+    key.to_be_bytes().repeat(5)
 }
 
 fn net(third: u8) -> wire::Selector {

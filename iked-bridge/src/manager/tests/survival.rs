@@ -407,7 +407,9 @@ fn live(blows: Vec<Blow>) {
         let charon = world.charon.as_ref().unwrap();
         let settled = charon.is_idle()
             && TUNNELS.iter().all(|tunnel| charon.tunnels_up(*tunnel) == 1)
-            && charon.children.len() == TUNNELS.len();
+            && charon.children.len() == TUNNELS.len()
+            // Deleted inbound SAs linger for a moment.
+            && world.dataplane.sas.len() <= 2 * TUNNELS.len();
         if settled && world.on_the_way.is_empty() {
             break;
         }
