@@ -14,16 +14,25 @@ mod demo;
 mod gateway;
 mod laboratory;
 
-use std::{path::PathBuf, process::ExitCode, thread};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
 
 use clap::{Args, Subcommand};
+use culvert_netlab::addressing::Side;
 use culvert_netlab::process::Interrupt;
 use tokio::signal::unix::{SignalKind, signal};
 
-use configuration::{Path, Start};
-use gateway::RunOptions;
+use configuration::{CHILD, Path, Start};
+use control::{Control, ControlError, installed_child};
+use gateway::{GatewayError, RunOptions};
 use laboratory::{Laboratory, LaboratoryError};
 
+/// A gateway that is not ready yet misses the first message; charon sends it again after 4 and after 7 more seconds.
+const NEGOTIATION: Duration = Duration::from_secs(30);
 /// What a shell reports of a program that SIGINT ended.
 const INTERRUPTED: u8 = 130;
 
@@ -84,6 +93,12 @@ pub enum LabError {
     /// The demonstration could not run to its end.
     #[error(transparent)]
     Demo(#[from] demo::DemoError),
+    /// A gateway's answer.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Both gateways are ready, and there is no CHILD_SA.
+    #[error("gateway-a has not negotiated a tunnel after {NEGOTIATION:?}")]
+    NoTunnel,
     /// Signals could not be caught.
     #[error("signals: {0}")]
     Signals(#[source] std::io::Error),
@@ -138,7 +153,7 @@ fn bring_up(
     laboratory: &mut Laboratory,
     up: &UpArguments,
     interrupt: &Interrupt,
-) -> Result<(), LaboratoryError> {
+) -> Result<(), LabError> {
     laboratory.build()?;
     if up.bare || laboratory.is_ready() {
         return Ok(());
@@ -146,12 +161,33 @@ fn bring_up(
     // One that runs without being ready does not become it by waiting for the other.
     laboratory.stop_gateways();
     laboratory.build()?;
-    let path = if up.clear {
-        Path::Clear
+    let options = up.run.options();
+    if up.clear {
+        Ok(laboratory.start_gateways(Path::Clear, &options, interrupt)?)
     } else {
-        Path::Tunnel(Start::GatewayA)
-    };
-    laboratory.start_gateways(path, &up.run.options(), interrupt)
+        start_tunnel(laboratory, &options, interrupt)
+    }
+}
+
+/// Starts both gateways and waits until gateway a has negotiated.
+fn start_tunnel(
+    laboratory: &mut Laboratory,
+    options: &RunOptions,
+    interrupt: &Interrupt,
+) -> Result<(), LabError> {
+    laboratory.start_gateways(Path::Tunnel(Start::GatewayA), options, interrupt)?;
+    let control = Control::new(&laboratory.root(Side::A))?;
+    let until = Instant::now() + NEGOTIATION;
+    while installed_child(&control.ike()?, CHILD).is_none() {
+        if Instant::now() >= until {
+            return Err(LabError::NoTunnel);
+        }
+        interrupt
+            .sleep(Duration::from_millis(50))
+            .map_err(GatewayError::from)
+            .map_err(LaboratoryError::from)?;
+    }
+    Ok(())
 }
 
 /// Answers whether all of it is there.
