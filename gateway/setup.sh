@@ -5,12 +5,12 @@ set -eu
 
 # build: cmake and a C compiler for NNG, which the bus stands on
 # run:   strongSwan's charon with its plugins
-# lab:   the hosts' tools; test: certificates, an independent peer, a Python environment for scapy
+# lab:   the hosts' tools; test: lost messages, certificates, an independent peer, a Python environment for scapy
 packages="
     cmake gcc g++ libc6-dev make
     strongswan-charon strongswan-swanctl strongswan-pki
     libstrongswan-standard-plugins libstrongswan-extra-plugins libcharon-extra-plugins
-    iperf3 iproute2 iputils-ping kmod openssl procps python3-venv
+    iperf3 iproute2 iputils-ping kmod nftables openssl procps python3-venv
 "
 
 missing=

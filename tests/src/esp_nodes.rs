@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, ensure};
-use culvert_crypto::{Portable, Suite};
+use culvert_crypto::{Cipher, Integrity, Portable, Suite};
 use culvert_dataplane::buffer::BufferPool;
 use culvert_dataplane::counters::WorkerCounters;
 use culvert_dataplane::drop_reason::DropReason;
@@ -20,12 +20,13 @@ use culvert_dataplane::nodes::{
 };
 use culvert_dataplane::port::Ports;
 use culvert_dataplane::sa::{
-    Limits, PolicyAction, PolicyId, PolicySpec, SaDirection, SaKeyId, SaManager, SaSpec, UdpPorts,
+    PolicyAction, PolicyId, PolicySpec, SaKeyId, SaManager, SaSpec, service,
 };
 use culvert_dataplane::tables::{
     Adjacency, AdjacencyKind, Interface, InterfaceKind, MssClamp, Tables,
 };
-use culvert_net::{AddressRange, PortRange, Selector, Spi};
+use culvert_model::bus;
+use culvert_net::{AddressRange, PortRange, Selector};
 
 /// Index of the tunnel interface, of its adjacency, and its `if_id`.
 const TUNNEL: u32 = 3;
@@ -86,9 +87,9 @@ impl EspNodes {
         let graph = Graph::new(collectors.chain(nodes));
         let mut tables = tables();
         let mut manager = SaManager::new(Arc::new(Portable))?;
-        let outbound = spec(association, SaDirection::Out)?;
+        let outbound = spec(association, bus::Direction::Out)?;
         let id = outbound.id;
-        for spec in [spec(association, SaDirection::In)?, outbound] {
+        for spec in [spec(association, bus::Direction::In)?, outbound] {
             manager.add(
                 &mut tables.sas,
                 spec,
@@ -211,30 +212,48 @@ fn everything() -> [Selector; 2] {
     })
 }
 
-fn spec(association: &Association, direction: SaDirection) -> anyhow::Result<SaSpec> {
-    Ok(SaSpec {
-        id: SaKeyId {
-            spi: Spi::new(association.spi)?,
-            direction,
-            destination: association.destination,
-        },
-        source: association.source,
-        suite: association.suite,
+/// As iked-bridge would ask for it.
+fn spec(association: &Association, direction: bus::Direction) -> anyhow::Result<SaSpec> {
+    let (encryption, bits) = match association.suite.cipher() {
+        Cipher::AesGcm16(bits) => (bus::EncryptionAlgorithm::AesGcm16, bits.bits()),
+        Cipher::AesCbc(bits) => (bus::EncryptionAlgorithm::AesCbc, bits.bits()),
+        Cipher::ChaCha20Poly1305 => (bus::EncryptionAlgorithm::Chacha20Poly1305, 256),
+    };
+    let integrity = match association.suite.integrity() {
+        Integrity::Aead => bus::IntegrityAlgorithm::Aead,
+        Integrity::HmacSha1_96 => bus::IntegrityAlgorithm::HmacSha196,
+        Integrity::HmacSha2_256_128 => bus::IntegrityAlgorithm::HmacSha2256128,
+        Integrity::HmacSha2_384_192 => bus::IntegrityAlgorithm::HmacSha2384192,
+        Integrity::HmacSha2_512_256 => bus::IntegrityAlgorithm::HmacSha2512256,
+    };
+    let (sources, destinations) = everything().iter().map(service::selector_to_bus).unzip();
+    let sa = bus::Sa {
+        key: Some(bus::SaKey {
+            spi: association.spi,
+            direction: direction.into(),
+            destination: Some(association.destination.into()),
+        }),
+        source: Some(association.source.into()),
+        mode: bus::SaMode::Tunnel.into(),
+        encryption: encryption.into(),
+        encryption_key_bits: bits.into(),
+        integrity: integrity.into(),
         esn: association.esn,
         replay_window: 128,
-        udp: association.udp.then_some(UdpPorts {
-            source: 4500,
-            destination: 4500,
+        udp: association.udp.then_some(bus::UdpEncapsulation {
+            source_port: 4500,
+            destination_port: 4500,
         }),
         if_id: IF_ID,
-        selectors: everything().to_vec(),
-        limits: Limits::NONE,
+        reqid: 1,
+        source_selectors: sources,
+        destination_selectors: destinations,
         copy_df: true,
         copy_ecn: true,
         copy_dscp: true,
-        reqid: 1,
-        timers: [0; 3],
-    })
+        ..bus::Sa::default()
+    };
+    Ok(service::sa_from_bus(&sa)?)
 }
 
 fn tables() -> Tables {

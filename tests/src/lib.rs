@@ -2,9 +2,25 @@
 //!
 //! ```text
 //!   tests/esp_against_scapy   ESP packets both ways        our nodes in memory <-> scapy
+//!   tests/stock_strongswan    a gateway of ours            culvert run <-> Debian's strongSwan, its own ESP
+//!   tests/faults              two gateways of ours         killed, silenced, robbed of messages, under traffic
+//!   tests/whole_box           one gateway of ours          what it owns, refuses and leaves behind
 //! ```
 //!
-//! Nothing is skipped: what a machine lacks is installed by `make setup`, or the test fails and says so.
+//! Tests of gateways need root, and the binary with its feature `fingerprint`; `make test` builds it. Nothing is
+//! skipped: what a machine lacks is installed by `make setup`, or the test fails and says so.
 
+// An assertion is how a test says what it found.
+#![allow(clippy::missing_panics_doc, clippy::panic)]
+
+pub mod configuration;
+pub mod control;
 pub mod esp_nodes;
+pub mod gateway;
+pub mod laboratory;
+pub mod losses;
+pub mod nonces;
 pub mod scapy;
+pub mod stock;
+pub mod traffic;
+pub mod wire;

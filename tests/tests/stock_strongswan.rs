@@ -1,0 +1,273 @@
+//! A gateway of ours and Debian's strongSwan with an ESP that nobody here wrote.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, SystemTime};
+
+use culvert_netlab::addressing::{Family, Place, Side};
+use culvert_netlab::classify::WanClass;
+use culvert_netlab::iperf::{Way, measure};
+use culvert_netlab::ping::Ping;
+use culvert_netlab::process::Interrupt;
+use culvert_tests::configuration::{CHILD, CONNECTION, child, gateway, identity};
+use culvert_tests::laboratory::{Laboratory, wait_for};
+use culvert_tests::losses::{Losses, Lost};
+use culvert_tests::stock::{Proof, Stock};
+use culvert_tests::traffic::Traffic;
+use culvert_tests::wire::{INFORMATIONAL, Kind, Wire};
+use serde_json::{Value, json};
+
+const UP: Duration = Duration::from_mins(1);
+const MOMENT: Duration = Duration::from_secs(1);
+
+/// Ours, which begins as soon as it is ready: the stock peer is started first.
+fn ours() -> Value {
+    let mut configuration = gateway(Side::A);
+    configuration["connections"][0]["children"] = json!([child(Side::A, CHILD, &[Family::V4])]);
+    configuration
+}
+
+fn pair(configuration: &Value) -> (Laboratory, Stock) {
+    let mut lab = Laboratory::build().unwrap();
+    let stock = Stock::start(&lab, Proof::Psk).unwrap();
+    lab.start(Side::A, configuration).unwrap();
+    lab.wait_open(Family::V4, UP).unwrap();
+    (lab, stock)
+}
+
+/// An authority and a certificate for each side, ECDSA on P-256, made by strongSwan's own tool.
+fn make_certificates(folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    let pki = |arguments: &[&str], output: &str| {
+        let made = Command::new("pki")
+            .args(arguments)
+            .current_dir(folder)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "pki {arguments:?}: {made:?}");
+        std::fs::write(folder.join(output), made.stdout).unwrap();
+    };
+    let generate = [
+        "--gen",
+        "--type",
+        "ecdsa",
+        "--size",
+        "256",
+        "--outform",
+        "pem",
+    ];
+    for key in ["ca.key", "a.key", "b.key"] {
+        pki(&generate, key);
+    }
+    pki(
+        &[
+            "--self",
+            "--ca",
+            "--type",
+            "ecdsa",
+            "--in",
+            "ca.key",
+            "--dn",
+            "CN=culvert test authority",
+            "--outform",
+            "pem",
+        ],
+        "ca.pem",
+    );
+    for (side, name) in [(Side::A, "a"), (Side::B, "b")] {
+        let (request, key) = (format!("{name}.pub"), format!("{name}.key"));
+        pki(
+            &["--pub", "--type", "ecdsa", "--in", &key, "--outform", "pem"],
+            &request,
+        );
+        let (subject, identity) = (format!("CN={}", identity(side)), identity(side));
+        pki(
+            &[
+                "--issue",
+                "--cakey",
+                "ca.key",
+                "--cacert",
+                "ca.pem",
+                "--type",
+                "pub",
+                "--in",
+                &request,
+                "--dn",
+                &subject,
+                "--san",
+                &identity,
+                "--outform",
+                "pem",
+            ],
+            &format!("{name}.pem"),
+        );
+    }
+}
+
+/// Ping and TCP pass, in UDP on the wire.
+fn carries(lab: &Laboratory) {
+    let destination = Side::B.addresses().host(Family::V4).addr();
+    let (a, b) = (lab.open(Place::HostA), lab.open(Place::HostB));
+    let interrupt = Interrupt::default();
+    let wire = Wire::tap(lab).unwrap();
+    let ping = Ping {
+        destination,
+        count: 50,
+        interval: Duration::from_millis(20),
+        patience: Duration::from_secs(1),
+        size: 200,
+        marker: &culvert_tests::wire::MARKER[..16],
+    };
+    let report = ping.run(&a, &interrupt).unwrap();
+    assert_eq!((report.sent, report.received), (50, 50));
+    let seized = wire.cut().unwrap();
+    seized.assert_nothing_in_the_clear();
+    for side in Side::BOTH {
+        let esp = seized
+            .of(side)
+            .filter(|packet| matches!(packet.kind, Kind::Esp { udp: true, .. }));
+        assert!(esp.count() >= 50);
+    }
+    for way in [Way::Forth, Way::Back] {
+        let reached = measure(&a, &b, destination, way, 2, &interrupt).unwrap();
+        println!("TCP {way:?}: {:.0} Mbit/s", reached.mbit);
+        assert!(reached.mbit > 5.0, "{way:?}: {reached:?}");
+    }
+}
+
+/// CHILD and IKE, begun by either side, under traffic.
+fn rekeys(lab: &Laboratory, stock: &Stock) {
+    let control = lab.gateway(Side::A).control();
+    let spi = || {
+        let children = control.children(CHILD);
+        (children.len() == 1).then(|| children[0].spi_out)
+    };
+    let ike = || {
+        let ikes = control.established(CONNECTION);
+        (ikes.len() == 1).then(|| ikes[0].unique_id)
+    };
+    let traffic = Traffic::start(lab, Family::V4, 7100).unwrap();
+    sleep(MOMENT);
+    let new_child = |old: Option<u32>| {
+        wait_for("a new CHILD_SA", UP, || {
+            spi().filter(|new| Some(*new) != old)
+        })
+        .unwrap();
+    };
+    let new_ike = |old: Option<u64>| {
+        wait_for("a new IKE_SA", UP, || ike().filter(|new| Some(*new) != old)).unwrap();
+    };
+    let old = spi();
+    assert_eq!(control.rekey_child(CHILD).unwrap(), 1);
+    new_child(old);
+    let old = spi();
+    stock.swanctl(&["--rekey", "--child", CHILD]).unwrap();
+    new_child(old);
+    let old = ike();
+    assert_eq!(control.rekey_ike(CONNECTION).unwrap(), 1);
+    new_ike(old);
+    let old = ike();
+    stock.swanctl(&["--rekey", "--ike", CONNECTION]).unwrap();
+    new_ike(old);
+    sleep(MOMENT);
+    traffic.stop().unwrap().assert_nothing_lost();
+}
+
+#[test]
+fn a_pre_shared_key() {
+    let (lab, stock) = pair(&ours());
+    let sas = stock.swanctl(&["--list-sas"]).unwrap();
+    assert!(
+        sas.contains("ESTABLISHED") && sas.contains("TUNNEL-in-UDP"),
+        "{sas}"
+    );
+    carries(&lab);
+    rekeys(&lab, &stock);
+    carries(&lab);
+}
+
+#[test]
+fn certificates() {
+    let mut configuration = ours();
+    let connection = &mut configuration["connections"][0];
+    connection["local"] = json!({
+        "method": "certificate", "identity": identity(Side::A), "certificates": [{ "name": "own" }],
+    });
+    connection["remote"] = json!({
+        "method": "certificate", "identity": identity(Side::B), "ca_certificates": [{ "name": "authority" }],
+    });
+    let mut lab = Laboratory::build().unwrap();
+    let pki = lab.folder().join("pki");
+    make_certificates(&pki);
+    let pem = |name: &str| std::fs::read_to_string(pki.join(name)).unwrap();
+    configuration["credentials"] = json!({
+        "certificates": [{ "name": "own", "pem": pem("a.pem") }],
+        "ca_certificates": [{ "name": "authority", "pem": pem("ca.pem") }],
+        "private_keys": [{ "name": "own-key", "pem": pem("a.key") }],
+    });
+    let stock = Stock::start(&lab, Proof::Certificate).unwrap();
+    lab.start(Side::A, &configuration).unwrap();
+    lab.wait_open(Family::V4, UP).unwrap();
+    let log = stock.log();
+    assert!(
+        log.contains("with ECDSA") || log.contains("ECDSA_WITH_SHA"),
+        "{log}"
+    );
+    carries(&lab);
+    rekeys(&lab, &stock);
+}
+
+#[test]
+fn a_busy_peer_is_not_asked_and_a_silent_one_is_given_up() {
+    let mut configuration = ours();
+    configuration["connections"][0]["dpd_delay"] = json!(2);
+    let (lab, _stock) = pair(&configuration);
+    let wire = Wire::tap(&lab).unwrap();
+    let traffic = Traffic::start(&lab, Family::V4, 7100).unwrap();
+    sleep(2 * MOMENT);
+    let busy = SystemTime::now();
+    sleep(Duration::from_secs(8));
+    let idle = SystemTime::now();
+    traffic.stop().unwrap().assert_nothing_lost();
+    // Idle, it is asked, and answers.
+    sleep(Duration::from_secs(6));
+    let silenced = SystemTime::now();
+    let control = lab.gateway(Side::A).control();
+    assert_eq!(control.established(CONNECTION).len(), 1);
+    let old: Vec<u64> = control
+        .established(CONNECTION)
+        .iter()
+        .map(|ike| ike.unique_id)
+        .collect();
+    let losses = Losses::begin(&lab, &[Lost::AllFrom(Side::B)]).unwrap();
+    // Retransmissions end after 53 s, with some jitter; then it is negotiated anew.
+    wait_for("the end of the IKE_SA", Duration::from_secs(75), || {
+        let ikes = control.established(CONNECTION);
+        ikes.iter()
+            .all(|ike| !old.contains(&ike.unique_id))
+            .then_some(())
+    })
+    .unwrap();
+    drop(losses);
+    let seized = wire.cut().unwrap();
+    assert_eq!(
+        seized.report.count(WanClass::Cleartext),
+        0,
+        "{:02x?}",
+        seized.report.examples
+    );
+    let asked = |between| seized.requests(Side::A, INFORMATIONAL, between).len();
+    assert_eq!(
+        asked(busy..idle),
+        0,
+        "a busy peer was asked whether it lives"
+    );
+    assert!(
+        (1..=4).contains(&asked(idle..silenced)),
+        "an idle peer was asked {} times",
+        asked(idle..silenced)
+    );
+    assert!(asked(silenced..SystemTime::now()) >= 3);
+}

@@ -1,0 +1,200 @@
+//! One gateway: what the kernel must not do for it, what it refuses, and what it leaves behind.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use culvert_netlab::addressing::{Family, Place, Side};
+use culvert_netlab::capture::Capture;
+use culvert_netlab::namespace::Namespace;
+use culvert_netlab::packet_socket::Seen;
+use culvert_netlab::ping::{Ping, PingReport};
+use culvert_netlab::process::{Interrupt, run};
+use culvert_tests::configuration::gateway;
+use culvert_tests::gateway::program;
+use culvert_tests::laboratory::{Laboratory, wait_for};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+const MOMENT: Duration = Duration::from_secs(1);
+
+fn ip(namespace: &Namespace, arguments: &str) -> String {
+    run(
+        namespace,
+        Command::new("ip").args(arguments.split_whitespace()),
+        &[],
+        Duration::from_secs(5),
+        &Interrupt::default(),
+    )
+    .unwrap()
+}
+
+fn ping(from: &Namespace, family: Family) -> PingReport {
+    let ping = Ping {
+        destination: Side::A.addresses().gateway_lan(family).addr(),
+        count: 5,
+        interval: Duration::from_millis(100),
+        patience: MOMENT / 2,
+        size: 56,
+        marker: b"",
+    };
+    ping.run(from, &Interrupt::default()).unwrap()
+}
+
+#[test]
+fn the_kernel_answers_nothing_while_the_dataplane_is_stopped() {
+    let mut lab = Laboratory::build().unwrap();
+    lab.start(Side::A, &gateway(Side::A)).unwrap();
+    let host = lab.open(Place::HostA);
+    for family in Family::BOTH {
+        wait_for("an answer", Duration::from_secs(10), || {
+            (ping(&host, family).received > 0).then_some(())
+        })
+        .unwrap();
+    }
+    // The NIC is in a namespace of the dataplane, without addresses; charon's is in another.
+    let stopped = lab
+        .gateway(Side::A)
+        .signal("dataplane", Signal::SIGSTOP)
+        .unwrap();
+    sleep(Duration::from_millis(200));
+    let captures = [Place::HostA, Place::Wan]
+        .map(|place| Capture::start(&lab.open(place), Seen::Received, b"", None).unwrap());
+    let begin = Instant::now();
+    ip(&host, "neighbour flush all");
+    for family in Family::BOTH {
+        // To an address that is known, to one that must be asked for, and to nobody.
+        assert_eq!(ping(&host, family).received, 0);
+    }
+    let [lan, wan] = captures.map(|capture| capture.stop().unwrap());
+    assert!(
+        stopped.is_running(),
+        "it was replaced after {:?}",
+        begin.elapsed()
+    );
+    // gateway b does not run: nothing else is there to send on the WAN.
+    assert_eq!((lan.total(), wan.total()), (0, 0), "{lan:?} {wan:?}");
+    assert!(stopped.signal(Signal::SIGCONT));
+    for family in Family::BOTH {
+        wait_for("an answer", Duration::from_secs(20), || {
+            (ping(&host, family).received > 0).then_some(())
+        })
+        .unwrap();
+    }
+}
+
+/// Everything below a folder that is no ordinary file or folder.
+fn sockets(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if !kind.is_file() {
+                found.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+/// Network namespaces that any process of this machine is in.
+fn inhabited() -> std::collections::BTreeSet<std::path::PathBuf> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| fs::read_link(entry.path().join("ns/net")).ok())
+        .collect()
+}
+
+#[test]
+fn sigterm_leaves_nothing_behind() {
+    let mut lab = Laboratory::build().unwrap();
+    let place = lab.open(Place::GatewayA);
+    let links = || ip(&place, "-o link show").lines().count();
+    let before = (links(), ip(&place, "address show"));
+    lab.start(Side::A, &gateway(Side::A)).unwrap();
+    lab.start(Side::B, &gateway(Side::B)).unwrap();
+    lab.wait_open(Family::V4, Duration::from_mins(1)).unwrap();
+    let root = lab.gateway(Side::A).root().to_owned();
+    let processes: Vec<_> = ["dataplane", "iked-bridge", "charon"]
+        .map(|name| lab.gateway(Side::A).process(name).unwrap())
+        .into();
+    let network = fs::read_link(format!("/proc/{}/ns/net", processes[0].pid)).unwrap();
+    assert!(inhabited().contains(&network));
+    assert!(ip(&place, "-d link show").contains("tun type tap"));
+    assert!(sockets(&root).len() >= 3);
+
+    let took = lab.stop(Side::A).unwrap();
+    println!("stopped in {took:?}");
+    assert_eq!(place.processes().unwrap(), Vec::<u32>::new());
+    for process in processes {
+        assert!(!process.is_running(), "{process:?}");
+    }
+    assert_eq!(sockets(&root), Vec::<std::path::PathBuf>::new());
+    assert!(!inhabited().contains(&network));
+    let links_after = ip(&place, "-d link show");
+    assert!(!links_after.contains("tun type tap"), "{links_after}");
+    assert_eq!(links(), before.0, "{links_after}");
+    for device in ["lan0", "wan0"] {
+        assert!(links_after.contains(device), "{links_after}");
+        assert!(before.1.contains(device));
+    }
+    assert!(!ip(&place, "route show table all").contains("10.2.0.0/24"));
+    // And it starts again in the same place.
+    lab.start(Side::A, &gateway(Side::A)).unwrap();
+    lab.wait_open(Family::V4, Duration::from_mins(1)).unwrap();
+}
+
+#[test]
+fn a_wrong_configuration_names_path_and_reason_and_starts_nothing() {
+    let lab = Laboratory::build().unwrap();
+    let place = lab.open(Place::GatewayA);
+    let mut unknown = gateway(Side::A);
+    unknown["connections"][0]["children"][0]["proposal"] = json!("aes128gcm16");
+    let mut reference = gateway(Side::A);
+    reference["connections"][0]["children"][0]["tunnel"] = json!("ipsec7");
+    let mut range = gateway(Side::A);
+    range["interfaces"][0]["mtu"] = json!(70_000);
+    let mut kind = gateway(Side::A);
+    kind["routes"][0]["destination"] = json!("10.2.0.0/33");
+    for (configuration, path, reason) in [
+        (unknown, "children[lans]", "proposal"),
+        (reference, "tunnel", "ipsec7"),
+        (range, "interfaces[wan].mtu", "1500"),
+        (kind, "routes", "10.2.0.0/33"),
+    ] {
+        let file = lab.folder().join("wrong.json");
+        fs::write(&file, configuration.to_string()).unwrap();
+        let root = lab.folder().join("wrong");
+        let mut command = Command::new(program().unwrap());
+        command
+            .arg("run")
+            .arg("--root")
+            .arg(&root)
+            .arg("--config")
+            .arg(&file);
+        let mut child = place
+            .spawn(command.stderr(std::process::Stdio::piped()))
+            .unwrap();
+        let status = wait_for("a refusal", Duration::from_secs(10), || {
+            child.try_wait().unwrap()
+        });
+        if status.is_err() {
+            let _ = child.kill();
+        }
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(status.unwrap().code(), Some(2), "{said}");
+        assert!(
+            said.contains(path) && said.contains(reason),
+            "{path}, {reason}: {said}"
+        );
+        assert!(!root.exists());
+        assert_eq!(place.processes().unwrap(), Vec::<u32>::new());
+    }
+}
