@@ -499,7 +499,7 @@ impl Hostile {
                 &payload,
             ),
             8 => packet4_with(REMOTE, HOST_IP, protocol, &payload, |header| {
-                header.traffic_class = 1
+                header.traffic_class = 1;
             }),
             _ => packet4_with(REMOTE, HOST_IP, protocol, &payload, |_| {}),
         }
@@ -507,7 +507,7 @@ impl Hostile {
 
     /// Changes lengths, bits and fields; most headers get a right checksum again, so that the next node sees them.
     fn damage(&mut self, frame: &mut Vec<u8>) {
-        for _ in 0..1 + self.random.below(2) {
+        for _ in 0..=self.random.below(2) {
             let length = frame.len() as u64;
             let at = self.random.below(length) as usize;
             match self.random.below(12) {

@@ -227,11 +227,7 @@ impl Demo<'_> {
         self.report.tcp_tunnel_mbit = Some(both?);
         self.node_costs(&controls)?;
         inner += self.rekey(hosts, &controls)?;
-        for (side, control) in Side::BOTH.into_iter().zip(&controls) {
-            self.report
-                .drops
-                .insert(side.gateway().name(), control.drops()?);
-        }
+        self.drops(&controls)?;
         self.progress.step("both gateways stop");
         let orderly = self.laboratory.stop_gateways();
         self.progress
@@ -374,6 +370,26 @@ impl Demo<'_> {
             !self.report.nodes.is_empty(),
         );
         self.progress.end_as(held, &text);
+        Ok(())
+    }
+
+    fn drops(&mut self, controls: &[Control; 2]) -> Result<(), DemoError> {
+        self.progress.step("packets that ended in a gateway");
+        let mut text = String::new();
+        for (side, control) in Side::BOTH.into_iter().zip(controls) {
+            let gateway = side.gateway().name();
+            let drops = control.drops()?;
+            let list: Vec<String> = drops
+                .iter()
+                .map(|(reason, packets)| format!("{packets} {reason}"))
+                .collect();
+            text.push('\n');
+            text.push_str(gateway);
+            text.push_str("  ");
+            text.push_str(&list.join(", "));
+            self.report.drops.insert(gateway, drops);
+        }
+        self.progress.done(&text);
         Ok(())
     }
 
