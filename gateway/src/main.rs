@@ -18,7 +18,7 @@ mod run;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 /// Culvert, an IPsec VPN gateway.
@@ -42,6 +42,11 @@ enum Command {
     Lab(lab::Arguments),
     /// What the packet path costs, in clocks a packet, beside a yardstick.
     Bench(bench::Arguments),
+    /// Write a completion script for a shell to standard output.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 fn main() -> ExitCode {
@@ -59,6 +64,15 @@ fn main() -> ExitCode {
         Command::IkedBridge(arguments) => process::iked_bridge::execute(arguments),
         Command::Lab(arguments) => lab::execute(&arguments).map_err(anyhow::Error::from),
         Command::Bench(arguments) => bench::execute(&arguments).map_err(anyhow::Error::from),
+        Command::Completion { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "culvert",
+                &mut std::io::stdout(),
+            );
+            Ok(ExitCode::SUCCESS)
+        }
     };
     match outcome {
         Ok(status) => status,
