@@ -117,16 +117,9 @@ impl Manager {
                 }
             }
             Call::DelPolicy(call) => {
-                let removed = policy::from_wire(call.id.as_ref(), call.manage.as_ref())
-                    .map_err(|error| (Status::InvalidArgument, error))
-                    .and_then(|(slot, rule)| {
-                        self.stacks
-                            .remove(slot, &rule)
-                            .map_err(|error| (Status::NotFound, error))
-                    });
-                match removed {
-                    Ok(key) => self.want_policy(now_ms, key, Some(id)),
-                    Err((status, error)) => self.fail(id, status, &error),
+                match policy::from_wire(call.id.as_ref(), call.manage.as_ref()) {
+                    Ok((slot, rule)) => self.del_policy(now_ms, id, slot, &rule),
+                    Err(error) => self.fail(id, Status::InvalidArgument, &error),
                 }
             }
             Call::FlushPolicies(_) => {
@@ -369,11 +362,8 @@ impl Manager {
             self.bury(name);
             return self.answer(id, Answer::done());
         }
-        if entry.state == State::Installed
-            && entry.direction == Direction::In
-            && entry.owner == Owner::Charon
-        {
-            // charon has it out of its books; the dataplane takes what is still on its way.
+        if entry.state == State::Installed && entry.owner == Owner::Charon {
+            // charon has it out of its books; the dataplane goes on for a moment.
             self.linger(now_ms, name);
             return self.answer(id, Answer::done());
         }

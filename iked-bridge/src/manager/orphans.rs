@@ -1,9 +1,10 @@
-//! SAs that charon does not know any more and that still receive: those of a charon that died, and, for a moment, those
-//! it deleted.
+//! SAs that charon does not know any more and that still carry traffic: those of a charon that died, and, for a moment,
+//! those it deleted.
 //!
-//! A peer that restarts its charon, as this gateway may, says so while it still sends on its old SAs: charon deletes them
-//! at once, hundreds of milliseconds before the new ones are there. So an inbound SA that is deleted stays for
-//! [`LINGER_MS`] more. Nothing is ever sent on it.
+//! A peer that restarts its charon, as this gateway may, says so (`INITIAL_CONTACT`, RFC 7296 section 2.4) while it still
+//! uses its old SAs. charon deletes them at once, and only then makes the new ones. So an inbound SA that is deleted goes
+//! on receiving for [`LINGER_MS`]; an outbound one goes on sending for [`SENDING_MS`] where nothing newer takes its
+//! traffic, no longer than packets that were sent before may be on their way.
 //!
 //! The SAs of a charon that died have no such notice.
 //! Their peers know nothing of it and go on sending. So they carry traffic until the next charon has made a CHILD SA
@@ -27,11 +28,21 @@ const DRAIN_MS: u64 = 2_000;
 /// SA is installed on a busy box.
 pub(super) const LINGER_MS: u64 = 1_000;
 
+/// How long a deleted outbound policy goes on protecting: one round trip over a continent. Its SA goes
+/// [`AFTER_POLICY_MS`] later.
+pub(super) const SENDING_MS: u64 = 150;
+
+const AFTER_POLICY_MS: u64 = 50;
+
 impl Manager {
-    /// charon deleted an inbound SA.
+    /// charon deleted an SA.
     pub(super) fn linger(&mut self, now_ms: u64, name: SaName) {
         if let Some(entry) = self.entries.get_mut(&name) {
-            let until_ms = now_ms + LINGER_MS;
+            let until_ms = now_ms
+                + match entry.direction {
+                    Direction::In => LINGER_MS,
+                    _ => SENDING_MS + AFTER_POLICY_MS,
+                };
             entry.owner = Owner::Orphan { until_ms };
             self.arm(until_ms, Timer::Orphan(name));
         }

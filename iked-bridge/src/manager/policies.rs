@@ -7,8 +7,9 @@ use culvert_model::bus::{self, refusal};
 use culvert_plugin_wire as wire;
 use wire::{Answer, Status};
 
-use super::{Manager, Outcome, Purpose, Request};
-use crate::policy::{self, Key, Rule};
+use super::orphans::SENDING_MS;
+use super::{Manager, Outcome, Purpose, Request, Timer};
+use crate::policy::{self, Key, PolicyDirection, Rule, Slot};
 
 /// What the dataplane holds under one key.
 #[derive(Default)]
@@ -43,8 +44,39 @@ impl Manager {
         self.settle_policy(now_ms, key);
     }
 
+    /// charon removes a policy. An outbound one that protects stays for a moment, see [`super::orphans`].
+    pub(super) fn del_policy(&mut self, now_ms: u64, id: u64, slot: Slot, rule: &Rule) {
+        let before = self.stacks.wanted(Key {
+            slot,
+            spi: rule.key_spi(),
+        });
+        let key = match self.stacks.remove(slot, rule) {
+            Ok(key) => key,
+            Err(error) => return self.fail(id, Status::NotFound, &error),
+        };
+        if slot.direction == PolicyDirection::Out
+            && key.spi != 0
+            && self.stacks.wanted(key).is_none()
+            && let Some(before) = before
+        {
+            self.lingering.insert(key, before);
+            self.arm(now_ms + SENDING_MS, Timer::Policy(key));
+        }
+        self.want_policy(now_ms, key, Some(id));
+    }
+
+    /// A removed outbound policy has stayed long enough.
+    pub(super) fn policy_is_over(&mut self, now_ms: u64, key: Key) {
+        if self.lingering.remove(&key).is_some() {
+            self.want_policy(now_ms, key, None);
+        }
+    }
+
     pub(super) fn settle_policy(&mut self, now_ms: u64, key: Key) {
-        let wanted = self.stacks.wanted(key);
+        let wanted = self
+            .stacks
+            .wanted(key)
+            .or_else(|| self.lingering.get(&key).copied());
         let Some(held) = self.policies.get_mut(&key) else {
             return;
         };
@@ -112,6 +144,8 @@ impl Manager {
 
     /// A new dataplane holds none.
     pub(super) fn policies_are_gone(&mut self, now_ms: u64) {
+        // Their SAs are gone.
+        self.lingering.clear();
         for held in self.policies.values_mut() {
             if held.asked.is_none() {
                 held.rule = None;

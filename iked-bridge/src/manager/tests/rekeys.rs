@@ -35,8 +35,12 @@ fn an_initiator_rekeys_and_never_is_without_a_policy() {
     script.policies(&new, &ALL, true);
     assert_eq!(outbound_policies(&script), [0x4b1, 0x4b2]);
     script.policies(&old, &[PolicyDirection::Out], false);
-    assert_eq!(outbound_policies(&script), [0x4b2]);
     script.done(old.del(false));
+    // It is not the newest any more; for a moment it stays all the same.
+    assert_eq!(outbound_policies(&script), [0x4b1, 0x4b2]);
+    script.pass(200);
+    assert_eq!(outbound_policies(&script), [0x4b2]);
+    assert_eq!(script.spis(), [0x4b2, old.spi_in, new.spi_in]);
     script.pass(5_000);
     script.policies(
         &old,
@@ -67,6 +71,7 @@ fn a_responder_whose_peer_deletes_late_goes_on_sending_on_the_old_sa() {
     script.policies(&old, &ALL, false);
     script.done(old.del(false));
     script.done(old.del(true));
+    script.pass(200);
     assert_eq!(outbound_policies(&script), [0x4b2]);
     assert_eq!(script.spis_later(), [0x4b2, new.spi_in]);
 }
@@ -98,6 +103,7 @@ fn both_ends_rekey_at_once_and_one_new_sa_goes_again() {
     script.policies(&old, &ALL, false);
     script.done(old.del(false));
     script.done(old.del(true));
+    script.pass(200);
     assert_eq!(outbound_policies(&script), [0x4b2]);
     assert_eq!(script.spis_later(), [0x4b2, ours.spi_in]);
     assert_eq!(script.dataplane.policies.len(), 3);
@@ -116,6 +122,7 @@ fn two_child_sas_of_one_interface_do_not_disturb_each_other() {
     script.policies(&one, &ALL, false);
     script.done(one.del(false));
     script.done(one.del(true));
+    script.pass(200);
     assert_eq!(outbound_policies(&script), [0x4b2]);
     assert_eq!(script.spis_later(), [0x4b2, two.spi_in]);
 }
@@ -271,7 +278,7 @@ fn a_peer_that_moves_keeps_its_sas() {
         ..one.id(false)
     };
     script.done(Call::DelSa(wire::DelSa { id: Some(moved) }));
-    assert_eq!(script.spis(), [one.spi_in]);
+    assert_eq!(script.spis_later(), [one.spi_in]);
     let _ = PEER;
 }
 
@@ -300,5 +307,38 @@ fn a_narrower_child_sa_after_an_acquire_is_what_is_installed() {
     // The trap is still there for what the narrow one does not cover.
     assert_eq!(script.dataplane.policies.len(), 4);
     script.policies(&narrow, &ALL, false);
+    script.pass(200);
     assert_eq!(script.dataplane.policies.len(), 1);
+}
+
+#[test]
+fn a_peer_that_starts_anew_finds_no_moment_without_an_outbound_sa() {
+    let mut script = Script::new();
+    let old = script.establish(child(0x4b1));
+    // INITIAL_CONTACT: everything old goes before anything new is there.
+    script.policies(&old, &ALL, false);
+    script.done(old.del(false));
+    script.done(old.del(true));
+    for _ in 0..10 {
+        script.pass(10);
+        assert_eq!(outbound_policies(&script), [0x4b1]);
+        assert_eq!(script.spis(), [0x4b1, old.spi_in]);
+    }
+    let new = script.establish(child(0x4c1));
+    // Replaced: no need to stay.
+    assert_eq!(script.spis(), [0x4c1, old.spi_in, new.spi_in]);
+    assert_eq!(script.spis_later(), [0x4c1, new.spi_in]);
+    assert_eq!(outbound_policies(&script), [0x4c1]);
+    assert_eq!(script.dataplane.policies.len(), 3);
+}
+
+#[test]
+fn the_policy_of_an_update_is_never_away() {
+    let mut script = Script::new();
+    let one = script.establish(child(0x4b1));
+    script.policies(&one, &[PolicyDirection::Out], false);
+    assert_eq!(outbound_policies(&script), [0x4b1]);
+    script.policies(&one, &[PolicyDirection::Out], true);
+    script.pass(1_000);
+    assert_eq!(outbound_policies(&script), [0x4b1]);
 }
