@@ -317,7 +317,10 @@ impl Demo<'_> {
         self.progress.step("ping, host-a to host-b");
         let [v4, v6] = hosts.ping(MARKER, self.interrupt)?;
         let loss = f64::midpoint(v4.loss_percent(), v6.loss_percent());
-        let average = v4.average_ms.max(v6.average_ms);
+        let answers = f64::from(v4.received + v6.received).max(1.0);
+        let average = (v4.average_ms * f64::from(v4.received)
+            + v6.average_ms * f64::from(v6.received))
+            / answers;
         self.report.ping_loss_percent = Some(loss);
         self.report.ping_avg_ms = Some(average);
         let held = self.report.check(

@@ -16,7 +16,7 @@ pub struct Report {
     pub ike_up_ms: Option<f64>,
     /// Echo requests through the tunnel without an answer, IPv4 and IPv6 together.
     pub ping_loss_percent: Option<f64>,
-    /// Mean round trip of the answered ones; the slower of IPv4 and IPv6.
+    /// Mean round trip of the answered ones.
     pub ping_avg_ms: Option<f64>,
     /// TCP payload over the same hosts, hops and dataplanes with plain routes; the slower of both ways.
     pub tcp_clear_mbit: Option<f64>,
