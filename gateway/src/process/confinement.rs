@@ -22,11 +22,11 @@ pub enum ConfinementError {
     Install(#[source] seccompiler::Error),
 }
 
-/// What no process of ours does.
+/// Become another program. charon does it once: it is started under the filter.
+const EXEC: &[libc::c_long] = &[libc::SYS_execve, libc::SYS_execveat];
+
+/// What no process of a gateway does.
 const NEVER: &[libc::c_long] = &[
-    // Become another program.
-    libc::SYS_execve,
-    libc::SYS_execveat,
     // Look into other processes.
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
@@ -79,7 +79,9 @@ const NEVER: &[libc::c_long] = &[
 pub enum Confined {
     /// May load XDP programs.
     Dataplane,
-    /// May not.
+    /// May start a program: itself.
+    Charon,
+    /// May do neither.
     Other,
 }
 
@@ -88,7 +90,8 @@ pub fn confine(process: Confined) -> Result<(), ConfinementError> {
     seccompiler::apply_filter_all_threads(&filter(process)?).map_err(ConfinementError::Install)
 }
 
-fn filter(process: Confined) -> Result<BpfProgram, ConfinementError> {
+/// The filter alone, for a process that is yet to start.
+pub fn filter(process: Confined) -> Result<BpfProgram, ConfinementError> {
     let machine: TargetArch = std::env::consts::ARCH
         .try_into()
         .map_err(ConfinementError::Machine)?;
@@ -96,6 +99,9 @@ fn filter(process: Confined) -> Result<BpfProgram, ConfinementError> {
         NEVER.iter().map(|&call| (call, Vec::new())).collect();
     if process != Confined::Dataplane {
         rules.insert(libc::SYS_bpf, Vec::new());
+    }
+    if process != Confined::Charon {
+        rules.extend(EXEC.iter().map(|&call| (call, Vec::new())));
     }
     SeccompFilter::new(
         rules,
@@ -145,6 +151,14 @@ mod tests {
             .unwrap();
         });
         unshare(CloneFlags::empty()).unwrap();
+    }
+
+    #[test]
+    fn a_program_starts_under_charons_filter_and_is_confined() {
+        on_confined_thread(Confined::Charon, || {
+            assert!(Command::new("/bin/true").status().unwrap().success());
+            assert_eq!(unshare(CloneFlags::CLONE_NEWNET), Err(Errno::EPERM));
+        });
     }
 
     #[test]

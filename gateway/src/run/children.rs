@@ -15,6 +15,7 @@ use culvert_plugin_wire::SOCKET_ENV;
 use culvert_tap_inject::device::{INHERITED_VARIABLE, Tap, TapName, inherited_variable};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use seccompiler::BpfProgram;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -24,6 +25,7 @@ use super::launch::Launch;
 use super::namespace::Namespace;
 use super::root::Root;
 use super::supervisor::Process;
+use crate::process::confinement::{Confined, ConfinementError, filter};
 
 /// Why a process does not start.
 #[derive(Debug, Error)]
@@ -52,6 +54,9 @@ pub enum SpawnError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// It cannot be confined.
+    #[error(transparent)]
+    Confinement(#[from] ConfinementError),
     /// Its file system cannot be laid out.
     #[error(transparent)]
     Charon(#[from] CharonError),
@@ -190,6 +195,7 @@ impl Recipe {
             mounts: None,
             descriptors: Vec::new(),
             capabilities: Capabilities::NONE,
+            filter: BpfProgram::new(),
         };
         launch
             .command
@@ -222,6 +228,7 @@ impl Recipe {
                     .env(SOCKET_ENV, self.root.plugin_socket());
                 launch.mounts = Some(self.charon.mounts(&self.root)?);
                 launch.capabilities = Capabilities::CHARON;
+                launch.filter = filter(Confined::Charon)?;
             }
         }
         // charon writes its own log; what it says before that, and what the loader says, goes beside it.

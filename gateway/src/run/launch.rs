@@ -7,6 +7,7 @@
 //!   arrange its own file system      as CAP_SYS_ADMIN
 //!   keep the descriptors it inherits
 //!   drop capabilities, lock securebits (root regains nothing on exec), no_new_privs
+//!   close the system calls that it never makes, where it cannot do so itself
 //!   ask for SIGKILL when the supervisor dies
 //! ```
 //!
@@ -20,6 +21,8 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+
+use seccompiler::BpfProgram;
 
 use super::capabilities::Capabilities;
 
@@ -36,6 +39,8 @@ pub struct Launch {
     pub descriptors: Vec<RawFd>,
     /// All that it may ever have.
     pub capabilities: Capabilities,
+    /// For a program that does not confine itself; empty: none.
+    pub filter: BpfProgram,
 }
 
 /// A file system of its own for one process, made of pieces of the supervisor's.
@@ -67,6 +72,7 @@ impl Launch {
             mounts,
             descriptors,
             capabilities,
+            filter,
         } = self;
         if mounts
             .as_ref()
@@ -91,7 +97,13 @@ impl Launch {
             // SAFETY: umask cannot fail and touches no memory.
             unsafe { libc::umask(0o077) };
             capabilities.reduce()?;
-            die_with(parent)
+            die_with(parent)?;
+            if !filter.is_empty() {
+                // Its own error may allocate.
+                seccompiler::apply_filter(&filter)
+                    .map_err(|_| io::Error::from_raw_os_error(libc::EACCES))?;
+            }
+            Ok(())
         };
         // SAFETY: `prepare` makes system calls only: it neither allocates nor takes locks, and owns what it uses.
         unsafe { command.pre_exec(prepare) };
@@ -239,6 +251,7 @@ mod tests {
             mounts: None,
             descriptors: Vec::new(),
             capabilities: Capabilities::NONE,
+            filter: BpfProgram::new(),
         }
     }
 
