@@ -87,8 +87,6 @@ fn spec(suite: Suite, v6: bool, udp: bool, esn: bool, spi: u32) -> SaSpec {
         copy_dscp: true,
         reqid: 1,
         timers: [0; 3],
-        #[cfg(feature = "fingerprint")]
-        fingerprint: [0; 16],
     }
 }
 

@@ -53,11 +53,6 @@ fn add_sa(state: &mut State, request: &bus::AddSaRequest) -> Result<bus::AddSaRe
     let spec = sa_from_bus(sa).map_err(|error| refuse_spec(&error))?;
     let id = spec.id;
     let suite = spec.suite;
-    #[cfg(feature = "fingerprint")]
-    let spec = crate::sa::SaSpec {
-        fingerprint: crate::sa::service::fingerprint_of(&spec, &keys.encryption, &keys.integrity),
-        ..spec
-    };
     let State { sas, publisher, .. } = state;
     publisher
         .update(|tables| sas.add(&mut tables.sas, spec, &keys.encryption, &keys.integrity))

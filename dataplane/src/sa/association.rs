@@ -126,6 +126,8 @@ pub struct SaState {
     late: AtomicU64,
     bad_icv: AtomicU64,
     key: SaKey,
+    #[cfg(feature = "fingerprint")]
+    fingerprint: [u8; 16],
 }
 
 /// Tells the control thread something that stays true: now, and again after a while, for what does not fit into the
@@ -212,6 +214,24 @@ impl SaState {
             late: AtomicU64::new(0),
             bad_icv: AtomicU64::new(0),
             key,
+            #[cfg(feature = "fingerprint")]
+            fingerprint: [0; 16],
+        }
+    }
+
+    /// The keyed fingerprint of key and salt, for tests that prove that no pair of key and IV came twice.
+    #[cfg(feature = "fingerprint")]
+    pub fn fingerprint(&self) -> [u8; 16] {
+        self.fingerprint
+    }
+
+    /// Keeps the fingerprint of the keys.
+    #[cfg(feature = "fingerprint")]
+    #[must_use]
+    pub fn with_fingerprint(self, fingerprint: [u8; 16]) -> Self {
+        Self {
+            fingerprint,
+            ..self
         }
     }
 

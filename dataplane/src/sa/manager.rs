@@ -23,6 +23,10 @@ const MAX_SAS: usize = 1 << 16;
 /// Policies that one box holds.
 const MAX_POLICIES: usize = 1 << 17;
 
+/// Key of the fingerprints of test builds: the same in every process, so that both ends of an SA show the same.
+#[cfg(feature = "fingerprint")]
+const FINGERPRINT_KEY: [u8; 32] = *b"culvert test builds show no keys";
+
 /// Why a request about an SA or a policy was refused.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum SaError {
@@ -139,7 +143,10 @@ impl SaManager {
         }
         let key = self.engine.key(&material).map_err(SpecError::Key)?;
         let window = ReplayWindow::new(spec.replay_window, spec.esn);
-        let state = Arc::new(SaState::new(&spec, key, window));
+        let state = SaState::new(&spec, key, window);
+        #[cfg(feature = "fingerprint")]
+        let state = state.with_fingerprint(material.fingerprint(&FINGERPRINT_KEY).0);
+        let state = Arc::new(state);
         let endpoints = Endpoints {
             source: spec.source,
             destination: id.destination,

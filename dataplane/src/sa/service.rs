@@ -106,8 +106,6 @@ pub fn sa_from_bus(sa: &bus::Sa) -> Result<SaSpec, SpecError> {
             sa.hard_expires_at_ms,
         ],
         reqid: sa.reqid,
-        #[cfg(feature = "fingerprint")]
-        fingerprint: [0; 16],
     })
 }
 
@@ -419,23 +417,7 @@ pub fn dump(sa: &Sa) -> bus::SaDump {
 
 #[cfg(feature = "fingerprint")]
 fn fingerprint(sa: &Sa) -> Vec<u8> {
-    sa.spec.fingerprint.to_vec()
-}
-
-/// Key of the fingerprints of test builds: the same in every process, so that both ends of an SA show the same.
-#[cfg(feature = "fingerprint")]
-const FINGERPRINT_KEY: [u8; 32] = *b"culvert test builds show no keys";
-
-/// The keyed fingerprint of key and salt, which test builds show in the dump.
-#[cfg(feature = "fingerprint")]
-pub fn fingerprint_of(spec: &SaSpec, encryption: &[u8], integrity: &[u8]) -> [u8; 16] {
-    let material = culvert_crypto::KeyMaterial {
-        suite: spec.suite,
-        encryption,
-        integrity,
-        esn: spec.esn,
-    };
-    material.fingerprint(&FINGERPRINT_KEY).0
+    sa.state.fingerprint().to_vec()
 }
 
 #[cfg(not(feature = "fingerprint"))]

@@ -99,9 +99,6 @@ pub struct SaSpec {
     /// When it was installed and when it ends, softly and hard, in `CLOCK_BOOTTIME` milliseconds: kept for
     /// iked-bridge, who owns time.
     pub timers: [u64; 3],
-    /// Of key and salt; test builds only.
-    #[cfg(feature = "fingerprint")]
-    pub fingerprint: [u8; 16],
 }
 
 /// Why a request for an SA or a policy makes no sense.
