@@ -35,7 +35,7 @@ use culvert_model::bus::{self, Direction, refusal};
 use culvert_plugin_wire as wire;
 
 use crate::association::{Installation, SaName, Usage};
-use crate::policy::{Key, Rule, Stacks};
+use crate::policy::{Key, Stacks};
 use crate::spi::{Random, SpiPool};
 
 /// Names a request to the dataplane. Asking again under the same ticket repeats the same request, it is not a new one.
@@ -254,6 +254,8 @@ struct Pending {
 enum Timer {
     Soft(SaName),
     Hard(SaName),
+    /// What was added after a removed outbound policy takes over.
+    Successors(Key),
     /// A removed outbound policy goes, before its SA does.
     Policy(Key),
     /// A drained or timed-out orphan goes.
@@ -283,7 +285,7 @@ pub struct Manager {
     stacks: Stacks,
     policies: BTreeMap<Key, policies::Held>,
     /// Outbound policies that charon removed a moment ago.
-    lingering: BTreeMap<Key, Rule>,
+    lingering: BTreeMap<Key, policies::Lingering>,
     pending: BTreeMap<Ticket, Pending>,
     last_ticket: Ticket,
     calls: calls::Calls,
@@ -398,6 +400,7 @@ impl Manager {
             match timer {
                 Timer::Soft(name) => self.time_is_up(now_ms, name, false),
                 Timer::Hard(name) => self.time_is_up(now_ms, name, true),
+                Timer::Successors(key) => self.successors_take_over(now_ms, key),
                 Timer::Policy(key) => self.policy_is_over(now_ms, key),
                 Timer::Orphan(name) => self.orphan_is_over(now_ms, name),
                 Timer::Tombstone(name) => self.bury(name),

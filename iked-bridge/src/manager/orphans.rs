@@ -3,8 +3,8 @@
 //!
 //! A peer that restarts its charon, as this gateway may, says so (`INITIAL_CONTACT`, RFC 7296 section 2.4) while it still
 //! uses its old SAs. charon deletes them at once, and only then makes the new ones. So an inbound SA that is deleted goes
-//! on receiving for [`LINGER_MS`]; an outbound one goes on sending for [`SENDING_MS`] where nothing newer takes its
-//! traffic, no longer than packets that were sent before may be on their way.
+//! on receiving for [`LINGER_MS`]; an outbound one goes on sending for [`SENDING_MS`], no longer than packets that
+//! were sent before may be on their way, and for [`FIRST_MS`] of that even before a new one.
 //!
 //! The SAs of a charon that died have no such notice.
 //! Their peers know nothing of it and go on sending. So they carry traffic until the next charon has made a CHILD SA
@@ -33,6 +33,9 @@ pub(super) const LINGER_MS: u64 = 1_000;
 pub(super) const SENDING_MS: u64 = 150;
 
 const AFTER_POLICY_MS: u64 = 50;
+
+/// How long of that it goes before a newer one: the way of an answer of ours to the peer, and the peer's work on it.
+pub(super) const FIRST_MS: u64 = 120;
 
 impl Manager {
     /// charon deleted an SA.

@@ -7,7 +7,7 @@ use culvert_model::bus::{self, refusal};
 use culvert_plugin_wire as wire;
 use wire::{Answer, Status};
 
-use super::orphans::SENDING_MS;
+use super::orphans::{FIRST_MS, SENDING_MS};
 use super::{Manager, Outcome, Purpose, Request, Timer};
 use crate::policy::{self, Key, PolicyDirection, Rule, Slot};
 
@@ -19,6 +19,13 @@ pub(super) struct Held {
     pub(super) asked: Option<Asked>,
     /// Calls that are answered once it holds what is wanted.
     pub(super) waiting: Vec<u64>,
+}
+
+/// An outbound policy that charon removed a moment ago.
+pub(super) struct Lingering {
+    rule: Rule,
+    /// It is still preferred to what was added since.
+    first: bool,
 }
 
 /// A request under way.
@@ -57,12 +64,37 @@ impl Manager {
         if slot.direction == PolicyDirection::Out
             && key.spi != 0
             && self.stacks.wanted(key).is_none()
+            && self
+                .policies
+                .get(&key)
+                .is_some_and(|held| held.rule.is_some())
             && let Some(before) = before
         {
-            self.lingering.insert(key, before);
+            let lingering = Lingering {
+                rule: before,
+                first: true,
+            };
+            self.lingering.insert(key, lingering);
+            self.arm(now_ms + FIRST_MS, Timer::Successors(key));
             self.arm(now_ms + SENDING_MS, Timer::Policy(key));
         }
         self.want_policy(now_ms, key, Some(id));
+    }
+
+    /// What was added after a removed outbound policy takes over.
+    pub(super) fn successors_take_over(&mut self, now_ms: u64, key: Key) {
+        if let Some(lingering) = self.lingering.get_mut(&key) {
+            lingering.first = false;
+            let of_slot: Vec<Key> = self
+                .policies
+                .keys()
+                .filter(|other| other.slot == key.slot)
+                .copied()
+                .collect();
+            for other in of_slot {
+                self.settle_policy(now_ms, other);
+            }
+        }
     }
 
     /// A removed outbound policy has stayed long enough.
@@ -72,11 +104,21 @@ impl Manager {
         }
     }
 
+    /// Whether a policy that was removed a moment ago goes first. A responder has its end of a CHILD SA before the
+    /// initiator has the other: what it sends on it at once is lost.
+    fn waits(&self, key: Key) -> bool {
+        key.spi != 0
+            && self.lingering.iter().any(|(other, lingering)| {
+                lingering.first && other.slot == key.slot && *other != key
+            })
+    }
+
     pub(super) fn settle_policy(&mut self, now_ms: u64, key: Key) {
         let wanted = self
             .stacks
             .wanted(key)
-            .or_else(|| self.lingering.get(&key).copied());
+            .or_else(|| self.lingering.get(&key).map(|lingering| lingering.rule));
+        let waits = wanted.is_some() && self.waits(key);
         let Some(held) = self.policies.get_mut(&key) else {
             return;
         };
@@ -91,6 +133,13 @@ impl Manager {
                 self.policy_is_held(now_ms, key);
             }
             for id in waiting {
+                self.answer(id, Answer::done());
+            }
+            return;
+        }
+        if waits && held.rule.is_none() {
+            // It comes within a moment, and nothing is without protection until then.
+            for id in std::mem::take(&mut held.waiting) {
                 self.answer(id, Answer::done());
             }
             return;

@@ -324,9 +324,12 @@ fn a_peer_that_starts_anew_finds_no_moment_without_an_outbound_sa() {
         assert_eq!(outbound_policies(&script), [0x4b1]);
         assert_eq!(script.spis(), [0x4b1, old.spi_in]);
     }
+    // We answer: the peer does not have its end yet when we have ours.
     let new = script.establish(child(0x4c1));
-    // Replaced: no need to stay.
-    assert_eq!(script.spis(), [0x4c1, old.spi_in, new.spi_in]);
+    assert_eq!(outbound_policies(&script), [0x4b1]);
+    assert_eq!(script.spis(), [0x4b1, 0x4c1, old.spi_in, new.spi_in]);
+    script.pass(25);
+    assert_eq!(outbound_policies(&script), [0x4b1, 0x4c1]);
     assert_eq!(script.spis_later(), [0x4c1, new.spi_in]);
     assert_eq!(outbound_policies(&script), [0x4c1]);
     assert_eq!(script.dataplane.policies.len(), 3);
