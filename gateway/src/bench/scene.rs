@@ -253,8 +253,6 @@ fn protect(
             copy_dscp: true,
             reqid: 1,
             timers: [0; 3],
-            #[cfg(feature = "fingerprint")]
-            fingerprint: [0; 16],
         })
     };
     let mut manager = SaManager::new(Arc::clone(engine))?;
