@@ -328,7 +328,14 @@ fn nobody_survives_a_killed_supervisor() {
     gateway.signal("-KILL");
     until("the end of all", || processes(&machine.root()).is_empty());
     drop(gateway);
-    // A veth ends with the namespace it was in; the root can be used again at once.
+    // The kernel closes the descriptors of the dead a little later: then the TAP goes, and the veth with the namespace.
+    until("the end of the TAP", || {
+        !machine.ip("link show").contains("eth7")
+    });
+    until("the end of the NIC", || {
+        !ip(&format!("-n {} link show", machine.neighbour)).contains("far")
+    });
+    // The root can be used again at once.
     machine.plug_in();
     let gateway = machine.start();
     until("an answer", || machine.answers());
