@@ -114,6 +114,8 @@ fn what_a_crash_leaves_is_replaced_and_nothing_else_is_touched() {
     lab.open(Place::GatewayB)
         .netlink(async |netlink| netlink.remove_link("lan0").await)
         .unwrap();
+    // Held, it lives on without its name, as while the kernel is clearing it away.
+    let going = lab.open(Place::Wan);
     Namespace::remove(&format!("culvert-{}-wan", lab.tag)).unwrap();
     let mut orphan = impostor(&lab.folder.join("gateway-a"));
     let mut stranger = impostor(&other.folder.join("gateway-a"));
@@ -136,6 +138,7 @@ fn what_a_crash_leaves_is_replaced_and_nothing_else_is_touched() {
     .unwrap();
 
     lab.succeeds(&["up", "--bare"]);
+    drop(going);
     assert!(!orphan.wait().unwrap().success(), "the orphan was ended");
     assert_eq!(lab.present(), Place::ALL.to_vec());
     for side in Side::BOTH {

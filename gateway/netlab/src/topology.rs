@@ -336,7 +336,10 @@ async fn bring_up(
 }
 
 /// Makes the pair, offloads off at both ends, unless its first end is there (its other end may have
-/// been moved away, but never outlives it). Answers whether it was made.
+/// been moved away). Answers whether it was made.
+///
+/// A gateway's end whose partner is not where it belongs is of a pair that is going: the kernel clears a
+/// removed namespace away in its own time, and its links with it. It makes room.
 fn ensure_veth(own: VethEnd<'_>, gateway: VethEnd<'_>) -> Result<bool, TopologyError> {
     if own
         .namespace
@@ -344,6 +347,12 @@ fn ensure_veth(own: VethEnd<'_>, gateway: VethEnd<'_>) -> Result<bool, TopologyE
     {
         return Ok(false);
     }
+    gateway.namespace.netlink(async |netlink| {
+        match netlink.remove_link(gateway.name).await {
+            Err(error) if netlink.has_link(gateway.name).await? => Err(error),
+            _ => Ok(()),
+        }
+    })?;
     add_veth(own, gateway, MTU)?;
     for end in [own, gateway] {
         end.namespace
