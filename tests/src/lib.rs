@@ -5,6 +5,7 @@
 //!   tests/stock_strongswan    a gateway of ours            culvert run <-> Debian's strongSwan, its own ESP
 //!   tests/faults              two gateways of ours         killed, silenced, robbed of messages, under traffic
 //!   tests/whole_box           one gateway of ours          what it owns, refuses and leaves behind
+//!   tests/corpora             bytes from outside           each parser and the whole graph in memory
 //! ```
 //!
 //! Tests of gateways need root, and the binary with its feature `fingerprint`; `make test` builds it. Nothing is
@@ -16,6 +17,7 @@
 pub mod configuration;
 pub mod control;
 pub mod esp_nodes;
+pub mod fuzz;
 pub mod gateway;
 pub mod laboratory;
 pub mod losses;

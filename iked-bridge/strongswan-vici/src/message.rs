@@ -238,8 +238,8 @@ impl Message {
             .sum()
     }
 
-    /// Appends the encoded message.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) -> Result<(), MessageError> {
+    /// Appends the message as VICI carries it, without the packet around it.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), MessageError> {
         self.encode_at(out, 0)
     }
 
@@ -271,8 +271,8 @@ impl Message {
         Ok(())
     }
 
-    /// Reads a whole message.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+    /// Reads a whole message, as [`Self::encode`] writes it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
         let mut reader = Reader { rest: bytes };
         let mut root = Self::new();
         // Sections still open, innermost last, with their names.

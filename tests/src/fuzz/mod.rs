@@ -1,0 +1,59 @@
+//! Everything that takes bytes from outside, each as one function from bytes to nothing.
+//!
+//! ```text
+//!   tests/corpora/NAME/*  --\
+//!   the same, damaged     ---+--> TARGETS --> parser, or frames into the whole graph
+//!   libFuzzer (tests/fuzz) -/
+//! ```
+//!
+//! A target panics when what it feeds breaks a promise: when it panics itself, loses a buffer, or lets out what must
+//! not leave. `make test` replays the corpora and a fixed number of damaged copies; `tests/fuzz/run.sh` looks for more.
+
+mod parsers;
+mod whole_graph;
+
+/// What is fed.
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// As its folder in `tests/corpora`.
+    pub name: &'static str,
+    /// Takes any bytes; panics when a promise is broken.
+    pub feed: fn(&[u8]),
+}
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "configuration-json",
+        feed: parsers::configuration_json,
+    },
+    Target {
+        name: "configuration-binary",
+        feed: parsers::configuration_binary,
+    },
+    Target {
+        name: "packet-headers",
+        feed: parsers::packet_headers,
+    },
+    Target {
+        name: "plugin-wire",
+        feed: parsers::plugin_wire,
+    },
+    Target {
+        name: "text",
+        feed: parsers::text,
+    },
+    Target {
+        name: "vici",
+        feed: parsers::vici,
+    },
+    Target {
+        name: "whole-graph",
+        feed: whole_graph::feed,
+    },
+];
+
+/// The target of this name.
+pub fn target(name: &str) -> Option<Target> {
+    TARGETS.iter().copied().find(|target| target.name == name)
+}
