@@ -17,8 +17,8 @@ use culvert_dataplane::port::interface_of_tap;
 use culvert_dataplane::tables::{Interface, Tables};
 use culvert_net::nd::{NeighbourAdvert, NeighbourSolicit};
 use culvert_net::{
-    ArpOperation, ArpPacket, EtherType, EthernetHeader, EthernetView, Icmpv6Type, Ipv4View,
-    Ipv6Header, Ipv6View, MacAddr, Protocol,
+    ArpOperation, ArpPacket, EtherType, EthernetHeader, EthernetView, Icmpv6Type, Ipv4Prefix,
+    Ipv4View, Ipv6Header, Ipv6View, MacAddr, Protocol,
 };
 
 use super::DATAPLANE_MAC;
@@ -75,28 +75,38 @@ fn take(
         .ok_or(DropReason::InterfaceDown)?;
     let view = EthernetView::parse(buffers.data(packet)).map_err(|_| malformed)?;
     let (ether_type, group) = (view.ether_type(), view.destination().is_multicast());
-    let way = match ether_type {
+    let (way, length) = match ether_type {
         EtherType::ARP => return answer_arp(buffers, interface, packet),
         EtherType::IPV4 => {
             let ip = Ipv4View::parse(view.payload()).map_err(|_| malformed)?;
-            match (group, ip.protocol()) {
-                // Group membership (IGMP) is the dataplane's.
-                (_, Protocol(2)) => return Err(DropReason::InjectAnswered),
-                (true, _) => NodeId::InterfaceOutput,
-                (false, _) => NodeId::Ip4Lookup,
+            // Group membership (IGMP) is the dataplane's.
+            if ip.protocol() == Protocol(2) {
+                return Err(DropReason::InjectAnswered);
             }
+            // Only what no route may cover passes by the routes: a unicast address in a frame to a group is none.
+            if group && !is_group4(interface, ip.destination()) {
+                return Err(malformed);
+            }
+            let way = if group {
+                NodeId::InterfaceOutput
+            } else {
+                NodeId::Ip4Lookup
+            };
+            (way, usize::from(ip.total_len()))
         }
         EtherType::IPV6 => {
             let ip = Ipv6View::parse(view.payload()).map_err(|_| malformed)?;
-            match icmpv6_kind(&ip) {
+            let way = match icmpv6_kind(&ip) {
                 Some(kind) if kind == Icmpv6Type::NEIGHBOUR_SOLICIT.kind => {
                     return answer_solicit(buffers, interface, packet);
                 }
                 // Neighbour and router discovery, multicast listener reports (RFC 2710, RFC 3810).
                 Some(130..=137 | 143) => return Err(DropReason::InjectAnswered),
+                _ if group && !ip.destination().is_multicast() => return Err(malformed),
                 _ if group => NodeId::InterfaceOutput,
                 _ => NodeId::Ip6Lookup,
-            }
+            };
+            (way, ip.total_len())
         }
         _ => return Err(malformed),
     };
@@ -104,6 +114,9 @@ fn take(
         return Err(DropReason::InterfaceDown);
     }
     let meta = buffers.meta_mut(packet);
+    // What follows the packet in its frame is not sent on.
+    meta.set_len(EthernetHeader::LEN + length)
+        .map_err(|_| malformed)?;
     meta.rx_interface = interface.index;
     meta.flags |= flags::INJECTED;
     meta.vrf = interface.vrf;
@@ -112,6 +125,9 @@ fn take(
             // A tunnel carries no multicast of the box's own.
             return Err(DropReason::IpBadDestination);
         }
+        if length > usize::from(interface.mtu) {
+            return Err(DropReason::MtuExceeded);
+        }
         meta.tx_interface = interface.index;
     } else {
         meta.pull_front(EthernetHeader::LEN)
@@ -119,6 +135,16 @@ fn take(
         meta.l3_offset = meta.offset() as u16;
     }
     Ok(Way::Node(way))
+}
+
+/// A destination that every listener on the link hears: multicast, or a broadcast of one of its networks.
+fn is_group4(interface: &Interface, destination: Ipv4Addr) -> bool {
+    destination.is_multicast()
+        || destination.is_broadcast()
+        || interface.addresses4.iter().any(|own| {
+            Ipv4Prefix::covering(own.address, own.length)
+                .is_ok_and(|network| network.last() == destination)
+        })
 }
 
 /// The ICMPv6 type of a packet, also behind the hop-by-hop header of listener reports.

@@ -227,6 +227,47 @@ fn multicast_of_linux_leaves_by_its_interface_as_it_is() {
     ));
 }
 
+/// What goes around the routes must be what no route can cover.
+#[test]
+fn unicast_in_a_frame_to_a_group_goes_nowhere() {
+    let frames = [
+        frame(
+            MacAddr::BROADCAST,
+            EtherType::IPV4,
+            &ip4(Protocol::UDP, PEER),
+        ),
+        frame(
+            MacAddr::BROADCAST,
+            EtherType::IPV6,
+            &ip6(Protocol::UDP, OWN6, PEER6, &[0; 8]),
+        ),
+    ];
+    for sent in frames {
+        let outcome = from_linux(&sent);
+        assert!(outcome.onward.is_empty());
+        assert_eq!(outcome.dropped, [DropReason::InjectMalformed]);
+    }
+    for broadcast in [Ipv4Addr::BROADCAST, Ipv4Addr::new(192, 0, 2, 255)] {
+        let packet = ip4(Protocol::UDP, broadcast);
+        let outcome = from_linux(&frame(MacAddr::BROADCAST, EtherType::IPV4, &packet));
+        assert!(matches!(
+            outcome.onward.as_slice(),
+            [(NodeId::InterfaceOutput, ..)]
+        ));
+    }
+}
+
+#[test]
+fn what_follows_the_packet_in_its_frame_is_cut_off() {
+    let packet = ip4(Protocol::UDP, PEER);
+    let mut sent = frame(DATAPLANE_MAC, EtherType::IPV4, &packet);
+    sent.resize(1800, 0xee);
+    let outcome = from_linux(&sent);
+    assert!(
+        matches!(outcome.onward.as_slice(), [(NodeId::Ip4Lookup, _, bytes)] if *bytes == packet)
+    );
+}
+
 #[test]
 fn linux_finds_everything_behind_the_dataplane() {
     let asked = ArpPacket::request(MAC, OWN, PEER);

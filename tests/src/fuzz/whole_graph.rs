@@ -58,7 +58,7 @@ const WAN_MAC: MacAddr = MacAddr([2, 0, 0, 0, 2, 1]);
 const KEY: [u8; 20] = *b"sixteen bytes + salt";
 /// No frame of the interfaces is longer: an MTU of 1500, an Ethernet header and two VLAN tags.
 const LONGEST: usize = 1500 + 22;
-const BUFFERS: usize = 1024;
+const BUFFERS: usize = 512;
 const MILLISECOND: u64 = 1_000_000;
 
 /// Feeds one input to a gateway of its own.
@@ -216,8 +216,8 @@ impl Gateway {
         gateway.configure();
         gateway.install();
         // Duplicate detection of the addresses.
-        for _ in 0..100 {
-            gateway.wait(100 * MILLISECOND);
+        for _ in 0..10 {
+            gateway.wait(1000 * MILLISECOND);
         }
         gateway
     }
