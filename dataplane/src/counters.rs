@@ -63,6 +63,8 @@ pub struct WorkerCounters {
     nodes: Box<[NodeCounters]>,
     drops: Box<[Counter]>,
     interfaces: Box<[InterfaceCounters]>,
+    /// Fragments made.
+    pub fragments: Counter,
 }
 
 impl Default for WorkerCounters {
@@ -74,6 +76,7 @@ impl Default for WorkerCounters {
             nodes: all(NodeId::COUNT),
             drops: all(DropReason::ALL.len()),
             interfaces: all(MAX_INTERFACES),
+            fragments: Counter::default(),
         }
     }
 }

@@ -137,8 +137,24 @@ drop_reasons! {
     EspLimit = "esp-limit",
     /// The SA was deleted between lookup and use.
     EspSaGone = "esp-sa-gone",
-    /// An ESP packet came in fragments.
-    EspFragment = "esp-fragment",
+    /// The packet went on as fragments; nothing is wrong.
+    Fragmented = "fragmented",
+    /// The fragment became part of a packet that was put together; nothing is wrong.
+    Reassembled = "reassembled",
+    /// The fragment is empty, is not the last one and not a multiple of 8 bytes long, or ends behind byte 65,535.
+    ReassemblyMalformed = "reassembly-malformed",
+    /// Fragments of the packet overlap or contradict each other (RFC 5722).
+    ReassemblyOverlap = "reassembly-overlap",
+    /// The fragment was there already.
+    ReassemblyDuplicate = "reassembly-duplicate",
+    /// The packet is longer, or is made of more fragments, than is put together.
+    ReassemblyTooLarge = "reassembly-too-large",
+    /// Too many fragments wait; raise the limits if the traffic is honest.
+    ReassemblyCrowded = "reassembly-crowded",
+    /// The rest of the packet did not come in time.
+    ReassemblyTimedOut = "reassembly-timed-out",
+    /// Some fragments are marked with congestion, and others are of a sender that knows no marks (RFC 3168 section 5.3).
+    ReassemblyEcn = "reassembly-ecn",
     /// A packet that another node made obsolete (for instance one turned into an ICMP error).
     Replaced = "replaced",
     /// The packet generator's sink took it; nothing is wrong.

@@ -75,10 +75,14 @@ node_ids! {
     Ip4Local = "ip4-local",
     /// IPv6 packets for the box.
     Ip6Local = "ip6-local",
+    /// Fragments for the box, put together.
+    IpReassembly = "ip-reassembly",
     /// Neighbour discovery (RFC 4861).
     NdInput = "nd-input",
     /// Packets that a route sends into a tunnel: MTU, MSS, policy, SA.
     TunnelOutput = "tunnel-output",
+    /// Cuts what is larger than its way out.
+    IpFragment = "ip-fragment",
     /// ESP out (RFC 4303).
     EspEncrypt = "esp-encrypt",
     /// Turns a packet into the ICMP error about it (RFC 792, RFC 4443).

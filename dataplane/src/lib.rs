@@ -25,6 +25,7 @@ pub mod graph;
 pub mod nodes;
 pub mod port;
 pub mod process;
+pub mod reassembly;
 pub mod sa;
 pub mod sharded;
 pub mod tables;

@@ -33,6 +33,8 @@ pub struct Tables {
     pub neighbours: Arc<Neighbours>,
     /// SAs and policies.
     pub sas: SaTables,
+    /// How many fragments for the box may wait, and how long.
+    pub reassembly: crate::reassembly::Limits,
 }
 
 /// The adjacency of what no route covers.
@@ -94,7 +96,23 @@ pub enum InterfaceKind {
         underlay_vrf: u32,
         /// Fixed by configuration; else it follows from underlay and SA.
         fixed_mtu: Option<u16>,
+        /// Where packets larger than the underlay takes are cut.
+        fragmentation: Fragmentation,
     },
+}
+
+/// MTU of tunnels that cut after encryption, unless configured: what an Ethernet carries goes through whole.
+pub const MTU_AFTER: u16 = 1500;
+
+/// Where packets that the underlay cannot carry in one piece are cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fragmentation {
+    /// Before encryption: the far end forwards the fragments, their receiver puts them together. What must not be cut
+    /// is refused with the MTU that would fit.
+    #[default]
+    Before,
+    /// After encryption: the far end puts the ESP packet together and sends what came in here, byte for byte.
+    After,
 }
 
 /// How the MSS of TCP SYNs is bounded.

@@ -23,7 +23,7 @@ use culvert_dataplane::sa::{
     PolicyAction, PolicyId, PolicySpec, SaKeyId, SaManager, SaSpec, service,
 };
 use culvert_dataplane::tables::{
-    Adjacency, AdjacencyKind, Interface, InterfaceKind, MssClamp, Tables,
+    Adjacency, AdjacencyKind, Fragmentation, Interface, InterfaceKind, MssClamp, Tables,
 };
 use culvert_model::bus;
 use culvert_net::{AddressRange, PortRange, Selector};
@@ -265,6 +265,7 @@ fn tables() -> Tables {
             if_id: IF_ID,
             underlay_vrf: 0,
             fixed_mtu: Some(1400),
+            fragmentation: Fragmentation::Before,
         },
         vrf: 0,
         mtu: 1400,

@@ -5,6 +5,7 @@
 //!   tests/stock_strongswan    a gateway of ours            culvert run <-> Debian's strongSwan, its own ESP
 //!   tests/faults              two gateways of ours         killed, silenced, robbed of messages, under traffic
 //!   tests/whole_box           one gateway of ours          what it owns, refuses and leaves behind
+//!   tests/fragmentation       two gateways of ours         Linux hosts, packets that do not fit
 //!   tests/corpora             bytes from outside           each parser and the whole graph in memory
 //! ```
 //!

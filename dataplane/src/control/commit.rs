@@ -14,6 +14,7 @@ use super::adjacency::Key;
 use super::neighbour::NeighbourId;
 use super::{Changed, ControlPlane};
 use crate::fib::PoolExhausted;
+use crate::reassembly::Limits;
 use crate::tables::{Adjacency, Tables};
 
 /// What has changed since workers saw it last.
@@ -29,6 +30,7 @@ pub(super) struct Staged {
     pub(super) prefixes: Changed,
     pub(super) neighbours: BTreeSet<NeighbourId>,
     pub(super) forwarding: Option<bool>,
+    pub(super) reassembly: Option<Limits>,
 }
 
 impl ControlPlane {
@@ -45,13 +47,15 @@ impl ControlPlane {
             .iter()
             .map(|index| (*index, self.published(*index)))
             .collect();
-        if !contents.is_empty() || !interfaces.is_empty() || staged.forwarding.is_some() {
+        let settings = staged.forwarding.is_some() || staged.reassembly.is_some();
+        if !contents.is_empty() || !interfaces.is_empty() || settings {
             self.publisher.update(|tables| {
                 for (index, interface) in interfaces {
                     tables.interfaces.set(index, interface);
                 }
                 set_all(tables, contents);
                 tables.forwarding = staged.forwarding.unwrap_or(tables.forwarding);
+                tables.reassembly = staged.reassembly.unwrap_or(tables.reassembly);
             });
         }
         let mut outcome = Ok(());

@@ -14,7 +14,9 @@ use crate::counters::MAX_INTERFACES;
 use crate::nodes::ip6_lookup::scoped;
 use crate::nodes::link_frames::{self, LinkFrame};
 use crate::port::tap_port;
-use crate::tables::{Interface, InterfaceAddress, InterfaceKind, MssClamp};
+use crate::tables::{
+    Fragmentation, Interface, InterfaceAddress, InterfaceKind, MTU_AFTER, MssClamp,
+};
 
 /// Interfaces of one box: the upper half of the indexes is that of their TAPs.
 const MOST: u32 = MAX_INTERFACES as u32 / 2 - 1;
@@ -44,6 +46,7 @@ pub(super) enum LocalKind {
         if_id: u32,
         underlay_vrf: u32,
         mtu: Option<u16>,
+        fragmentation: Fragmentation,
     },
 }
 
@@ -186,6 +189,7 @@ impl ControlPlane {
                 if_id: spec.if_id,
                 underlay_vrf,
                 mtu: spec.mtu,
+                fragmentation: spec.fragmentation,
             },
             vrf,
             admin_up: spec.admin_up,
@@ -464,10 +468,12 @@ impl ControlPlane {
                 if_id,
                 underlay_vrf,
                 mtu,
+                fragmentation,
             } => InterfaceKind::Tunnel {
                 if_id,
                 underlay_vrf,
                 fixed_mtu: mtu,
+                fragmentation,
             },
         };
         let mut addresses4 = Vec::new();
@@ -505,6 +511,11 @@ impl ControlPlane {
     pub(super) fn mtu(&self, interface: &LocalInterface) -> u16 {
         match interface.kind {
             LocalKind::Ethernet { mtu, .. } => mtu,
+            LocalKind::Tunnel {
+                mtu,
+                fragmentation: Fragmentation::After,
+                ..
+            } => mtu.unwrap_or(MTU_AFTER),
             LocalKind::Tunnel { mtu, if_id, .. } => mtu
                 .or_else(|| self.tunnel_mtus.get(&if_id).copied())
                 .unwrap_or(TUNNEL_MTU),

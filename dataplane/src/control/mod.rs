@@ -46,6 +46,7 @@ use self::rib::Rib;
 use self::values::Spec;
 use crate::drop_reason::DropReason;
 use crate::event::Event;
+use crate::reassembly::Limits;
 use crate::tables::{
     ADJACENCY_LOCAL, ADJACENCY_NO_ROUTE, Adjacency, AdjacencyKind, Publisher, VRF_DEFAULT, Vrf,
 };
@@ -337,6 +338,10 @@ impl ControlPlane {
                 self.staged.forwarding = Some(*enabled);
                 Ok(())
             }
+            (_, Some(Spec::Reassembly(limits))) => {
+                self.staged.reassembly = Some(*limits);
+                Ok(())
+            }
             (Some(Spec::Vrf(name)), None) => self.delete_vrf(name),
             (Some(Spec::Ethernet(spec)), None) => self.delete_interface(&spec.name, actions, now),
             (Some(Spec::Tunnel(spec)), None) => self.delete_interface(&spec.name, actions, now),
@@ -350,6 +355,10 @@ impl ControlPlane {
             }
             (Some(Spec::Forwarding(_)), None) => {
                 self.staged.forwarding = Some(false);
+                Ok(())
+            }
+            (Some(Spec::Reassembly(_)), None) => {
+                self.staged.reassembly = Some(Limits::default());
                 Ok(())
             }
             (None, None) => Ok(()),

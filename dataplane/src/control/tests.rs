@@ -53,6 +53,7 @@ fn tunnel(name: &str, if_id: u32) -> (String, Kind) {
         admin_up: true,
         mss_clamp: None,
         tap: String::new(),
+        fragment_after: false,
     });
     (format!("tunnel/{name}"), kind)
 }

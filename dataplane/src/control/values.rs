@@ -6,7 +6,8 @@ use culvert_model::bus::{self, value::Kind};
 use culvert_net::{IpPrefix, Mtu};
 
 use super::error::ApplyError;
-use crate::tables::MssClamp;
+use crate::reassembly::Limits;
+use crate::tables::{Fragmentation, MssClamp};
 
 /// A value of the dataplane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,7 @@ pub(super) enum Spec {
     Address(AddressSpec),
     Route(RouteSpec),
     Forwarding(bool),
+    Reassembly(Limits),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +39,7 @@ pub(super) struct TunnelSpec {
     pub(super) vrf: String,
     pub(super) underlay_vrf: String,
     pub(super) mtu: Option<u16>,
+    pub(super) fragmentation: Fragmentation,
     pub(super) admin_up: bool,
     pub(super) mss_clamp: MssClamp,
     pub(super) tap: String,
@@ -94,6 +97,11 @@ impl Spec {
                 vrf: named(&tunnel.vrf)?,
                 underlay_vrf: named(&tunnel.underlay_vrf)?,
                 mtu: tunnel.mtu.map(Mtu::new).transpose()?.map(Mtu::get),
+                fragmentation: if tunnel.fragment_after {
+                    Fragmentation::After
+                } else {
+                    Fragmentation::Before
+                },
                 admin_up: tunnel.admin_up,
                 mss_clamp: mss_clamp(tunnel.mss_clamp)?,
                 tap: tunnel.tap.clone(),
@@ -111,6 +119,11 @@ impl Spec {
             }
             Kind::Route(route) => Self::Route(read_route(key, route)?),
             Kind::Forwarding(forwarding) => Self::Forwarding(forwarding.enabled),
+            Kind::Reassembly(limits) => Self::Reassembly(Limits {
+                packets: limits.packets,
+                fragments: limits.fragments,
+                timeout: u64::from(limits.timeout_ms) * 1_000_000,
+            }),
             _ => return Err(ApplyError::NotOurs(key.to_owned())),
         })
     }
@@ -125,7 +138,8 @@ impl Spec {
             (Self::Route(one), Self::Route(two)) => {
                 one.vrf == two.vrf && one.destination == two.destination
             }
-            (Self::Forwarding(_), Self::Forwarding(_)) => true,
+            (Self::Forwarding(_), Self::Forwarding(_))
+            | (Self::Reassembly(_), Self::Reassembly(_)) => true,
             _ => false,
         }
     }

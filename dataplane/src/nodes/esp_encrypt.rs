@@ -16,8 +16,8 @@ use crate::buffer::{BufferPool, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
-use crate::sa::{Inherited, LimitKind, Sa};
-use crate::tables::{AdjacencyKind, InterfaceKind, Tables};
+use crate::sa::{IPV6_MINIMUM_MTU, Inherited, LimitKind, Sa};
+use crate::tables::{AdjacencyKind, Fragmentation, InterfaceKind, Tables};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::EspEncrypt,
@@ -97,10 +97,10 @@ impl Node for EspEncrypt {
                         let counters = context.counters.interface(tunnel);
                         counters.tx_packets.add(granted.len() as u64);
                         counters.tx_bytes.add(bytes);
-                        let underlay_vrf = underlay_vrf(tables, tunnel);
+                        let underlay = Underlay::of(tables, tunnel);
                         for (offset, packet) in granted.iter_mut().enumerate() {
                             let seq = reservation.first + offset as u64;
-                            match prepare(buffers, sa, packet, seq, underlay_vrf) {
+                            match prepare(buffers, sa, packet, seq, underlay) {
                                 Some(op) => {
                                     ops.push(op);
                                     places.push((place + offset) as u8);
@@ -153,14 +153,34 @@ fn next_node(
     (next, meta.tx_interface)
 }
 
-fn underlay_vrf(tables: &Tables, tunnel: u32) -> u32 {
-    match tables
-        .interfaces
-        .get(tunnel)
-        .map(|interface| interface.kind)
-    {
-        Some(InterfaceKind::Tunnel { underlay_vrf, .. }) => underlay_vrf,
-        _ => crate::tables::VRF_DEFAULT,
+/// What a tunnel says of its ESP packets.
+#[derive(Clone, Copy)]
+struct Underlay {
+    vrf: u32,
+    /// They may be cut on their way, whatever the packet inside says.
+    may_be_cut: bool,
+}
+
+impl Underlay {
+    fn of(tables: &Tables, tunnel: u32) -> Self {
+        match tables
+            .interfaces
+            .get(tunnel)
+            .map(|interface| interface.kind)
+        {
+            Some(InterfaceKind::Tunnel {
+                underlay_vrf,
+                fragmentation,
+                ..
+            }) => Self {
+                vrf: underlay_vrf,
+                may_be_cut: fragmentation == Fragmentation::After,
+            },
+            _ => Self {
+                vrf: crate::tables::VRF_DEFAULT,
+                may_be_cut: false,
+            },
+        }
     }
 }
 
@@ -171,7 +191,7 @@ fn prepare<'b>(
     sa: &'b Sa,
     packet: &'b mut Packet,
     seq: u64,
-    underlay_vrf: u32,
+    underlay: Underlay,
 ) -> Option<SealOp<'b>> {
     let suite = sa.state.key().suite();
     let (meta, area) = buffers.area_mut(packet);
@@ -180,7 +200,8 @@ fn prepare<'b>(
     let sealed = suite.sealed_len(inner);
     let esp = start.checked_sub(header)?;
     let outer = esp.checked_sub(sa.outer.len())?;
-    let (next, inherited) = inherit(sa, area.get(start..start + inner)?, seq);
+    let (next, mut inherited) = inherit(sa, area.get(start..start + inner)?, seq);
+    inherited.dont_fragment &= !underlay.may_be_cut;
     let trailer = start + inner..esp + sealed - suite.icv_len();
     esp::write_trailer(area.get_mut(trailer)?, next).ok()?;
     let (before, from_esp) = area.split_at_mut_checked(esp)?;
@@ -191,7 +212,7 @@ fn prepare<'b>(
     meta.l3_offset = outer as u16;
     meta.l4_offset = (outer + sa.outer.len()) as u16;
     meta.flags = (meta.flags & !(flags::DECRYPTED | flags::CHECKSUM_PARTIAL)) | flags::ENCRYPTED;
-    meta.vrf = underlay_vrf;
+    meta.vrf = underlay.vrf;
     meta.adjacency = meta.scratch as u32;
     Some(SealOp::new(sa.state.key(), seq, packet))
 }
@@ -202,13 +223,15 @@ fn inherit(sa: &Sa, inner: &[u8], seq: u64) -> (Protocol, Inherited) {
     const ECN: u8 = 0x03;
     let mask = if sa.copy_ecn { ECN } else { 0 } | if sa.copy_dscp { !ECN } else { 0 };
     let word = inner.first_chunk::<8>().copied().unwrap_or_default();
+    // Told apart from that of other SAs with the same peer: their packets may be cut at the same time.
+    let identification = (seq as u16).wrapping_add(sa.spi.get() as u16);
     if word[0] >> 4 == 6 {
         let class = word[0] << 4 | word[1] >> 4;
-        // No router on the way fragments IPv6; none shall fragment its tunnel.
+        // No router on the way fragments IPv6; none shall fragment its tunnel, but where the smallest MTU of IPv6 needs it.
         let inherited = Inherited {
             traffic_class: class & mask,
-            dont_fragment: sa.copy_df,
-            identification: seq as u16,
+            dont_fragment: sa.copy_df && inner.len() > usize::from(IPV6_MINIMUM_MTU),
+            identification,
         };
         (Protocol::IPV6, inherited)
     } else {
@@ -216,7 +239,7 @@ fn inherit(sa: &Sa, inner: &[u8], seq: u64) -> (Protocol, Inherited) {
         let inherited = Inherited {
             traffic_class: word[1] & mask,
             dont_fragment,
-            identification: seq as u16,
+            identification,
         };
         (Protocol::IPV4, inherited)
     }

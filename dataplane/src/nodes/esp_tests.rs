@@ -19,7 +19,7 @@ use crate::sa::{
     UdpPorts,
 };
 use crate::tables::{
-    ADJACENCY_NO_ROUTE, Adjacency, AdjacencyKind, Interface, InterfaceKind, MssClamp,
+    ADJACENCY_NO_ROUTE, Adjacency, AdjacencyKind, Fragmentation, Interface, InterfaceKind, MssClamp,
 };
 
 const IF_ID: u32 = 42;
@@ -118,6 +118,7 @@ impl Tunnel {
                 if_id: IF_ID,
                 underlay_vrf: 0,
                 fixed_mtu: None,
+                fragmentation: Fragmentation::Before,
             },
             vrf: 5,
             mtu: 1400,

@@ -142,7 +142,6 @@ fn every_frame_is_forwarded_held_or_counted() {
         DropReason::Ip6Malformed,
         DropReason::ArpMalformed,
         DropReason::NdMalformed,
-        DropReason::EspFragment,
         DropReason::PuntBadMarker,
         DropReason::Ip4TtlExpired,
         DropReason::NoRoute,

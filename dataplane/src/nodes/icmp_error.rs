@@ -68,6 +68,15 @@ impl IcmpCause {
         )
     }
 
+    /// The rest of a fragmented packet did not come in time.
+    pub const fn reassembly_timed_out(v6: bool) -> Self {
+        Self {
+            kind: if v6 { 3 } else { 11 },
+            code: 1,
+            mtu: 0,
+        }
+    }
+
     /// The packet is larger than `mtu` bytes and must not be fragmented.
     pub const fn too_big(v6: bool, mtu: u16) -> Self {
         Self::of(
@@ -95,6 +104,7 @@ impl IcmpCause {
     /// Under which reason the packet is counted.
     const fn reason(self, v6: bool) -> DropReason {
         match (v6, self.kind, self.code) {
+            (false, 11, 1) | (true, 3, 1) => DropReason::ReassemblyTimedOut,
             (false, 11, _) => DropReason::Ip4TtlExpired,
             (true, 3, _) => DropReason::Ip6HopLimitExpired,
             (false, 3, 4) | (true, 2, _) => DropReason::MtuExceeded,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   ip4-lookup -> ip4-local -> esp-decrypt      protocol 50; UDP 4500 without marker (RFC 3948)
+//!                         |--> ip-reassembly    fragments of either; whole they come back
 //!                         '--> punt             all else, fragments too: Linux puts them together
 //! ```
 //!
@@ -17,7 +18,7 @@ use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::Ip4Local,
-    next: &[NodeId::EspDecrypt, NodeId::Punt],
+    next: &[NodeId::EspDecrypt, NodeId::IpReassembly, NodeId::Punt],
 };
 
 /// UDP port of IKE and ESP behind a NAT (RFC 3948).
@@ -50,14 +51,13 @@ fn whose(buffers: &BufferPool, packet: &mut Packet) -> Result<NodeId, DropReason
     let transport = usize::from(header[0] & 0x0f) * 4;
     meta.l3_offset = meta.offset() as u16;
     meta.l4_offset = (meta.offset() + transport) as u16;
-    let later = header[6] & 0x1f != 0 || header[7] != 0;
-    let fragment = later || header[6] & 0x20 != 0;
+    let fragment = header[6] & 0x3f != 0 || header[7] != 0;
     let payload = data.get(transport..).ok_or(DropReason::Ip4Malformed)?;
     match Protocol(header[9]) {
-        Protocol::ESP if fragment => Err(DropReason::EspFragment),
+        Protocol::ESP | Protocol::UDP if fragment => Ok(NodeId::IpReassembly),
         Protocol::ESP => Ok(NodeId::EspDecrypt),
-        Protocol::UDP if !later => {
-            let (next, length) = nat_traversal(payload, fragment)?;
+        Protocol::UDP => {
+            let (next, length) = nat_traversal(payload)?;
             if let Some(length) = length {
                 meta.set_len(transport + length)
                     .map_err(|_| DropReason::Ip4Malformed)?;
@@ -68,12 +68,9 @@ fn whose(buffers: &BufferPool, packet: &mut Packet) -> Result<NodeId, DropReason
     }
 }
 
-/// Whose a UDP datagram is, and when it is ESP, its length. Of a fragment only the beginning is there.
+/// Whose a UDP datagram is, and when it is ESP, its length.
 #[inline(always)]
-pub(super) fn nat_traversal(
-    datagram: &[u8],
-    fragment: bool,
-) -> Result<(NodeId, Option<usize>), DropReason> {
+pub(super) fn nat_traversal(datagram: &[u8]) -> Result<(NodeId, Option<usize>), DropReason> {
     // One too short for its header is Linux's to refuse.
     let Some((&[_, _, port0, port1, length0, length1, _, _], rest)) =
         datagram.split_first_chunk::<8>()
@@ -84,16 +81,11 @@ pub(super) fn nat_traversal(
         return Ok((NodeId::Punt, None));
     }
     let length = usize::from(u16::from_be_bytes([length0, length1]));
-    let payload = if fragment {
-        rest
-    } else {
-        length
-            .checked_sub(8)
-            .and_then(|length| rest.get(..length))
-            .ok_or(DropReason::PuntBadMarker)?
-    };
+    let payload = length
+        .checked_sub(8)
+        .and_then(|length| rest.get(..length))
+        .ok_or(DropReason::PuntBadMarker)?;
     match NatTraversal::of(payload) {
-        NatTraversal::Esp(_) if fragment => Err(DropReason::EspFragment),
         NatTraversal::Esp(_) => Ok((NodeId::EspDecrypt, Some(length))),
         NatTraversal::Ike(_) => Ok((NodeId::Punt, None)),
         NatTraversal::Keepalive => Err(DropReason::NatKeepalive),
@@ -173,28 +165,19 @@ mod tests {
     }
 
     #[test]
-    fn fragments_go_to_linux_unless_they_are_esp() {
-        let fragment = |protocol, flags, payload: &[u8]| {
-            let bytes = packet4_with(ROUTER_IP, WAN_IP, protocol, payload, |header| {
+    fn fragments_of_esp_and_udp_are_put_together_and_others_are_for_linux() {
+        let fragment = |protocol, flags| {
+            let bytes = packet4_with(ROUTER_IP, WAN_IP, protocol, &[1; 16], |header| {
                 header.flags_fragment = flags;
             });
-            outcome(&bytes)
+            outcome(&bytes).1
         };
-        for flags in [0x2000, 0x0001, 0x2010] {
-            let (bench, node) = fragment(50, flags, &[1; 16]);
-            assert_eq!(node, None);
-            assert_eq!(bench.drops(DropReason::EspFragment), 1);
-            assert_eq!(fragment(1, flags, &[1; 16]).1, Some(NodeId::Punt));
+        for flags in [0x2000, 0x0001, 0x0100, 0x2010] {
+            assert_eq!(fragment(50, flags), Some(NodeId::IpReassembly));
+            assert_eq!(fragment(17, flags), Some(NodeId::IpReassembly));
+            assert_eq!(fragment(1, flags), Some(NodeId::Punt));
         }
-        let mut first = udp(4500, &[1; 24]);
-        first[4] = 9;
-        let (bench, _) = fragment(17, 0x2000, &first);
-        assert_eq!(bench.drops(DropReason::EspFragment), 1);
-        // IKE with certificates: the length is that of the whole datagram.
-        let mut ike = udp(4500, &[0; 24]);
-        ike[4] = 9;
-        assert_eq!(fragment(17, 0x2000, &ike).1, Some(NodeId::Punt));
-        assert_eq!(fragment(17, 0x0010, &[1; 16]).1, Some(NodeId::Punt));
+        assert_eq!(fragment(50, 0x4000), Some(NodeId::EspDecrypt));
     }
 
     #[test]

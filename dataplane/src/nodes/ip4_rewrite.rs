@@ -2,16 +2,17 @@
 //!
 //! ```text
 //!   ip4-lookup, esp-encrypt -> ip4-rewrite -> interface-output
+//!                                       |--> ip-fragment    (too big: comes back in fragments)
 //!                                       '--> icmp-error     (too big and not to be fragmented, TTL run out)
 //! ```
 //!
-//! The box's own packets (of Linux, of its tunnels, its ICMP errors) keep their TTL. A packet that is too big and may be
-//! fragmented is dropped and counted.
+//! The box's own packets (of Linux, of its tunnels, its ICMP errors) keep their TTL.
 
 use culvert_net::{Ipv4Mut, MacAddr};
 
 use super::dispatch::is_own;
 use super::icmp_error;
+use super::ip_fragment;
 use super::together::forward;
 use super::way_out::{Refusal, WayOut, complete, finish};
 use crate::buffer::{BufferPool, IcmpCause, Packet};
@@ -21,7 +22,11 @@ use crate::nodes::mss_clamp;
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::Ip4Rewrite,
-    next: &[NodeId::InterfaceOutput, NodeId::IcmpError],
+    next: &[
+        NodeId::InterfaceOutput,
+        NodeId::IpFragment,
+        NodeId::IcmpError,
+    ],
 };
 
 /// See the module.
@@ -44,7 +49,7 @@ impl Node for Ip4Rewrite {
                 if adjacency != way.adjacency {
                     way = WayOut::of(tables, adjacency, false);
                 }
-                rewrite(context.buffers, packet, &way).map(|()| NodeId::InterfaceOutput)
+                rewrite(context.buffers, packet, &way)
             },
             |context, packet, refusal| match refusal {
                 Refusal::Drop(reason) => context.drop(packet, reason),
@@ -55,7 +60,7 @@ impl Node for Ip4Rewrite {
 }
 
 #[inline(always)]
-fn rewrite(buffers: &BufferPool, packet: &mut Packet, way: &WayOut) -> Result<(), Refusal> {
+fn rewrite(buffers: &BufferPool, packet: &mut Packet, way: &WayOut) -> Result<NodeId, Refusal> {
     let mut link = way.header()?;
     let (meta, data) = buffers.parts_mut(packet);
     complete(meta, data)?;
@@ -72,31 +77,26 @@ fn rewrite(buffers: &BufferPool, packet: &mut Packet, way: &WayOut) -> Result<()
         };
         link.iter_mut().zip(mac).for_each(|(to, from)| *to = from);
     }
-    if is_own(meta.flags) {
-        fits(meta.len(), header[6], way.mtu)?;
-    } else {
-        if header[8] <= 1 {
-            return Err(Refusal::Icmp(IcmpCause::time_exceeded(false)));
+    let forwarded = !is_own(meta.flags);
+    if forwarded && header[8] <= 1 {
+        return Err(Refusal::Icmp(IcmpCause::time_exceeded(false)));
+    }
+    // Before the TTL is changed: an error quotes the packet as it came, and fragments come here again.
+    if meta.len() > usize::from(way.mtu) {
+        if header[6] & 0x40 != 0 {
+            return Err(Refusal::Icmp(IcmpCause::too_big(false, way.mtu)));
         }
-        // Before the TTL is changed: the error quotes the packet as it came.
-        fits(meta.len(), header[6], way.mtu)?;
+        ip_fragment::ask(meta, way.mtu, NodeId::Ip4Rewrite);
+        return Ok(NodeId::IpFragment);
+    }
+    if forwarded {
         Ipv4Mut::from_array(header).decrement_ttl();
         if let Some(mss) = way.mss {
             mss_clamp::clamp(data, false, mss);
         }
     }
-    finish(buffers, packet, way.interface, &link)
-}
-
-#[inline(always)]
-fn fits(length: usize, flags: u8, mtu: u16) -> Result<(), Refusal> {
-    if length <= usize::from(mtu) {
-        Ok(())
-    } else if flags & 0x40 != 0 {
-        Err(Refusal::Icmp(IcmpCause::too_big(false, mtu)))
-    } else {
-        Err(Refusal::Drop(DropReason::MtuExceeded))
-    }
+    finish(buffers, packet, way.interface, &link)?;
+    Ok(NodeId::InterfaceOutput)
 }
 
 #[cfg(test)]
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_big_is_told_to_its_sender_or_counted() {
+    fn what_is_too_big_is_told_to_its_sender_or_cut() {
         let mut bench = Workbench::only(Box::new(Ip4Rewrite));
         let big = |df: bool, length: usize| {
             packet4_with(HOST_IP, FAR_IP, 17, &vec![0; length - 20], |header| {
@@ -169,9 +169,17 @@ mod tests {
         put(&mut bench, &big(false, 1501), 0);
         put(&mut bench, &big(true, 1501), 0);
         bench.run();
-        assert_eq!(bench.drops(DropReason::MtuExceeded), 1);
         let arrived = bench.arrived();
-        assert_eq!(arrived.len(), 2);
+        assert_eq!(arrived.len(), 3);
+        let whole = arrived
+            .iter()
+            .find(|arrived| arrived.node == NodeId::IpFragment)
+            .unwrap();
+        assert_eq!(
+            whole.bytes,
+            big(false, 1501),
+            "hops are taken from the fragments"
+        );
         let error = arrived
             .iter()
             .find(|arrived| arrived.node == NodeId::IcmpError)

@@ -3,6 +3,7 @@
 //! ```text
 //!   ip6-lookup -> ip6-local -> esp-decrypt      next header 50; UDP 4500 without marker (RFC 3948)
 //!                         |--> nd-input         neighbour discovery (RFC 4861)
+//!                         |--> ip-reassembly    fragments of ESP and UDP; whole they come back
 //!                         '--> punt             all else, fragments too: Linux puts them together
 //! ```
 //!
@@ -18,7 +19,12 @@ use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::Ip6Local,
-    next: &[NodeId::EspDecrypt, NodeId::NdInput, NodeId::Punt],
+    next: &[
+        NodeId::EspDecrypt,
+        NodeId::NdInput,
+        NodeId::IpReassembly,
+        NodeId::Punt,
+    ],
 };
 
 /// See the module.
@@ -54,10 +60,10 @@ fn whose(buffers: &BufferPool, packet: &mut Packet) -> Result<NodeId, DropReason
         .fragment
         .is_some_and(|fragment| fragment.offset != 0 || fragment.more);
     match layer.protocol {
-        Protocol::ESP if fragment => Err(DropReason::EspFragment),
+        Protocol::ESP | Protocol::UDP if fragment => Ok(NodeId::IpReassembly),
         Protocol::ESP => Ok(NodeId::EspDecrypt),
         Protocol::UDP if !opaque => {
-            let (next, length) = nat_traversal(layer.payload, fragment)?;
+            let (next, length) = nat_traversal(layer.payload)?;
             if let Some(length) = length {
                 meta.set_len(transport + length)
                     .map_err(|_| DropReason::Ip6Malformed)?;
@@ -129,17 +135,19 @@ mod tests {
     }
 
     #[test]
-    fn fragments_go_to_linux_unless_they_are_esp_or_discovery() {
+    fn fragments_of_esp_and_udp_are_put_together_and_others_are_for_linux() {
         let with = |next: u8, offset: [u8; 2], payload: &[u8]| {
             let mut bytes = vec![next, 0, offset[0], offset[1], 0, 0, 0, 1];
             bytes.extend(payload);
             outcome(44, &bytes)
         };
-        let (bench, _) = with(50, [0, 1], &[1; 16]);
-        assert_eq!(bench.drops(DropReason::EspFragment), 1);
+        for offset in [[0, 1], [0, 8], [1, 1]] {
+            assert_eq!(with(50, offset, &[1; 16]).1, Some(NodeId::IpReassembly));
+            assert_eq!(with(17, offset, &[1; 16]).1, Some(NodeId::IpReassembly));
+        }
+        assert_eq!(with(50, [0, 0], &[1; 16]).1, Some(NodeId::EspDecrypt));
         let (bench, _) = with(58, [0, 0], &[135, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bench.drops(DropReason::NdMalformed), 1);
-        assert_eq!(with(17, [0, 8], &[1; 16]).1, Some(NodeId::Punt));
         assert_eq!(with(6, [0, 1], &[1; 16]).1, Some(NodeId::Punt));
     }
 }

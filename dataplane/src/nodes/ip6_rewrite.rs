@@ -9,9 +9,10 @@
 
 use super::dispatch::is_own;
 use super::icmp_error;
+use super::ip_fragment;
 use super::together::forward;
 use super::way_out::{Refusal, WayOut, complete, finish};
-use crate::buffer::{BufferPool, IcmpCause, Packet};
+use crate::buffer::{BufferPool, IcmpCause, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 use crate::nodes::mss_clamp;
@@ -41,7 +42,7 @@ impl Node for Ip6Rewrite {
                 if adjacency != way.adjacency {
                     way = WayOut::of(tables, adjacency, true);
                 }
-                rewrite(context.buffers, packet, &way).map(|()| NodeId::InterfaceOutput)
+                rewrite(context.buffers, packet, &way)
             },
             |context, packet, refusal| match refusal {
                 Refusal::Drop(reason) => context.drop(packet, reason),
@@ -52,7 +53,7 @@ impl Node for Ip6Rewrite {
 }
 
 #[inline(always)]
-fn rewrite(buffers: &BufferPool, packet: &mut Packet, way: &WayOut) -> Result<(), Refusal> {
+fn rewrite(buffers: &BufferPool, packet: &mut Packet, way: &WayOut) -> Result<NodeId, Refusal> {
     let mut link = way.header()?;
     let (meta, data) = buffers.parts_mut(packet);
     complete(meta, data)?;
@@ -70,6 +71,11 @@ fn rewrite(buffers: &BufferPool, packet: &mut Packet, way: &WayOut) -> Result<()
         return Err(Refusal::Icmp(IcmpCause::time_exceeded(true)));
     }
     if meta.len() > usize::from(way.mtu) {
+        // What we have encrypted begins here, so that it may be fragmented here (RFC 8200 section 5).
+        if meta.flags & flags::ENCRYPTED != 0 && ip_fragment::may_be_cut6(header) {
+            ip_fragment::ask(meta, way.mtu, NodeId::Ip6Rewrite);
+            return Ok(NodeId::IpFragment);
+        }
         return Err(Refusal::Icmp(IcmpCause::too_big(true, way.mtu)));
     }
     if forwarded {
@@ -78,7 +84,8 @@ fn rewrite(buffers: &BufferPool, packet: &mut Packet, way: &WayOut) -> Result<()
             mss_clamp::clamp(data, true, mss);
         }
     }
-    finish(buffers, packet, way.interface, &link)
+    finish(buffers, packet, way.interface, &link)?;
+    Ok(NodeId::InterfaceOutput)
 }
 
 #[cfg(test)]
@@ -87,7 +94,6 @@ mod tests {
     use culvert_net::MacAddr;
 
     use super::*;
-    use crate::buffer::flags;
     use crate::nodes::workbench::{
         FAR_IP6, HOST_IP6, LAN, ROUTER_MAC, TO_ROUTER6, WAN, WAN_MAC, Workbench, packet6,
     };

@@ -3,9 +3,9 @@
 //! ```text
 //!   ethernet-input -> arp-input
 //!          |------> ip4-input -> ip4-lookup -> ip4-rewrite ----> interface-output
-//!          |             ^           |  |  '-> neighbour-resolve ---^
-//!          |             |           |  '----> tunnel-output -> esp-encrypt -> (lookup in the underlay)
-//!          |       esp-decrypt <- ip4-local -> punt
+//!          |             ^           |  |  '-> neighbour-resolve ---^         (ip4-rewrite <-> ip-fragment)
+//!          |             |           |  '----> tunnel-output -> [ip-fragment] -> esp-encrypt -> (to the underlay)
+//!          |       esp-decrypt <- ip4-local -> punt                           (ip4-local <-> ip-reassembly)
 //!          '------> ip6-input ... the same, with nd-input behind ip6-local
 //! ```
 
@@ -25,6 +25,8 @@ pub mod ip6_input;
 pub mod ip6_local;
 pub mod ip6_lookup;
 pub mod ip6_rewrite;
+pub mod ip_fragment;
+pub mod ip_reassembly;
 pub mod link_frames;
 pub mod mss_clamp;
 pub mod nd_input;
@@ -64,6 +66,8 @@ pub fn layer3() -> Vec<Box<dyn Node>> {
         Box::<nd_input::NdInput>::default(),
         Box::<icmp_error::IcmpError>::default(),
         Box::<neighbour_resolve::NeighbourResolve>::default(),
+        Box::<ip_reassembly::IpReassembly>::default(),
+        Box::<ip_fragment::IpFragment>::default(),
         Box::<ip4_rewrite::Ip4Rewrite>::default(),
         Box::<ip6_rewrite::Ip6Rewrite>::default(),
         Box::<interface_output::InterfaceOutput>::default(),

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   ip4-lookup, ip6-lookup -> tunnel-output -> esp-encrypt
+//!                                  |-> ip-fragment  (too big, and may be cut: on to esp-encrypt in fragments)
 //!                                  |-> icmp-error   (too big, TTL, nobody to send it to)
 //!                                  '-> held         (no SA yet: at most 64 a policy, the peer is being asked)
 //! ```
@@ -18,13 +19,21 @@ use crate::buffer::{BufferPool, IcmpCause, Metadata, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
-use crate::nodes::{mss_clamp, way_out};
+use crate::nodes::{ip_fragment, mss_clamp, way_out};
+use crate::sa::IPV6_MINIMUM_MTU;
 use crate::sa::{Choice, PolicySet, Sa};
-use crate::tables::{AdjacencyKind, Interface, InterfaceKind, MssClamp, Tables};
+use crate::tables::{
+    AdjacencyKind, Fragmentation, Interface, InterfaceKind, MTU_AFTER, MssClamp, Tables,
+};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::TunnelOutput,
-    next: &[NodeId::EspEncrypt, NodeId::IcmpError, NodeId::TunnelOutput],
+    next: &[
+        NodeId::EspEncrypt,
+        NodeId::IpFragment,
+        NodeId::IcmpError,
+        NodeId::TunnelOutput,
+    ],
 };
 
 /// Packets ahead of which the headers are asked for.
@@ -72,6 +81,8 @@ enum Refusal {
     Drop(DropReason),
     Icmp(IcmpCause),
     Acquire(u32, Flow),
+    /// Readied for encryption but too long for it.
+    Fragment,
 }
 
 impl Node for TunnelOutput {
@@ -113,6 +124,7 @@ impl Node for TunnelOutput {
                     context.buffers.meta_mut(&mut packet).icmp = cause;
                     context.send(NodeId::IcmpError, packet);
                 }
+                Some(Refusal::Fragment) => context.send(NodeId::IpFragment, packet),
                 Some(Refusal::Acquire(policy, flow)) => self.hold(context, packet, policy, flow),
             }
         }
@@ -208,7 +220,8 @@ fn prepare<'t>(
         Some(way) if way.adjacency == meta.adjacency && way.v6 == v6 && way.takes(data) => &*way,
         _ => last.insert(find_way(tables, meta, data, v6)?),
     };
-    if meta.len() > usize::from(way.inner_mtu) {
+    let excess = meta.len() > usize::from(way.inner_mtu);
+    if excess && (v6 || data.get(6).is_none_or(|flags| flags & 0x40 != 0)) {
         return Err(too_big(v6, way.inner_mtu));
     }
     // Before anything that it covers is changed: until then the field holds a sum that cannot be mended.
@@ -222,6 +235,11 @@ fn prepare<'t>(
     meta.sa = way.sa.index;
     meta.tx_interface = way.interface;
     meta.scratch = u64::from(way.underlay);
+    if excess {
+        // After the choice of the SA: of the fragments only the first would show its ports (RFC 4301 section 7).
+        ip_fragment::ask(meta, way.inner_mtu, NodeId::EspEncrypt);
+        return Err(Refusal::Fragment);
+    }
     Ok(())
 }
 
@@ -254,6 +272,7 @@ fn find_way<'t>(
         if_id,
         underlay_vrf,
         fixed_mtu,
+        fragmentation,
     } = interface.kind
     else {
         return Err(drop(DropReason::TunnelDown));
@@ -282,7 +301,16 @@ fn find_way<'t>(
     };
     let (underlay, underlay_mtu) = underlay(tables, underlay_vrf, sa.endpoints.destination);
     let fitting = sa.inner_mtu(underlay_mtu);
-    let inner_mtu = fixed_mtu.map_or(fitting, |fixed| fixed.min(fitting));
+    let inner_mtu = match fragmentation {
+        Fragmentation::Before => fixed_mtu.map_or(fitting, |fixed| fixed.min(fitting)),
+        Fragmentation::After => fixed_mtu.unwrap_or(MTU_AFTER),
+    };
+    // No IPv6 packet of up to 1,280 bytes is refused: where it does not fit, its ESP packet is cut (RFC 2473 section 7.1).
+    let inner_mtu = if v6 {
+        inner_mtu.max(IPV6_MINIMUM_MTU)
+    } else {
+        inner_mtu
+    };
     Ok(Way {
         adjacency: meta.adjacency,
         v6,
@@ -292,7 +320,7 @@ fn find_way<'t>(
         interface: adjacency.interface,
         inner_mtu,
         underlay,
-        mss: max_mss(interface, inner_mtu, v6),
+        mss: max_mss(interface, inner_mtu.min(fitting), v6),
     })
 }
 

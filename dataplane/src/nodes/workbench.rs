@@ -21,8 +21,8 @@ use crate::fib::{Fib4Writer, Fib6Writer};
 use crate::graph::{Context, Graph, Node, NodeId, NodeSpec, Surroundings, Vector};
 use crate::port::{Port, Ports};
 use crate::tables::{
-    ADJACENCY_LOCAL, ADJACENCY_NO_ROUTE, Adjacency, AdjacencyKind, Interface, InterfaceAddress,
-    InterfaceKind, MssClamp, Tables, VRF_DEFAULT, Vrf,
+    ADJACENCY_LOCAL, ADJACENCY_NO_ROUTE, Adjacency, AdjacencyKind, Fragmentation, Interface,
+    InterfaceAddress, InterfaceKind, MssClamp, Tables, VRF_DEFAULT, Vrf,
 };
 
 pub const LAN: u32 = 1;
@@ -373,6 +373,7 @@ fn network(fib4: &Fib4Writer, fib6: &Fib6Writer) -> Tables {
                 if_id: 1,
                 underlay_vrf: VRF_DEFAULT,
                 fixed_mtu: None,
+                fragmentation: Fragmentation::Before,
             },
             vrf: VRF_DEFAULT,
             mtu: 1400,

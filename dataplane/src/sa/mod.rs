@@ -28,6 +28,9 @@ use std::sync::Arc;
 use crate::chunked::Chunked;
 use crate::sharded::Sharded;
 
+/// Every link carries IPv6 packets of so many bytes (RFC 8200 section 5).
+pub const IPV6_MINIMUM_MTU: u16 = 1280;
+
 /// One version of the SAs and policies.
 #[derive(Clone, Default)]
 pub struct SaTables {

@@ -347,12 +347,12 @@ fn ensure_veth(own: VethEnd<'_>, gateway: VethEnd<'_>) -> Result<bool, TopologyE
     {
         return Ok(false);
     }
-    gateway.namespace.netlink(async |netlink| {
-        match netlink.remove_link(gateway.name).await {
+    gateway.namespace.netlink(
+        async |netlink| match netlink.remove_link(gateway.name).await {
             Err(error) if netlink.has_link(gateway.name).await? => Err(error),
             _ => Ok(()),
-        }
-    })?;
+        },
+    )?;
     add_veth(own, gateway, MTU)?;
     for end in [own, gateway] {
         end.namespace

@@ -17,8 +17,8 @@ use culvert_dataplane::sa::{
     SaManager, SaSpec,
 };
 use culvert_dataplane::tables::{
-    ADJACENCY_LOCAL, ADJACENCY_NO_ROUTE, Adjacency, AdjacencyKind, Interface, InterfaceKind,
-    MssClamp, Tables, VRF_DEFAULT, Vrf,
+    ADJACENCY_LOCAL, ADJACENCY_NO_ROUTE, Adjacency, AdjacencyKind, Fragmentation, Interface,
+    InterfaceKind, MssClamp, Tables, VRF_DEFAULT, Vrf,
 };
 use culvert_net::{
     AddressRange, Ipv4Prefix, MacAddr, PortRange, PrefixError, Selector, Spi, SpiError,
@@ -193,6 +193,7 @@ const TUNNEL_KIND: InterfaceKind = InterfaceKind::Tunnel {
     if_id: IF_ID,
     underlay_vrf: VRF_DEFAULT,
     fixed_mtu: None,
+    fragmentation: Fragmentation::Before,
 };
 
 fn ethernet(last: u8) -> InterfaceKind {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::ports::{Ports, connected, default_vrf, is_link_local};
 use super::{Key, Part, PlanReason, Planner};
 use crate::bus::{self, value::Kind};
-use crate::config::{Config, NextHop, Route};
+use crate::config::{Config, Fragmentation, NextHop, Route};
 use crate::decode::path;
 
 /// Of an Ethernet interface that names none.
@@ -26,6 +26,7 @@ pub(super) fn plan(
     plan_tunnels(config, ports, planner);
     plan_addresses(ports, planner);
     plan_routes(ports, routes, planner);
+    plan_reassembly(config, planner);
 }
 
 /// Plans leave to forward, after all else of the dataplane has been planned.
@@ -40,6 +41,19 @@ pub(super) fn plan_forwarding(planner: &mut Planner) {
     planner
         .add(Key::from("forwarding"), kind, Part::Dataplane, "")
         .after = all;
+}
+
+/// Without any, the dataplane's own limits hold, which are the defaults of the configuration.
+fn plan_reassembly(config: &Config, planner: &mut Planner) {
+    let Some(limits) = &config.reassembly else {
+        return;
+    };
+    let kind = Kind::Reassembly(bus::Reassembly {
+        packets: limits.packets.unwrap_or(1024),
+        fragments: limits.fragments.unwrap_or(4096),
+        timeout_ms: limits.timeout.unwrap_or(30) * 1000,
+    });
+    planner.add(Key::from("reassembly"), kind, Part::Dataplane, "reassembly");
 }
 
 fn plan_vrfs(config: &Config, planner: &mut Planner) {
@@ -126,6 +140,7 @@ fn plan_tunnels(config: &Config, ports: &Ports, planner: &mut Planner) {
             vrf: port.vrf.clone(),
             underlay_vrf,
             mtu: tunnel.mtu,
+            fragment_after: tunnel.fragmentation() == Fragmentation::After,
             admin_up: tunnel.enabled.unwrap_or(true),
             mss_clamp: mss_clamp(tunnel.mss_clamp.unwrap_or(true), tunnel.mss),
             tap: if port.tap {

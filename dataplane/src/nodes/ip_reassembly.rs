@@ -1,0 +1,496 @@
+//! Puts fragments for the box together, where the dataplane itself needs the whole packet (RFC 791 section 3.2,
+//! RFC 8200 section 4.5).
+//!
+//! ```text
+//!   ip4-local, ip6-local -> ip-reassembly -> ip4-local, ip6-local    whole again: ESP, native or in UDP
+//!                                       |--> punt                    what is Linux's, in fragments as it came
+//!                                       '--> icmp-error              the time is up, and the first fragment is here
+//! ```
+//!
+//! Which of the two a UDP packet is its first fragment tells; until then its other fragments wait. Fragments of IKE,
+//! whose certificates can make it longer than a buffer, are left to Linux.
+
+use arrayvec::ArrayVec;
+use culvert_net::fragment::Place;
+use culvert_net::{Ipv4View, Ipv6Fragment, Ipv6Header, Ipv6View, Protocol, checksum};
+
+use crate::buffer::{AREA, BufferPool, HEADROOM, IcmpCause, Packet};
+use crate::drop_reason::DropReason;
+use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
+use crate::nodes::icmp_error;
+use crate::nodes::ip4_local::NAT_TRAVERSAL;
+use crate::reassembly::{Fragment, Gone, Intent, Key, Limits, MOST_PIECES, Outcome, Table, Why};
+
+const SPEC: NodeSpec = NodeSpec {
+    id: NodeId::IpReassembly,
+    next: &[
+        NodeId::Ip4Local,
+        NodeId::Ip6Local,
+        NodeId::Punt,
+        NodeId::IcmpError,
+    ],
+};
+
+/// Bytes of payload for which a buffer surely has room, whatever header stands before it: the longest is that of an
+/// IPv4 packet with all options, or an IPv6 one with some extension headers.
+const ROOM: usize = AREA - HEADROOM - 128;
+
+/// See the module.
+pub struct IpReassembly {
+    table: Table<Packet>,
+    generation: u64,
+}
+
+impl Default for IpReassembly {
+    fn default() -> Self {
+        Self {
+            table: Table::new(Limits::default()),
+            generation: 0,
+        }
+    }
+}
+
+impl Node for IpReassembly {
+    fn spec(&self) -> &'static NodeSpec {
+        &SPEC
+    }
+
+    fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
+        let mut gone = Gone::new();
+        for packet in vector.drain(..) {
+            let vrf = context.buffers.meta(&packet).vrf;
+            let Some((key, place, intent)) = read(context.buffers.data(&packet), vrf) else {
+                context.drop(packet, DropReason::ReassemblyMalformed);
+                continue;
+            };
+            let now = context.now;
+            let outcome = self
+                .table
+                .insert(key, place, intent, packet, now, &mut gone);
+            for (packet, why) in gone.drain(..) {
+                give_up(context, packet, why);
+            }
+            match outcome {
+                Outcome::Waits => {}
+                Outcome::Refused(packet, why) => give_up(context, packet, why),
+                Outcome::Whole(pieces) => finish(context, pieces),
+            }
+        }
+    }
+
+    fn tick(&mut self, context: &mut Context<'_>) {
+        if context.tables.generation != self.generation {
+            self.generation = context.tables.generation;
+            let limits = context.tables.reassembly;
+            if limits != self.table.limits() {
+                self.table
+                    .clear(|packet| context.drop(packet, DropReason::ReassemblyCrowded));
+                self.table = Table::new(limits);
+            }
+        }
+        let now = context.now;
+        self.table.expire(now, |piece| {
+            let v6 = is_v6(context.buffers.data(&piece.packet));
+            if piece.place.offset == 0 {
+                // Counted there, under the same reason.
+                icmp_error::refuse(context, piece.packet, IcmpCause::reassembly_timed_out(v6));
+            } else {
+                context.drop(piece.packet, DropReason::ReassemblyTimedOut);
+            }
+        });
+    }
+
+    fn next_tick(&self) -> Option<u64> {
+        self.table.next_search()
+    }
+
+    fn held(&self) -> usize {
+        self.table.waiting()
+    }
+
+    fn release(&mut self, buffers: &mut BufferPool) {
+        self.table.clear(|packet| buffers.free(packet));
+    }
+}
+
+fn is_v6(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first >> 4 == 6)
+}
+
+fn give_up(context: &mut Context<'_>, packet: Packet, why: Why) {
+    let reason = match why {
+        Why::Passed => return context.send(NodeId::Punt, packet),
+        Why::Overlap => DropReason::ReassemblyOverlap,
+        Why::Duplicate => DropReason::ReassemblyDuplicate,
+        Why::TooLarge | Why::TooMany => DropReason::ReassemblyTooLarge,
+        Why::Crowded => DropReason::ReassemblyCrowded,
+        Why::TimedOut => DropReason::ReassemblyTimedOut,
+    };
+    context.drop(packet, reason);
+}
+
+/// Whose fragment it is, where it belongs, and what it tells of its packet.
+fn read(packet: &[u8], vrf: u32) -> Option<(Key, Place, Intent)> {
+    let (place, source, destination, protocol) = if is_v6(packet) {
+        let view = Ipv6View::parse(packet).ok()?;
+        let place = Place::of_ipv6(packet).ok()?;
+        (place, view.source().into(), view.destination().into(), 0)
+    } else {
+        let view = Ipv4View::parse(packet).ok()?;
+        let place = Place::of_ipv4(packet).ok()?;
+        let protocol = place.protocol.0;
+        (
+            place,
+            view.source().into(),
+            view.destination().into(),
+            protocol,
+        )
+    };
+    let key = Key {
+        vrf,
+        source,
+        destination,
+        protocol,
+        identification: place.identification,
+    };
+    let start = usize::from(place.header);
+    let payload = packet.get(start..start + usize::from(place.length))?;
+    Some((key, place, intent(&place, payload)))
+}
+
+fn intent(place: &Place, payload: &[u8]) -> Intent {
+    match place.protocol {
+        Protocol::ESP => Intent::Collect(ROOM),
+        Protocol::UDP if place.offset > 0 => Intent::Unknown,
+        // Ports, and behind the header the SPI, or four zeros before IKE (RFC 3948 section 2.2).
+        Protocol::UDP => match payload.first_chunk::<12>() {
+            Some(&[_, _, port0, port1, .., a, b, c, d])
+                if u16::from_be_bytes([port0, port1]) == NAT_TRAVERSAL
+                    && [a, b, c, d] != [0; 4] =>
+            {
+                Intent::Collect(ROOM)
+            }
+            // Too short to tell: nobody who sends ESP cuts it there.
+            _ => Intent::Pass,
+        },
+        _ => Intent::Pass,
+    }
+}
+
+/// Makes one packet of its fragments, in the buffer of the first.
+fn finish(context: &mut Context<'_>, pieces: ArrayVec<Fragment<Packet>, MOST_PIECES>) {
+    let mut pieces = pieces.into_iter();
+    let Some(mut first) = pieces.next() else {
+        return;
+    };
+    let v6 = is_v6(context.buffers.data(&first.packet));
+    let mut ecn = Ecn::default();
+    ecn.add(context.buffers.data(&first.packet));
+    let header = usize::from(first.place.header);
+    let mut length = header + usize::from(first.place.length);
+    let mut room = true;
+    for piece in pieces {
+        let (start, more) = (
+            usize::from(piece.place.header),
+            usize::from(piece.place.length),
+        );
+        ecn.add(context.buffers.data(&piece.packet));
+        let buffers: &BufferPool = context.buffers;
+        room &= buffers
+            .meta_mut(&mut first.packet)
+            .set_len(length + more)
+            .is_ok();
+        let from = buffers.data(&piece.packet).get(start..start + more);
+        let to = buffers.data_mut(&mut first.packet).get_mut(length..);
+        if let (true, Some(from), Some(to)) = (room, from, to)
+            && let Some(to) = to.get_mut(..more)
+        {
+            to.copy_from_slice(from);
+        }
+        length += more;
+        context.counters.drop(DropReason::Reassembled).add(1);
+        context.buffers.free(piece.packet);
+    }
+    let class = match ecn.of_whole() {
+        Ok(class) => class,
+        Err(reason) => return context.drop(first.packet, reason),
+    };
+    let mended = room
+        .then(|| {
+            if v6 {
+                mend6(context.buffers, &mut first.packet, header, class)
+            } else {
+                mend4(context.buffers, &mut first.packet, header, class)
+            }
+        })
+        .flatten();
+    match mended {
+        Some(()) if v6 => context.send(NodeId::Ip6Local, first.packet),
+        Some(()) => context.send(NodeId::Ip4Local, first.packet),
+        None => context.drop(first.packet, DropReason::ReassemblyTooLarge),
+    }
+}
+
+/// The header of the first fragment becomes that of the whole.
+fn mend4(buffers: &BufferPool, packet: &mut Packet, header: usize, ecn: u8) -> Option<()> {
+    let data = buffers.data_mut(packet);
+    let total = u16::try_from(data.len()).ok()?;
+    let head = data.get_mut(..header)?;
+    let fixed = head.first_chunk_mut::<20>()?;
+    fixed[1] = fixed[1] & !3 | ecn;
+    [fixed[2], fixed[3]] = total.to_be_bytes();
+    [fixed[6], fixed[7], fixed[10], fixed[11]] = [0; 4];
+    let sum = checksum::Sum::of(head).finish();
+    head.get_mut(10..12)?.copy_from_slice(&sum.to_be_bytes());
+    Some(())
+}
+
+/// The same without the fragment header, which stands at the end of `header`.
+fn mend6(buffers: &BufferPool, packet: &mut Packet, header: usize, ecn: u8) -> Option<()> {
+    let data = buffers.data_mut(packet);
+    let kept = header.checked_sub(Ipv6Fragment::LEN)?;
+    let carried = *data.get(kept)?;
+    // Which field names the fragment header: the fixed one, or that of the last extension header before it.
+    let (mut field, mut at) = (6, Ipv6Header::LEN);
+    while at < kept {
+        field = at;
+        at += usize::from(*data.get(at + 1)?) * 8 + 8;
+    }
+    *data.get_mut(field)? = carried;
+    data.copy_within(..kept, Ipv6Fragment::LEN);
+    let (meta, _) = buffers.parts_mut(packet);
+    meta.pull_front(Ipv6Fragment::LEN).ok()?;
+    let (meta, data) = buffers.parts_mut(packet);
+    meta.l3_offset = meta.offset() as u16;
+    let payload = u16::try_from(data.len().checked_sub(Ipv6Header::LEN)?).ok()?;
+    let fixed = data.first_chunk_mut::<40>()?;
+    fixed[1] = fixed[1] & 0xcf | ecn << 4;
+    [fixed[4], fixed[5]] = payload.to_be_bytes();
+    Some(())
+}
+
+/// Congestion marks of the fragments (RFC 3168 section 5.3).
+#[derive(Default)]
+struct Ecn {
+    /// A bit for each of the four codepoints that was seen.
+    seen: u8,
+    first: Option<u8>,
+}
+
+impl Ecn {
+    fn add(&mut self, packet: &[u8]) {
+        let codepoint = match packet {
+            [first, second, ..] if first >> 4 == 6 => second >> 4 & 3,
+            [_, second, ..] => second & 3,
+            _ => 0,
+        };
+        self.seen |= 1 << codepoint;
+        self.first.get_or_insert(codepoint);
+    }
+
+    /// The whole packet's: marked if any fragment is. A mark among fragments of a sender that knows none would be lost,
+    /// so that packet is lost instead.
+    fn of_whole(&self) -> Result<u8, DropReason> {
+        const MARKED: u8 = 1 << 3;
+        const NOT_CAPABLE: u8 = 1 << 0;
+        match (self.seen & MARKED != 0, self.seen & NOT_CAPABLE != 0) {
+            (true, true) => Err(DropReason::ReassemblyEcn),
+            (true, false) => Ok(3),
+            _ => Ok(self.first.unwrap_or(0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::nodes::ip_fragment::{self, IpFragment};
+    use crate::nodes::workbench::{
+        Arrived, ROUTER_IP, ROUTER_IP6, WAN, WAN_IP, WAN_IP6, Workbench, packet4, packet4_with,
+        packet6,
+    };
+
+    /// The fragments of a packet, made by the other node.
+    fn fragments(packet: &[u8], mtu: u16) -> Vec<Vec<u8>> {
+        let mut bench = Workbench::only(Box::<IpFragment>::default());
+        bench.put(NodeId::IpFragment, WAN, packet, |meta| {
+            ip_fragment::ask(meta, mtu, NodeId::Ip4Rewrite);
+        });
+        bench.run();
+        let fragments = bench.take_arrived();
+        bench.finish();
+        fragments.into_iter().map(|arrived| arrived.bytes).collect()
+    }
+
+    fn bench() -> Workbench {
+        Workbench::only(Box::<IpReassembly>::default())
+    }
+
+    fn take(bench: &mut Workbench, fragment: &[u8]) -> Vec<Arrived> {
+        bench.put(NodeId::IpReassembly, WAN, fragment, |_| {});
+        bench.run();
+        bench.take_arrived()
+    }
+
+    fn esp4(length: usize) -> Vec<u8> {
+        let payload: Vec<u8> = (0..length).map(|at| (at * 7) as u8).collect();
+        packet4(ROUTER_IP, WAN_IP, 50, &payload)
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_cut_is_the_same_packet_again(
+            length in 1481usize..1900,
+            mtu in 576u16..1500,
+            v6: bool,
+            udp: bool,
+            turn in 0usize..6,
+        ) {
+            let mut payload: Vec<u8> = (0..length).map(|at| (at * 7) as u8).collect();
+            if udp {
+                payload[..12].copy_from_slice(&[0x11, 0x94, 0x11, 0x94, 7, 0, 0, 0, 0, 0, 1, 2]);
+            }
+            let protocol = if udp { 17 } else { 50 };
+            let packet = if v6 {
+                packet6(ROUTER_IP6, WAN_IP6, protocol, 64, &payload)
+            } else {
+                packet4(ROUTER_IP, WAN_IP, protocol, &payload)
+            };
+            let mut pieces = fragments(&packet, mtu);
+            prop_assert!(pieces.len() > 1);
+            let turn = turn % pieces.len();
+            pieces.rotate_left(turn);
+            let mut bench = bench();
+            let last = pieces.pop().unwrap();
+            for piece in pieces {
+                prop_assert!(take(&mut bench, &piece).is_empty());
+            }
+            let arrived = take(&mut bench, &last);
+            prop_assert_eq!(arrived.len(), 1);
+            prop_assert_eq!(arrived[0].node, if v6 { NodeId::Ip6Local } else { NodeId::Ip4Local });
+            prop_assert_eq!(&arrived[0].bytes, &packet);
+            bench.finish();
+        }
+    }
+
+    #[test]
+    fn extension_headers_before_the_fragment_header_stay() {
+        let fragment = |offset: u16, more: u8, payload: &[u8]| {
+            let mut rest = vec![44, 0, 1, 4, 0, 0, 0, 0];
+            let [high, low] = offset.to_be_bytes();
+            rest.extend([50, 0, high, low | more, 0, 0, 0, 9]);
+            rest.extend(payload);
+            packet6(ROUTER_IP6, WAN_IP6, 60, 64, &rest)
+        };
+        let mut bench = bench();
+        assert!(take(&mut bench, &fragment(8, 0, &[2; 5])).is_empty());
+        let arrived = take(&mut bench, &fragment(0, 1, &[1; 8]));
+        let mut whole = vec![50, 0, 1, 4, 0, 0, 0, 0];
+        whole.extend([1; 8]);
+        whole.extend([2; 5]);
+        assert_eq!(
+            arrived[0].bytes,
+            packet6(ROUTER_IP6, WAN_IP6, 60, 64, &whole)
+        );
+        bench.finish();
+    }
+
+    #[test]
+    fn fragments_of_ike_go_on_as_they_came() {
+        let mut ike = vec![0x11, 0x94, 0x11, 0x94, 9, 0, 0, 0, 0, 0, 0, 0];
+        ike.resize(1800, 3);
+        let pieces = fragments(&packet4(ROUTER_IP, WAN_IP, 17, &ike), 900);
+        let mut bench = bench();
+        assert!(take(&mut bench, &pieces[1]).is_empty(), "nobody knows yet");
+        let arrived = take(&mut bench, &pieces[0]);
+        let bytes: Vec<_> = arrived.iter().map(|arrived| &arrived.bytes).collect();
+        assert_eq!(bytes, [&pieces[1], &pieces[0]]);
+        assert!(arrived.iter().all(|arrived| arrived.node == NodeId::Punt));
+        assert_eq!(take(&mut bench, &pieces[2])[0].node, NodeId::Punt);
+        bench.finish();
+    }
+
+    #[test]
+    fn a_first_fragment_whose_rest_does_not_come_is_told_of() {
+        let pieces = fragments(&esp4(1800), 900);
+        let mut bench = bench();
+        for piece in &pieces[..2] {
+            assert!(take(&mut bench, piece).is_empty());
+        }
+        bench.now += 30_000_000_000;
+        bench.tick();
+        let arrived = bench.take_arrived();
+        assert_eq!(arrived.len(), 1);
+        let icmp = arrived[0].meta.icmp;
+        assert_eq!(
+            (arrived[0].node, icmp.kind, icmp.code),
+            (NodeId::IcmpError, 11, 1)
+        );
+        assert_eq!(arrived[0].bytes, pieces[0]);
+        assert_eq!(bench.drops(DropReason::ReassemblyTimedOut), 1);
+        bench.finish();
+    }
+
+    #[test]
+    fn damage_is_counted_by_name() {
+        let fragment = |flags: u16, payload: &[u8]| {
+            packet4_with(ROUTER_IP, WAN_IP, 50, payload, |header| {
+                header.flags_fragment = flags;
+            })
+        };
+        let mut bench = bench();
+        for (bytes, reason) in [
+            (fragment(0x2000, &[0; 9]), DropReason::ReassemblyMalformed),
+            (fragment(0x2000, &[]), DropReason::ReassemblyMalformed),
+            (fragment(0x1fff, &[0; 9]), DropReason::ReassemblyMalformed),
+            (fragment(0x1000, &[0; 9]), DropReason::ReassemblyTooLarge),
+        ] {
+            let before = bench.drops(reason);
+            assert!(take(&mut bench, &bytes).is_empty());
+            assert_eq!(bench.drops(reason), before + 1);
+        }
+        bench.finish();
+    }
+
+    #[test]
+    fn a_mark_of_congestion_outlives_its_fragment() {
+        let both = |first: u8, second: u8| {
+            let fragment = |class, flags: u16, payload: &[u8]| {
+                packet4_with(ROUTER_IP, WAN_IP, 50, payload, |header| {
+                    header.traffic_class = class;
+                    header.flags_fragment = flags;
+                })
+            };
+            let mut bench = bench();
+            take(&mut bench, &fragment(first, 0x2000, &[1; 8]));
+            let arrived = take(&mut bench, &fragment(second, 1, &[1; 8]));
+            bench.finish();
+            (
+                arrived.first().map(|whole| whole.bytes[1]),
+                bench.drops(DropReason::ReassemblyEcn),
+            )
+        };
+        assert_eq!(both(0xb8, 0xb8), (Some(0xb8), 0));
+        assert_eq!(both(0xba, 0xbb), (Some(0xbb), 0));
+        assert_eq!(both(0xbb, 0xba), (Some(0xbb), 0));
+        assert_eq!(both(0xb8, 0xbb), (None, 1));
+    }
+
+    #[test]
+    fn limits_are_taken_over_and_what_waited_is_counted() {
+        let mut bench = bench();
+        take(&mut bench, &fragments(&esp4(1800), 900)[0]);
+        bench.tables.reassembly.timeout = 1_000_000_000;
+        bench.tables.generation += 1;
+        bench.tick();
+        assert_eq!(bench.drops(DropReason::ReassemblyCrowded), 1);
+        take(&mut bench, &fragments(&esp4(1800), 900)[1]);
+        bench.now += 1_000_000_000;
+        bench.tick();
+        assert_eq!(bench.drops(DropReason::ReassemblyTimedOut), 1);
+        bench.finish();
+    }
+}
