@@ -19,6 +19,12 @@ impl Counter {
         );
     }
 
+    /// Makes it a level instead; only the owning worker calls this.
+    #[inline]
+    pub fn set(&self, level: u64) {
+        self.0.store(level, Ordering::Relaxed);
+    }
+
     /// The value now.
     #[inline]
     pub fn get(&self) -> u64 {
@@ -65,6 +71,10 @@ pub struct WorkerCounters {
     interfaces: Box<[InterfaceCounters]>,
     /// Fragments made.
     pub fragments: Counter,
+    /// Packets of which fragments wait now.
+    pub reassembly_packets: Counter,
+    /// Fragments that wait now.
+    pub reassembly_fragments: Counter,
 }
 
 impl Default for WorkerCounters {
@@ -77,6 +87,8 @@ impl Default for WorkerCounters {
             drops: all(DropReason::ALL.len()),
             interfaces: all(MAX_INTERFACES),
             fragments: Counter::default(),
+            reassembly_packets: Counter::default(),
+            reassembly_fragments: Counter::default(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //!   culvert run          parent of a gateway's processes
 //!   culvert dataplane    forwards packets            (started by `run`)
 //!   culvert iked-bridge  joins charon to the dataplane (started by `run`)
+//!   culvert show         what a running gateway knows
 //!   culvert lab          two gateways on one machine
 //!   culvert bench        clocks a packet
 //! ```
@@ -14,6 +15,7 @@ mod bench;
 mod lab;
 mod process;
 mod run;
+mod show;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -38,6 +40,8 @@ enum Command {
     /// Join charon to the dataplane; started by `run`.
     #[command(name = "iked-bridge")]
     IkedBridge(process::iked_bridge::Arguments),
+    /// What a running gateway knows: interfaces, SAs, drops and more.
+    Show(show::Arguments),
     /// Two gateways back to back on this machine, in network namespaces of their own.
     Lab(lab::Arguments),
     /// What the packet path costs, in clocks a packet, beside a yardstick.
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::execute(arguments).map_err(anyhow::Error::from),
         Command::Dataplane(arguments) => process::dataplane::execute(&arguments),
         Command::IkedBridge(arguments) => process::iked_bridge::execute(arguments),
+        Command::Show(arguments) => show::execute(&arguments).map_err(anyhow::Error::from),
         Command::Lab(arguments) => lab::execute(&arguments).map_err(anyhow::Error::from),
         Command::Bench(arguments) => bench::execute(&arguments).map_err(anyhow::Error::from),
         Command::Completion { shell } => {

@@ -198,3 +198,85 @@ fn a_wrong_configuration_names_path_and_reason_and_starts_nothing() {
         assert_eq!(place.processes().unwrap(), Vec::<u32>::new());
     }
 }
+
+/// What `culvert show` says of a gateway, as a table or as JSON.
+fn show(root: &Path, arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(program().unwrap())
+        .arg("show")
+        .args(arguments)
+        .arg("--root")
+        .arg(root)
+        .output()
+        .unwrap();
+    let text = if output.status.success() {
+        output.stdout
+    } else {
+        output.stderr
+    };
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn a_running_gateway_shows_what_it_knows() {
+    let mut lab = Laboratory::build().unwrap();
+    lab.launch(Side::B, &gateway(Side::B)).unwrap();
+    lab.start(Side::A, &gateway(Side::A)).unwrap();
+    lab.wait_ready(Side::B).unwrap();
+    lab.wait_open(Family::V4, Duration::from_mins(1)).unwrap();
+    let root = lab.gateway(Side::A).root().to_owned();
+    let rows = |topic: &str| -> Vec<serde_json::Value> {
+        let (shown, text) = show(&root, &[topic, "--json"]);
+        assert!(shown, "{topic}: {text}");
+        serde_json::from_str(&text).unwrap()
+    };
+    let named = |rows: &[serde_json::Value], field: &str, name: &str| {
+        rows.iter().find(|row| row[field] == name).cloned()
+    };
+
+    let interfaces = rows("interfaces");
+    let wan = named(&interfaces, "name", "wan").unwrap();
+    assert_eq!((&wan["state"], &wan["mtu"]), (&json!("up"), &json!(1500)));
+    assert!(wan["rx_packets"].as_u64().unwrap() > 0);
+    assert!(named(&interfaces, "name", "ipsec0").is_some());
+    let neighbours = rows("neighbours");
+    assert!(
+        named(&neighbours, "address", "192.0.2.1").is_some(),
+        "{neighbours:?}"
+    );
+    let route = named(&rows("routes"), "destination", "10.2.0.0/24").unwrap();
+    assert_eq!(route["via"], json!(["ipsec0"]));
+    let ike = named(&rows("ike"), "connection", "peer").unwrap();
+    assert_eq!(ike["state"], "ESTABLISHED");
+    let child = named(&rows("children"), "state", "INSTALLED").unwrap();
+    let sas = rows("sas");
+    let out = named(&sas, "spi", child["spi_out"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        (&out["direction"], &out["algorithm"]),
+        (&json!("out"), &json!("aes128gcm16"))
+    );
+    assert!(out["packets"].as_u64().unwrap() > 0);
+    let policy = named(&rows("policies"), "source", "10.1.0.0/24").unwrap();
+    assert_eq!(
+        (&policy["direction"], &policy["action"]),
+        (&json!("out"), &json!("protect"))
+    );
+    assert_eq!(rows("reassembly")[0]["fragments"], 0);
+    assert!(named(&rows("nodes"), "name", "esp-encrypt").is_some());
+    assert!(
+        rows("drops")
+            .iter()
+            .all(|drop| drop["packets"].as_u64() > Some(0))
+    );
+
+    for topic in ["interfaces", "sas", "nodes", "drops", "reassembly"] {
+        let (shown, text) = show(&root, &[topic]);
+        assert!(shown, "{topic}: {text}");
+        let heading = text.lines().next().unwrap();
+        assert!(!heading.contains('{') && text.lines().count() > 1, "{text}");
+    }
+    let (shown, text) = show(Path::new("/nowhere"), &["sas"]);
+    assert!(
+        !shown && text.contains("no gateway runs in /nowhere"),
+        "{text}"
+    );
+}

@@ -87,6 +87,17 @@ impl AddressRange {
         }
     }
 
+    /// The prefix whose addresses these are, if there is one.
+    pub fn prefix(&self) -> Option<IpPrefix> {
+        let length = match self {
+            Self::V4 { first, last } => (first.to_bits() ^ last.to_bits()).leading_zeros(),
+            Self::V6 { first, last } => (first.to_bits() ^ last.to_bits()).leading_zeros(),
+        };
+        IpPrefix::new(self.first(), length as u8)
+            .ok()
+            .filter(|prefix| Self::from(*prefix) == *self)
+    }
+
     /// All addresses of `other` are in this range too.
     pub fn covers(&self, other: &Self) -> bool {
         self.contains(other.first()) && self.contains(other.last())
@@ -110,7 +121,10 @@ impl From<IpPrefix> for AddressRange {
 
 impl fmt::Display for AddressRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.first(), self.last())
+        match self.prefix() {
+            Some(prefix) => write!(f, "{prefix}"),
+            None => write!(f, "{}-{}", self.first(), self.last()),
+        }
     }
 }
 
@@ -321,10 +335,10 @@ mod tests {
         assert!(AddressRange::ALL_V4.contains(low) && !AddressRange::ALL_V4.contains(six));
         assert!(AddressRange::ALL_V6.contains(six) && !AddressRange::ALL_V6.contains(low));
         let prefix: IpPrefix = "10.0.0.0/24".parse().unwrap();
-        assert_eq!(
-            AddressRange::from(prefix).to_string(),
-            "10.0.0.0-10.0.0.255"
-        );
+        assert_eq!(AddressRange::from(prefix).to_string(), "10.0.0.0/24");
+        assert_eq!(range(0, 127).to_string(), "10.0.0.0/25");
+        assert_eq!(range(0, 128).to_string(), "10.0.0.0-10.0.0.128");
+        assert_eq!(AddressRange::ALL_V6.to_string(), "::/0");
         assert!(
             AddressRange::from(prefix).covers(&range(3, 9)) && !range(3, 9).covers(&prefix.into())
         );

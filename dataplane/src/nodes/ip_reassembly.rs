@@ -76,6 +76,7 @@ impl Node for IpReassembly {
                 Outcome::Whole(pieces) => finish(context, pieces),
             }
         }
+        self.show(context);
     }
 
     fn tick(&mut self, context: &mut Context<'_>) {
@@ -98,6 +99,7 @@ impl Node for IpReassembly {
                 context.drop(piece.packet, DropReason::ReassemblyTimedOut);
             }
         });
+        self.show(context);
     }
 
     fn next_tick(&self) -> Option<u64> {
@@ -110,6 +112,16 @@ impl Node for IpReassembly {
 
     fn release(&mut self, buffers: &mut BufferPool) {
         self.table.clear(|packet| buffers.free(packet));
+    }
+}
+
+impl IpReassembly {
+    fn show(&self, context: &Context<'_>) {
+        let counters = context.counters;
+        counters.reassembly_packets.set(self.table.packets() as u64);
+        counters
+            .reassembly_fragments
+            .set(self.table.waiting() as u64);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the dataplane shows of itself: nodes, drops, interfaces, neighbours.
+//! What the dataplane shows of itself: nodes, drops, interfaces, neighbours, reassembly.
 
 use culvert_model::bus::{self, Refusal};
 
@@ -105,6 +105,32 @@ fn interface_state(state: &State, interface: &Interface) -> bus::InterfaceState 
             }),
         addresses_ready: !tentative,
     }
+}
+
+/// Fragments that wait on each worker.
+pub(super) fn reassembly(
+    state: &mut State,
+    _: &bus::ShowReassemblyRequest,
+) -> Result<bus::ShowReassemblyReply, Refusal> {
+    let limits = state.publisher.current().reassembly;
+    let workers = state
+        .workers
+        .iter()
+        .map(crate::worker::Worker::counters)
+        .zip(0..)
+        .map(|(counters, worker)| bus::ReassemblyState {
+            worker,
+            packets: counters.reassembly_packets.get(),
+            fragments: counters.reassembly_fragments.get(),
+            reassembled: counters.drop(DropReason::Reassembled).get(),
+        })
+        .collect();
+    Ok(bus::ShowReassemblyReply {
+        workers,
+        most_packets: limits.packets,
+        most_fragments: limits.fragments,
+        timeout_ms: (limits.timeout / 1_000_000) as u32,
+    })
 }
 
 /// Resolved neighbours.

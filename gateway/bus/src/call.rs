@@ -53,6 +53,7 @@ calls! {
     "ShowNodes": ShowNodesRequest -> ShowNodesReply, changes;
     "ShowDrops": ShowDropsRequest -> ShowDropsReply, reads;
     "ShowInterfaces": ShowInterfacesRequest -> ShowInterfacesReply, reads;
+    "ShowReassembly": ShowReassemblyRequest -> ShowReassemblyReply, reads;
     "ShowNeighbours": ShowNeighboursRequest -> ShowNeighboursReply, reads;
     // iked.proto
     "ShowIke": ShowIkeRequest -> ShowIkeReply, reads;

@@ -1,0 +1,425 @@
+//! From the answers of the bus to what stands in a line.
+
+use std::net::IpAddr;
+
+use culvert_dataplane::sa::service;
+use culvert_model::{bus, types};
+use culvert_net::{AddressRange, MacAddr, PortRange, Protocol};
+use serde::Serialize;
+
+use super::table::Row;
+
+/// A row whose cells are its fields, in order.
+macro_rules! rows {
+    ($($(#[doc = $doc:literal])+ $name:ident { $($heading:literal $field:ident: $kind:ty,)+ })+) => {
+        $(
+            $(#[doc = $doc])+
+            #[derive(Debug, PartialEq, Serialize)]
+            pub(super) struct $name { $(pub(super) $field: $kind,)+ }
+
+            impl Row for $name {
+                const HEADINGS: &'static [&'static str] = &[$($heading,)+];
+
+                fn cells(&self) -> Vec<String> {
+                    vec![$(cell(&self.$field),)+]
+                }
+            }
+        )+
+    };
+}
+
+rows! {
+    /// An interface or tunnel.
+    Interface {
+        "interface" name: String,
+        "state" state: &'static str,
+        "mac" mac: Option<String>,
+        "#mtu" mtu: u32,
+        "#rx packets" rx_packets: u64,
+        "#rx bytes" rx_bytes: u64,
+        "#tx packets" tx_packets: u64,
+        "#tx bytes" tx_bytes: u64,
+        "#drops" drops: u64,
+    }
+    /// A route as configured.
+    Route {
+        "vrf" vrf: String,
+        "destination" destination: String,
+        "via" via: Vec<String>,
+    }
+    /// A neighbour.
+    Neighbour {
+        "interface" interface: String,
+        "address" address: Option<String>,
+        "mac" mac: Option<String>,
+    }
+    /// An `IKE_SA`.
+    Ike {
+        "connection" connection: String,
+        "#id" unique_id: u64,
+        "state" state: String,
+        "local" local: String,
+        "remote" remote: String,
+        "proposal" proposal: String,
+        "#age s" established_s: u64,
+        "initiator" initiator: bool,
+    }
+    /// A `CHILD_SA`.
+    Child {
+        "connection" connection: String,
+        "child" name: String,
+        "state" state: String,
+        "in" spi_in: String,
+        "out" spi_out: String,
+        "proposal" proposal: String,
+        "local" local_selectors: Vec<String>,
+        "remote" remote_selectors: Vec<String>,
+    }
+    /// A security association of the dataplane.
+    Sa {
+        "spi" spi: String,
+        "direction" direction: &'static str,
+        "source" source: Option<String>,
+        "destination" destination: Option<String>,
+        "algorithm" algorithm: String,
+        "esn" esn: bool,
+        "udp" udp: bool,
+        "#if_id" if_id: u32,
+        "#packets" packets: u64,
+        "#bytes" bytes: u64,
+        "#replayed" replayed: u64,
+        "#late" late: u64,
+        "#bad icv" bad_icv: u64,
+    }
+    /// A policy of the dataplane.
+    Policy {
+        "direction" direction: &'static str,
+        "#if_id" if_id: u32,
+        "source" source: String,
+        "destination" destination: String,
+        "action" action: &'static str,
+        "#priority" priority: u32,
+        "spi" spi: Option<String>,
+    }
+    /// What waits to be put together on one worker.
+    Reassembly {
+        "#worker" worker: u32,
+        "#packets" packets: u64,
+        "#of" most_packets: u32,
+        "#fragments" fragments: u64,
+        "#of" most_fragments: u32,
+        "#timeout ms" timeout_ms: u32,
+        "#put together" reassembled: u64,
+    }
+    /// Packets dropped for one reason.
+    Drop {
+        "reason" reason: String,
+        "#packets" packets: u64,
+        "meaning" meaning: String,
+    }
+    /// What a node has cost on one worker.
+    Node {
+        "node" name: String,
+        "#worker" worker: u32,
+        "#vectors" vectors: u64,
+        "#packets" packets: u64,
+        "#packets/vector" packets_per_vector: Option<f64>,
+        "#clocks/packet" clocks_per_packet: Option<f64>,
+    }
+}
+
+/// How a value stands in a table.
+trait Shown {
+    fn shown(&self) -> String;
+}
+
+macro_rules! shown_as_text {
+    ($($kind:ty)+) => {
+        $(impl Shown for $kind {
+            fn shown(&self) -> String {
+                self.to_string()
+            }
+        })+
+    };
+}
+
+shown_as_text!(String &'static str u32 u64);
+
+impl Shown for bool {
+    fn shown(&self) -> String {
+        if *self { "yes" } else { "no" }.to_owned()
+    }
+}
+
+impl Shown for f64 {
+    fn shown(&self) -> String {
+        format!("{self:.1}")
+    }
+}
+
+impl<T: Shown> Shown for Option<T> {
+    fn shown(&self) -> String {
+        self.as_ref().map_or_else(|| "-".to_owned(), Shown::shown)
+    }
+}
+
+impl Shown for Vec<String> {
+    fn shown(&self) -> String {
+        self.join(" ")
+    }
+}
+
+fn cell(value: &impl Shown) -> String {
+    value.shown()
+}
+
+fn mac(bytes: &[u8]) -> Option<String> {
+    bytes
+        .try_into()
+        .ok()
+        .map(|octets| MacAddr(octets).to_string())
+}
+
+fn address(address: Option<&types::IpAddress>) -> Option<String> {
+    IpAddr::try_from(address?)
+        .ok()
+        .map(|address| address.to_string())
+}
+
+fn spi(number: u32) -> String {
+    format!("{number:08x}")
+}
+
+pub(super) fn interfaces(reply: &bus::ShowInterfacesReply) -> Vec<Interface> {
+    let mut rows: Vec<_> = reply
+        .interfaces
+        .iter()
+        .map(|interface| Interface {
+            name: interface.name.clone(),
+            state: match (
+                interface.admin_up,
+                interface.link_up,
+                interface.addresses_ready,
+            ) {
+                (false, ..) => "disabled",
+                (true, false, _) => "no link",
+                (true, true, false) => "duplicate detection",
+                (true, true, true) => "up",
+            },
+            mac: mac(&interface.mac),
+            mtu: interface.mtu,
+            rx_packets: interface.rx_packets,
+            rx_bytes: interface.rx_bytes,
+            tx_packets: interface.tx_packets,
+            tx_bytes: interface.tx_bytes,
+            drops: interface.drops,
+        })
+        .collect();
+    rows.sort_by(|one, two| one.name.cmp(&two.name));
+    rows
+}
+
+pub(super) fn routes(reply: &bus::RetrieveReply) -> Vec<Route> {
+    reply
+        .values
+        .iter()
+        .filter_map(|value| match value.value.as_ref()?.kind.as_ref()? {
+            bus::value::Kind::Route(route) => Some(route),
+            _ => None,
+        })
+        .map(|route| Route {
+            vrf: route.vrf.clone(),
+            destination: route
+                .destination
+                .as_ref()
+                .map_or_else(String::new, |prefix| {
+                    let network = address(prefix.address.as_ref()).unwrap_or_default();
+                    format!("{network}/{}", prefix.length)
+                }),
+            via: route.next_hops.iter().map(next_hop).collect(),
+        })
+        .collect()
+}
+
+fn next_hop(hop: &bus::NextHop) -> String {
+    match (address(hop.gateway.as_ref()), hop.interface.as_str()) {
+        (Some(gateway), "") => gateway,
+        (Some(gateway), interface) => format!("{gateway}%{interface}"),
+        (None, interface) => interface.to_owned(),
+    }
+}
+
+pub(super) fn neighbours(reply: &bus::ShowNeighboursReply) -> Vec<Neighbour> {
+    reply
+        .neighbours
+        .iter()
+        .map(|neighbour| Neighbour {
+            interface: neighbour.interface.clone(),
+            address: address(neighbour.address.as_ref()),
+            mac: mac(&neighbour.mac),
+        })
+        .collect()
+}
+
+pub(super) fn ikes(reply: &bus::ShowIkeReply) -> Vec<Ike> {
+    let end = |address: &str, identity: &str| format!("{address} ({identity})");
+    reply
+        .ikes
+        .iter()
+        .map(|ike| Ike {
+            connection: ike.connection.clone(),
+            unique_id: ike.unique_id,
+            state: ike.state.clone(),
+            local: end(&ike.local_address, &ike.local_id),
+            remote: end(&ike.remote_address, &ike.remote_id),
+            proposal: ike.proposal.clone(),
+            established_s: ike.established_s,
+            initiator: ike.initiator,
+        })
+        .collect()
+}
+
+pub(super) fn children(reply: &bus::ShowIkeReply) -> Vec<Child> {
+    reply
+        .ikes
+        .iter()
+        .flat_map(|ike| ike.children.iter().map(move |child| (ike, child)))
+        .map(|(ike, child)| Child {
+            connection: ike.connection.clone(),
+            name: child.name.clone(),
+            state: child.state.clone(),
+            spi_in: spi(child.spi_in),
+            spi_out: spi(child.spi_out),
+            proposal: child.proposal.clone(),
+            local_selectors: child.local_selectors.clone(),
+            remote_selectors: child.remote_selectors.clone(),
+        })
+        .collect()
+}
+
+pub(super) fn sas(reply: &bus::DumpSasReply) -> Vec<Sa> {
+    let mut rows: Vec<_> = reply
+        .sas
+        .iter()
+        .filter_map(|dump| {
+            let (sa, usage) = (dump.sa.as_ref()?, dump.usage.as_ref()?);
+            let key = sa.key.as_ref()?;
+            Some(Sa {
+                spi: spi(key.spi),
+                direction: match key.direction() {
+                    bus::Direction::Out => "out",
+                    _ => "in",
+                },
+                source: address(sa.source.as_ref()),
+                destination: address(key.destination.as_ref()),
+                algorithm: service::sa_from_bus(sa)
+                    .map_or_else(|error| error.to_string(), |spec| spec.suite.to_string()),
+                esn: sa.esn,
+                udp: sa.udp.is_some(),
+                if_id: sa.if_id,
+                packets: usage.packets,
+                bytes: usage.bytes,
+                replayed: usage.replayed,
+                late: usage.late,
+                bad_icv: usage.bad_icv,
+            })
+        })
+        .collect();
+    rows.sort_by(|one, two| {
+        (one.if_id, one.direction, &one.spi).cmp(&(two.if_id, two.direction, &two.spi))
+    });
+    rows
+}
+
+pub(super) fn policies(reply: &bus::DumpSasReply) -> Vec<Policy> {
+    reply
+        .policies
+        .iter()
+        .filter_map(|policy| {
+            let key = policy.key.as_ref()?;
+            let spec = service::policy_from_bus(policy).ok()?;
+            let selector = spec.id.selector;
+            let end = |range: AddressRange, ports| traffic(range, selector.protocol, ports);
+            Some(Policy {
+                direction: match key.direction() {
+                    bus::policy_key::Direction::Out => "out",
+                    bus::policy_key::Direction::Forward => "forward",
+                    _ => "in",
+                },
+                if_id: key.if_id,
+                source: end(selector.source, selector.source_ports),
+                destination: end(selector.destination, selector.destination_ports),
+                action: match policy.action() {
+                    bus::policy::Action::Protect => "protect",
+                    bus::policy::Action::Bypass => "bypass",
+                    _ => "discard",
+                },
+                priority: policy.priority,
+                spi: (key.spi != 0).then(|| spi(key.spi)),
+            })
+        })
+        .collect()
+}
+
+/// As strongSwan writes it: `10.1.0.0/24[udp/500]`.
+fn traffic(range: AddressRange, protocol: Option<Protocol>, ports: PortRange) -> String {
+    let ports = match (ports.first(), ports.last()) {
+        (0, u16::MAX) => None,
+        (first, last) if first == last => Some(first.to_string()),
+        (first, last) => Some(format!("{first}-{last}")),
+    };
+    match (protocol, ports) {
+        (None, None) => range.to_string(),
+        (Some(protocol), None) => format!("{range}[{protocol}]"),
+        (None, Some(ports)) => format!("{range}[/{ports}]"),
+        (Some(protocol), Some(ports)) => format!("{range}[{protocol}/{ports}]"),
+    }
+}
+
+pub(super) fn reassembly(reply: &bus::ShowReassemblyReply) -> Vec<Reassembly> {
+    reply
+        .workers
+        .iter()
+        .map(|worker| Reassembly {
+            worker: worker.worker,
+            packets: worker.packets,
+            most_packets: reply.most_packets,
+            fragments: worker.fragments,
+            most_fragments: reply.most_fragments,
+            timeout_ms: reply.timeout_ms,
+            reassembled: worker.reassembled,
+        })
+        .collect()
+}
+
+pub(super) fn drops(reply: &bus::ShowDropsReply, all: bool) -> Vec<Drop> {
+    let mut rows: Vec<_> = reply
+        .drops
+        .iter()
+        .filter(|drop| all || drop.packets > 0)
+        .map(|drop| Drop {
+            reason: drop.reason.clone(),
+            packets: drop.packets,
+            meaning: drop.meaning.clone(),
+        })
+        .collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.packets));
+    rows
+}
+
+pub(super) fn nodes(reply: &bus::ShowNodesReply, all: bool) -> Vec<Node> {
+    let share = |of: u64, by: u64| (by > 0).then(|| of as f64 / by as f64);
+    reply
+        .nodes
+        .iter()
+        .filter(|node| all || node.packets > 0)
+        .map(|node| Node {
+            name: node.name.clone(),
+            worker: node.worker,
+            vectors: node.vectors,
+            packets: node.packets,
+            packets_per_vector: share(node.packets, node.vectors),
+            clocks_per_packet: share(node.clocks, node.packets),
+        })
+        .collect()
+}
