@@ -67,6 +67,11 @@ impl Transforms {
         let (algorithm, salt, lengths): (_, usize, &[usize]) = match encryption {
             id::ENCR_AES_CBC => (EncryptionAlgorithm::AesCbc, 0, &[16, 24, 32]),
             id::ENCR_AES_GCM_16 => (EncryptionAlgorithm::AesGcm16, 4, &[20, 28, 36]),
+            id::ENCR_AES_GCM_12 => (EncryptionAlgorithm::AesGcm12, 4, &[20, 28, 36]),
+            id::ENCR_AES_GCM_8 => (EncryptionAlgorithm::AesGcm8, 4, &[20, 28, 36]),
+            id::ENCR_NULL_AUTH_AES_GMAC => (EncryptionAlgorithm::AesGmac, 4, &[20, 28, 36]),
+            id::ENCR_AES_CTR => (EncryptionAlgorithm::AesCtr, 4, &[20, 28, 36]),
+            id::ENCR_NULL => (EncryptionAlgorithm::Null, 0, &[0]),
             id::ENCR_CHACHA20_POLY1305 => (EncryptionAlgorithm::Chacha20Poly1305, 4, &[36]),
             _ => {
                 return Err(AlgorithmError::Encryption {
@@ -96,7 +101,8 @@ impl Transforms {
             }
         };
         // Encryption without integrity is refused: RFC 8221 section 4.
-        if (salt > 0) != (authentication == IntegrityAlgorithm::Aead) {
+        let is_aead = salt > 0 && algorithm != EncryptionAlgorithm::AesCtr;
+        if is_aead != (authentication == IntegrityAlgorithm::Aead) {
             return Err(AlgorithmError::Combination {
                 encryption: encryption_name,
                 integrity: integrity_name,
@@ -126,7 +132,7 @@ fn encryption_name(number: u32) -> &'static str {
         id::ENCR_AES_GCM_8 => "AES-GCM-8",
         id::ENCR_AES_GCM_12 => "AES-GCM-12",
         id::ENCR_AES_GCM_16 => "AES-GCM-16",
-        21 => "NULL-AES-GMAC",
+        id::ENCR_NULL_AUTH_AES_GMAC => "AES-GMAC",
         23..=27 => "Camellia",
         id::ENCR_CHACHA20_POLY1305 => "ChaCha20-Poly1305",
         _ => "unknown",
@@ -171,7 +177,25 @@ mod tests {
                 .encryption_key_bits,
             256
         );
+        for (number, algorithm) in [
+            (18, EncryptionAlgorithm::AesGcm8),
+            (19, EncryptionAlgorithm::AesGcm12),
+            (21, EncryptionAlgorithm::AesGmac),
+        ] {
+            let got = Transforms::from_charon(number, 1024, 28, 0).unwrap();
+            assert_eq!((got.encryption, got.encryption_key_bits), (algorithm, 192));
+        }
         for (integrity, key) in [(2, 20), (12, 32), (13, 48), (14, 64)] {
+            let null = Transforms::from_charon(11, integrity, 0, key).unwrap();
+            assert_eq!(
+                (null.encryption, null.encryption_key_bits),
+                (EncryptionAlgorithm::Null, 0)
+            );
+            let counter = Transforms::from_charon(13, integrity, 20, key).unwrap();
+            assert_eq!(
+                (counter.encryption, counter.encryption_key_bits),
+                (EncryptionAlgorithm::AesCtr, 128)
+            );
             for length in [16, 24, 32] {
                 let got = Transforms::from_charon(12, integrity, length, key).unwrap();
                 assert_eq!(got.encryption, EncryptionAlgorithm::AesCbc);
@@ -187,8 +211,11 @@ mod tests {
                 .unwrap_err()
                 .to_string()
         };
-        assert!(refusal(18, 1024, 20, 0).contains("AES-GCM-8"));
-        assert!(refusal(11, 12, 0, 32).contains("NULL"));
+        assert!(refusal(23, 12, 16, 32).contains("Camellia"));
+        assert!(refusal(14, 1024, 19, 0).contains("AES-CCM"));
+        assert!(refusal(11, 1024, 0, 0).contains("does not go"));
+        assert!(refusal(13, 1024, 20, 0).contains("does not go"));
+        assert!(refusal(21, 12, 20, 32).contains("does not go"));
         assert!(refusal(12, 8, 16, 16).contains("AES-CMAC-96"));
         assert!(refusal(12, 1024, 16, 0).contains("does not go"));
         assert!(refusal(20, 12, 20, 32).contains("does not go"));

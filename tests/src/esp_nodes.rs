@@ -216,7 +216,12 @@ fn everything() -> [Selector; 2] {
 fn spec(association: &Association, direction: bus::Direction) -> anyhow::Result<SaSpec> {
     let (encryption, bits) = match association.suite.cipher() {
         Cipher::AesGcm16(bits) => (bus::EncryptionAlgorithm::AesGcm16, bits.bits()),
+        Cipher::AesGcm12(bits) => (bus::EncryptionAlgorithm::AesGcm12, bits.bits()),
+        Cipher::AesGcm8(bits) => (bus::EncryptionAlgorithm::AesGcm8, bits.bits()),
+        Cipher::AesGmac(bits) => (bus::EncryptionAlgorithm::AesGmac, bits.bits()),
         Cipher::AesCbc(bits) => (bus::EncryptionAlgorithm::AesCbc, bits.bits()),
+        Cipher::AesCtr(bits) => (bus::EncryptionAlgorithm::AesCtr, bits.bits()),
+        Cipher::Null => (bus::EncryptionAlgorithm::Null, 0),
         Cipher::ChaCha20Poly1305 => (bus::EncryptionAlgorithm::Chacha20Poly1305, 256),
     };
     let integrity = match association.suite.integrity() {

@@ -3,17 +3,24 @@
 
 use std::net::IpAddr;
 
-use culvert_crypto::Suite;
+use culvert_crypto::{Cipher, Suite};
 use culvert_dataplane::drop_reason::DropReason;
 use culvert_net::{Ipv4Header, Ipv4Mut, Ipv6Header, Protocol};
 use culvert_tests::esp_nodes::{Association, EspNodes};
 use culvert_tests::scapy::{Scapy, from_hex, to_hex};
 use serde_json::{Value, json};
 
-/// Every suite, family, encapsulation and kind of sequence number: 16 x 2 x 2 x 2.
+/// Every suite that scapy has: not GCM with a short ICV. Ours are held against the long ones where they are made.
+fn suites() -> impl Iterator<Item = Suite> {
+    Suite::ALL
+        .into_iter()
+        .filter(|suite| !matches!(suite.cipher(), Cipher::AesGcm12(_) | Cipher::AesGcm8(_)))
+}
+
+/// Every suite, family, encapsulation and kind of sequence number: 35 x 2 x 2 x 2.
 fn combinations() -> Vec<Association> {
     let mut all = Vec::new();
-    for suite in Suite::ALL {
+    for suite in suites() {
         for v6 in [false, true] {
             for udp in [false, true] {
                 for esn in [false, true] {
@@ -22,7 +29,7 @@ fn combinations() -> Vec<Association> {
             }
         }
     }
-    assert_eq!(all.len(), 128);
+    assert_eq!(all.len(), 280);
     all
 }
 
@@ -234,7 +241,7 @@ fn what_scapy_encrypts_we_open() {
 #[test]
 fn extended_numbers_pass_2_to_the_32nd_as_scapy_counts_them() {
     let mut scapy = Scapy::start().unwrap();
-    for suite in Suite::ALL {
+    for suite in suites() {
         let association = association(suite, false, true, true);
         let mut nodes = EspNodes::new(&association).unwrap();
         nodes.skip(0xffff_fffc).unwrap();

@@ -280,3 +280,39 @@ fn a_running_gateway_shows_what_it_knows() {
         "{text}"
     );
 }
+
+#[test]
+fn suites_that_few_ask_for_are_negotiated_and_carry_packets() {
+    use culvert_model::bus::EncryptionAlgorithm as Encryption;
+    for (proposal, encryption) in [
+        ("aes256gcm12", Encryption::AesGcm12),
+        ("aes128gcm8", Encryption::AesGcm8),
+        ("aes192ctr-sha256", Encryption::AesCtr),
+        ("aes128gmac", Encryption::AesGmac),
+        ("null-sha512", Encryption::Null),
+    ] {
+        let mut lab = Laboratory::build().unwrap();
+        let configured = |side| {
+            let mut configuration = gateway(side);
+            configuration["connections"][0]["children"][0]["proposals"] =
+                json!([{ "proposal": proposal }]);
+            configuration
+        };
+        lab.launch(Side::B, &configured(Side::B)).unwrap();
+        lab.start(Side::A, &configured(Side::A)).unwrap();
+        lab.wait_ready(Side::B).unwrap();
+        for family in Family::BOTH {
+            lab.wait_open(family, Duration::from_secs(20))
+                .unwrap_or_else(|error| panic!("{proposal}: {error}"));
+        }
+        for side in Side::BOTH {
+            let sas = lab.gateway(side).control().sas().unwrap().sas;
+            assert_eq!(sas.len(), 2, "{proposal}");
+            for dump in sas {
+                let (sa, usage) = (dump.sa.unwrap(), dump.usage.unwrap());
+                assert_eq!(sa.encryption(), encryption);
+                assert!(usage.packets > 0, "{proposal}: {sa:?}");
+            }
+        }
+    }
+}

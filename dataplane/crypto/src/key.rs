@@ -64,9 +64,15 @@ impl KeyMaterial<'_> {
 
     /// What recognises the same encryption key and salt when they come again.
     ///
-    /// The suite is left out: GCM under the same key is the same GCM, whatever else differs.
+    /// The suite is left out: GCM under the same key is the same GCM, whatever else differs. Where nothing is encrypted
+    /// the integrity key is what there is.
     pub fn identity(&self, under: &IdentityKey) -> KeyIdentity {
-        let tag = hmac::sign(&under.0, self.encryption);
+        let key = if self.encryption.is_empty() {
+            self.integrity
+        } else {
+            self.encryption
+        };
+        let tag = hmac::sign(&under.0, key);
         let mut identity = [0; 16];
         for (to, from) in identity.iter_mut().zip(tag.as_ref()) {
             *to = *from;

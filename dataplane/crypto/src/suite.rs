@@ -42,10 +42,52 @@ impl KeyBits {
 pub enum Cipher {
     /// AES-GCM with an ICV of 16 bytes (RFC 4106).
     AesGcm16(KeyBits),
-    /// AES-CBC (RFC 3602).
-    AesCbc(KeyBits),
+    /// AES-GCM with an ICV of 12 bytes (RFC 4106).
+    AesGcm12(KeyBits),
+    /// AES-GCM with an ICV of 8 bytes (RFC 4106).
+    AesGcm8(KeyBits),
     /// ChaCha20-Poly1305 (RFC 7634).
     ChaCha20Poly1305,
+    /// AES-GMAC: authenticates and encrypts nothing (RFC 4543).
+    AesGmac(KeyBits),
+    /// AES-CBC (RFC 3602).
+    AesCbc(KeyBits),
+    /// AES in counter mode (RFC 3686).
+    AesCtr(KeyBits),
+    /// Encrypts nothing (RFC 2410).
+    Null,
+}
+
+impl Cipher {
+    /// Whether it authenticates by itself.
+    pub const fn is_aead(self) -> bool {
+        match self {
+            Self::AesGcm16(_)
+            | Self::AesGcm12(_)
+            | Self::AesGcm8(_)
+            | Self::ChaCha20Poly1305
+            | Self::AesGmac(_) => true,
+            Self::AesCbc(_) | Self::AesCtr(_) | Self::Null => false,
+        }
+    }
+
+    /// Whether what it seals cannot be read.
+    pub const fn is_confidential(self) -> bool {
+        !matches!(self, Self::AesGmac(_) | Self::Null)
+    }
+
+    /// Its key length, where it has the choice.
+    pub const fn key_bits(self) -> Option<KeyBits> {
+        match self {
+            Self::AesGcm16(bits)
+            | Self::AesGcm12(bits)
+            | Self::AesGcm8(bits)
+            | Self::AesGmac(bits)
+            | Self::AesCbc(bits)
+            | Self::AesCtr(bits) => Some(bits),
+            Self::ChaCha20Poly1305 | Self::Null => None,
+        }
+    }
 }
 
 /// The integrity algorithm.
@@ -95,11 +137,20 @@ impl Suite {
     pub const CHACHA20POLY1305: Self = Self::aead(Cipher::ChaCha20Poly1305);
 
     /// Every suite there is.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 41] = [
         Self::AES128GCM16,
         Self::AES192GCM16,
         Self::AES256GCM16,
         Self::CHACHA20POLY1305,
+        Self::aead(Cipher::AesGcm12(KeyBits::B128)),
+        Self::aead(Cipher::AesGcm12(KeyBits::B192)),
+        Self::aead(Cipher::AesGcm12(KeyBits::B256)),
+        Self::aead(Cipher::AesGcm8(KeyBits::B128)),
+        Self::aead(Cipher::AesGcm8(KeyBits::B192)),
+        Self::aead(Cipher::AesGcm8(KeyBits::B256)),
+        Self::aead(Cipher::AesGmac(KeyBits::B128)),
+        Self::aead(Cipher::AesGmac(KeyBits::B192)),
+        Self::aead(Cipher::AesGmac(KeyBits::B256)),
         Self::cbc(KeyBits::B128, Integrity::HmacSha1_96),
         Self::cbc(KeyBits::B128, Integrity::HmacSha2_256_128),
         Self::cbc(KeyBits::B128, Integrity::HmacSha2_384_192),
@@ -112,6 +163,34 @@ impl Suite {
         Self::cbc(KeyBits::B256, Integrity::HmacSha2_256_128),
         Self::cbc(KeyBits::B256, Integrity::HmacSha2_384_192),
         Self::cbc(KeyBits::B256, Integrity::HmacSha2_512_256),
+        Self::ctr(KeyBits::B128, Integrity::HmacSha1_96),
+        Self::ctr(KeyBits::B128, Integrity::HmacSha2_256_128),
+        Self::ctr(KeyBits::B128, Integrity::HmacSha2_384_192),
+        Self::ctr(KeyBits::B128, Integrity::HmacSha2_512_256),
+        Self::ctr(KeyBits::B192, Integrity::HmacSha1_96),
+        Self::ctr(KeyBits::B192, Integrity::HmacSha2_256_128),
+        Self::ctr(KeyBits::B192, Integrity::HmacSha2_384_192),
+        Self::ctr(KeyBits::B192, Integrity::HmacSha2_512_256),
+        Self::ctr(KeyBits::B256, Integrity::HmacSha1_96),
+        Self::ctr(KeyBits::B256, Integrity::HmacSha2_256_128),
+        Self::ctr(KeyBits::B256, Integrity::HmacSha2_384_192),
+        Self::ctr(KeyBits::B256, Integrity::HmacSha2_512_256),
+        Self {
+            cipher: Cipher::Null,
+            integrity: Integrity::HmacSha1_96,
+        },
+        Self {
+            cipher: Cipher::Null,
+            integrity: Integrity::HmacSha2_256_128,
+        },
+        Self {
+            cipher: Cipher::Null,
+            integrity: Integrity::HmacSha2_384_192,
+        },
+        Self {
+            cipher: Cipher::Null,
+            integrity: Integrity::HmacSha2_512_256,
+        },
     ];
 
     const fn aead(cipher: Cipher) -> Self {
@@ -128,12 +207,19 @@ impl Suite {
         }
     }
 
+    const fn ctr(bits: KeyBits, integrity: Integrity) -> Self {
+        Self {
+            cipher: Cipher::AesCtr(bits),
+            integrity,
+        }
+    }
+
     /// Refuses a cipher without integrity, and integrity twice.
     pub const fn new(cipher: Cipher, integrity: Integrity) -> Result<Self, SuiteError> {
-        match (cipher, integrity) {
-            (Cipher::AesCbc(_), Integrity::Aead) => Err(SuiteError::Missing(cipher)),
-            (Cipher::AesCbc(_), _) | (_, Integrity::Aead) => Ok(Self { cipher, integrity }),
-            _ => Err(SuiteError::Superfluous(cipher, integrity)),
+        match (cipher.is_aead(), integrity) {
+            (false, Integrity::Aead) => Err(SuiteError::Missing(cipher)),
+            (false, _) | (true, Integrity::Aead) => Ok(Self { cipher, integrity }),
+            (true, _) => Err(SuiteError::Superfluous(cipher, integrity)),
         }
     }
 
@@ -151,8 +237,9 @@ impl Suite {
     #[inline]
     pub const fn iv_len(self) -> usize {
         match self.cipher {
-            Cipher::AesGcm16(_) | Cipher::ChaCha20Poly1305 => 8,
             Cipher::AesCbc(_) => 16,
+            Cipher::Null => 0,
+            _ => 8,
         }
     }
 
@@ -160,8 +247,13 @@ impl Suite {
     #[inline]
     pub const fn icv_len(self) -> usize {
         match self.integrity {
+            Integrity::Aead => match self.cipher {
+                Cipher::AesGcm8(_) => 8,
+                Cipher::AesGcm12(_) => 12,
+                _ => 16,
+            },
             Integrity::HmacSha1_96 => 12,
-            Integrity::Aead | Integrity::HmacSha2_256_128 => 16,
+            Integrity::HmacSha2_256_128 => 16,
             Integrity::HmacSha2_384_192 => 24,
             Integrity::HmacSha2_512_256 => 32,
         }
@@ -172,25 +264,26 @@ impl Suite {
     #[inline]
     pub const fn block(self) -> usize {
         match self.cipher {
-            Cipher::AesGcm16(_) | Cipher::ChaCha20Poly1305 => 4,
             Cipher::AesCbc(_) => 16,
+            _ => 4,
         }
     }
 
     /// Bytes of the salt at the end of the encryption key (RFC 4106 section 8.1, RFC 7634
-    /// section 2).
+    /// section 2; RFC 3686 section 5.1 calls it a nonce).
     pub const fn salt_len(self) -> usize {
         match self.cipher {
-            Cipher::AesGcm16(_) | Cipher::ChaCha20Poly1305 => 4,
-            Cipher::AesCbc(_) => 0,
+            Cipher::AesCbc(_) | Cipher::Null => 0,
+            _ => 4,
         }
     }
 
     /// Bytes of the encryption key as IKE hands it over, salt included.
     pub const fn encryption_key_len(self) -> usize {
-        let key = match self.cipher {
-            Cipher::AesGcm16(bits) | Cipher::AesCbc(bits) => bits.bytes(),
-            Cipher::ChaCha20Poly1305 => 32,
+        let key = match (self.cipher.key_bits(), self.cipher) {
+            (Some(bits), _) => bits.bytes(),
+            (None, Cipher::Null) => 0,
+            (None, _) => 32,
         };
         key + self.salt_len()
     }
@@ -251,7 +344,7 @@ impl Suite {
         };
         let whole = match self.cipher {
             Cipher::AesCbc(_) => (end.wrapping_sub(start)).is_multiple_of(16),
-            Cipher::AesGcm16(_) | Cipher::ChaCha20Poly1305 => true,
+            _ => true,
         };
         if whole && end >= start + ESP_TRAILER_LEN {
             Some(start..end)
@@ -266,7 +359,12 @@ impl fmt::Display for Suite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.cipher {
             Cipher::AesGcm16(bits) => write!(f, "aes{}gcm16", bits.bits())?,
+            Cipher::AesGcm12(bits) => write!(f, "aes{}gcm12", bits.bits())?,
+            Cipher::AesGcm8(bits) => write!(f, "aes{}gcm8", bits.bits())?,
+            Cipher::AesGmac(bits) => write!(f, "aes{}gmac", bits.bits())?,
             Cipher::AesCbc(bits) => write!(f, "aes{}", bits.bits())?,
+            Cipher::AesCtr(bits) => write!(f, "aes{}ctr", bits.bits())?,
+            Cipher::Null => f.write_str("null")?,
             Cipher::ChaCha20Poly1305 => f.write_str("chacha20poly1305")?,
         }
         f.write_str(match self.integrity {

@@ -303,9 +303,10 @@ fn what_went_in_comes_out_for_every_suite_family_and_encapsulation() {
                     (0xc000_0001, number as u32 + 1)
                 );
                 assert!(
-                    !bytes
-                        .windows(16)
-                        .any(|window| window == &inner4(64, 0, true)[32..48]),
+                    !suite.cipher().is_confidential()
+                        || !bytes
+                            .windows(16)
+                            .any(|window| window == &inner4(64, 0, true)[32..48]),
                     "{suite}: cleartext"
                 );
             }

@@ -120,7 +120,12 @@ fn suite(sa: &bus::Sa) -> Result<Suite, SpecError> {
     };
     let cipher = match sa.encryption() {
         bus::EncryptionAlgorithm::AesGcm16 => Cipher::AesGcm16(key_bits()?),
+        bus::EncryptionAlgorithm::AesGcm12 => Cipher::AesGcm12(key_bits()?),
+        bus::EncryptionAlgorithm::AesGcm8 => Cipher::AesGcm8(key_bits()?),
+        bus::EncryptionAlgorithm::AesGmac => Cipher::AesGmac(key_bits()?),
         bus::EncryptionAlgorithm::AesCbc => Cipher::AesCbc(key_bits()?),
+        bus::EncryptionAlgorithm::AesCtr => Cipher::AesCtr(key_bits()?),
+        bus::EncryptionAlgorithm::Null => Cipher::Null,
         bus::EncryptionAlgorithm::Chacha20Poly1305 => Cipher::ChaCha20Poly1305,
         bus::EncryptionAlgorithm::Unspecified => {
             return Err(unsupported(format!(
@@ -358,7 +363,12 @@ pub fn dump(sa: &Sa) -> bus::SaDump {
     let spec = &sa.spec;
     let (encryption, bits) = match spec.suite.cipher() {
         Cipher::AesGcm16(bits) => (bus::EncryptionAlgorithm::AesGcm16, bits.bits()),
+        Cipher::AesGcm12(bits) => (bus::EncryptionAlgorithm::AesGcm12, bits.bits()),
+        Cipher::AesGcm8(bits) => (bus::EncryptionAlgorithm::AesGcm8, bits.bits()),
+        Cipher::AesGmac(bits) => (bus::EncryptionAlgorithm::AesGmac, bits.bits()),
         Cipher::AesCbc(bits) => (bus::EncryptionAlgorithm::AesCbc, bits.bits()),
+        Cipher::AesCtr(bits) => (bus::EncryptionAlgorithm::AesCtr, bits.bits()),
+        Cipher::Null => (bus::EncryptionAlgorithm::Null, 0),
         Cipher::ChaCha20Poly1305 => (bus::EncryptionAlgorithm::Chacha20Poly1305, 256),
     };
     let integrity = match spec.suite.integrity() {

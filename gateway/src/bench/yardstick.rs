@@ -31,7 +31,7 @@ fn algorithm(cipher: Cipher) -> Option<&'static Algorithm> {
         Cipher::AesGcm16(KeyBits::B128) => Some(&AES_128_GCM),
         Cipher::AesGcm16(KeyBits::B256) => Some(&AES_256_GCM),
         Cipher::ChaCha20Poly1305 => Some(&CHACHA20_POLY1305),
-        Cipher::AesGcm16(KeyBits::B192) | Cipher::AesCbc(_) => None,
+        _ => None,
     }
 }
 

@@ -16,6 +16,8 @@ pub const ENCR_AES_GCM_8: u32 = 18;
 pub const ENCR_AES_GCM_12: u32 = 19;
 /// AES-GCM with a 16-byte ICV (RFC 4106): 20, 28 or 36 bytes.
 pub const ENCR_AES_GCM_16: u32 = 20;
+/// AES-GMAC (RFC 4543), which encrypts nothing: 20, 28 or 36 bytes.
+pub const ENCR_NULL_AUTH_AES_GMAC: u32 = 21;
 /// ChaCha20-Poly1305 (RFC 7634): 36 bytes.
 pub const ENCR_CHACHA20_POLY1305: u32 = 28;
 

@@ -47,7 +47,7 @@ impl ConnectionError {
 }
 
 /// What charon uses when the plan says nothing.
-const REPLAY_WINDOW: u32 = 64;
+const REPLAY_WINDOW: u32 = 1024;
 
 /// The section that `load-conn` takes under the connection's name.
 ///
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(child.text("dpd_action"), Some("start"));
         assert_eq!(child.text("rekey_time"), Some("60s"));
         assert_eq!(child.text("life_bytes"), Some("1000"));
-        assert_eq!(child.text("replay_window"), Some("64"));
+        assert_eq!(child.text("replay_window"), Some("1024"));
         assert_eq!(
             child.list("local_ts").collect::<Vec<_>>(),
             ["10.1.0.0/24", "10.3.0.0/24"]

@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | AES-128/256-GCM, ChaCha20-Poly1305 | `ring` |
 //! | AES-192-GCM (ring has no 192-bit keys) | `aes-gcm` |
+//! | AES-GCM with an ICV of 8 or 12 bytes, AES-GMAC | `aes`, `ctr` and `ghash` |
+//! | AES-CTR and NULL with HMAC | `aes` and `ctr`, HMAC as below |
 //! | AES-CBC with HMAC | `aes` and `cbc`, HMAC on the compression functions of `sha1` and `sha2` |
 //!
 //! The engine's own work is dispatch, once for each run of packets with the same key, and the
@@ -11,9 +13,12 @@
 
 mod aead;
 mod cbc_hmac;
+mod counter;
 mod gcm192;
 #[cfg(test)]
 mod round_trip;
+mod short_gcm;
+mod stream_hmac;
 #[cfg(test)]
 mod vectors;
 
@@ -27,6 +32,8 @@ use crate::suite::{Cipher, ESP_HEADER_LEN, Integrity, KeyBits};
 use aead::RingAead;
 use cbc_hmac::{AesKey, CbcHmac};
 use gcm192::Gcm192;
+use short_gcm::ShortGcm;
+use stream_hmac::{Clear, Counter, Stream, StreamHmac};
 
 /// An SA's keys with the code that uses them: one virtual call for each run of packets.
 pub(crate) trait KeyedSuite: Send + Sync {
@@ -81,6 +88,25 @@ fn expand(material: &KeyMaterial<'_>) -> Result<Box<dyn KeyedSuite>, KeyError> {
         Cipher::AesCbc(KeyBits::B128) => with_mac::<aes::Aes128>(material),
         Cipher::AesCbc(KeyBits::B192) => with_mac::<aes::Aes192>(material),
         Cipher::AesCbc(KeyBits::B256) => with_mac::<aes::Aes256>(material),
+        Cipher::AesGcm12(bits) | Cipher::AesGcm8(bits) | Cipher::AesGmac(bits) => match bits {
+            KeyBits::B128 => ShortGcm::<aes::Aes128>::boxed(material),
+            KeyBits::B192 => ShortGcm::<aes::Aes192>::boxed(material),
+            KeyBits::B256 => ShortGcm::<aes::Aes256>::boxed(material),
+        },
+        Cipher::AesCtr(KeyBits::B128) => stream_with_mac::<Counter<aes::Aes128>>(material),
+        Cipher::AesCtr(KeyBits::B192) => stream_with_mac::<Counter<aes::Aes192>>(material),
+        Cipher::AesCtr(KeyBits::B256) => stream_with_mac::<Counter<aes::Aes256>>(material),
+        Cipher::Null => stream_with_mac::<Clear>(material),
+    }
+}
+
+fn stream_with_mac<S: Stream>(material: &KeyMaterial<'_>) -> Result<Box<dyn KeyedSuite>, KeyError> {
+    match material.suite.integrity() {
+        Integrity::HmacSha1_96 => StreamHmac::<S, HmacSha1>::boxed(material),
+        Integrity::HmacSha2_256_128 => StreamHmac::<S, HmacSha256>::boxed(material),
+        Integrity::HmacSha2_384_192 => StreamHmac::<S, HmacSha384>::boxed(material),
+        Integrity::HmacSha2_512_256 => StreamHmac::<S, HmacSha512>::boxed(material),
+        Integrity::Aead => Err(wrong_length(material)),
     }
 }
 

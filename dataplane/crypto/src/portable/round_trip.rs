@@ -59,7 +59,10 @@ fn round_trip(suite: Suite, esn: bool, payload: usize, seq: u64) {
     let inside = suite.ciphertext(bytes.len()).unwrap();
     assert_eq!(bytes[..4], plain[..4], "the SPI is the caller's");
     assert_eq!(bytes[4..8], (seq as u32).to_be_bytes());
-    assert_ne!(bytes[inside.clone()], plain[inside.clone()]);
+    assert_eq!(
+        bytes[inside.clone()] != plain[inside.clone()],
+        suite.cipher().is_confidential()
+    );
     let sealed = bytes.clone();
     open(&key, seq, &mut bytes).unwrap();
     assert_eq!(bytes[inside.clone()], plain[inside.clone()]);

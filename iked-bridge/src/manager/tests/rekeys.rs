@@ -221,12 +221,12 @@ fn the_same_spi_is_not_installed_over_itself() {
 fn an_unknown_algorithm_is_refused_by_name_and_asks_nobody() {
     let mut script = Script::new();
     let mut call = child(0x4b1).outbound(1);
-    call.encryption = 18;
+    call.encryption = 23;
     let before = script.dataplane.changes;
     match script.call(Call::AddSa(call)) {
         Answer::Failed(failed) => {
             assert_eq!(failed.status(), Status::NotSupported);
-            assert!(failed.message.contains("AES-GCM-8"), "{}", failed.message);
+            assert!(failed.message.contains("Camellia"), "{}", failed.message);
         }
         other => panic!("{other:?}"),
     }
