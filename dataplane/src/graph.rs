@@ -311,6 +311,9 @@ impl Graph {
 
     /// Lets `packets` wait for `node`; those that find no room are dropped and counted.
     pub fn enqueue(&mut self, node: NodeId, packets: &mut Vector, around: &mut Surroundings<'_>) {
+        if self.queues.hand_over(node, packets) {
+            return;
+        }
         for packet in packets.drain(..) {
             if let Err(packet) = self.queues.push(node, packet) {
                 around.counters.drop(DropReason::GraphCongestion).add(1);

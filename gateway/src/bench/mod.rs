@@ -16,9 +16,11 @@ mod scene;
 mod traffic;
 mod yardstick;
 
+use std::cell::Cell;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -55,6 +57,10 @@ pub struct Arguments {
     /// Packets of a vector, 1 to 256.
     #[arg(long, value_name = "PACKETS", default_value_t = VECTOR)]
     vector: usize,
+    /// Workers at the same time, each on a thread and with a tunnel of its own; figures are means of a worker, Gbit/s the
+    /// sum of all.
+    #[arg(long, value_name = "N", default_value = "1")]
+    workers: NonZeroUsize,
     /// Only rows whose name (such as `encrypt aes128gcm16 1400`) contains this.
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
@@ -92,6 +98,9 @@ pub enum BenchError {
     /// The outer header of the peer could not be made.
     #[error("the peer's addresses are of different families")]
     Peer,
+    /// A worker's thread panicked.
+    #[error("a worker ended early")]
+    Worker,
     /// The file could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
@@ -179,7 +188,7 @@ pub fn execute(arguments: &Arguments) -> Result<ExitCode, BenchError> {
     let mut huge_pages = false;
     for plan in plans {
         progress.set_message(plan.name());
-        let (row, huge) = measure(plan, &engine, arguments, machine.megahertz)?;
+        let (row, huge) = measure_all(plan, &engine, arguments, machine.megahertz)?;
         if arguments.nodes {
             progress.suspend(|| println!("{}: {}", plan.name(), row.nodes()));
         }
@@ -193,6 +202,7 @@ pub fn execute(arguments: &Arguments) -> Result<ExitCode, BenchError> {
         machine,
         engine: engine.name(),
         vector: arguments.vector.clamp(1, VECTOR),
+        workers: arguments.workers,
         huge_pages,
         stolen_percent: (after.0 - before.0) as f64 * 100.0 / (after.1 - before.1).max(1) as f64,
         rows,
@@ -208,18 +218,70 @@ pub fn execute(arguments: &Arguments) -> Result<ExitCode, BenchError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(
+/// One row, by as many workers as asked for.
+fn measure_all(
     plan: Plan,
     engine: &Arc<dyn Engine>,
     arguments: &Arguments,
     megahertz: f64,
 ) -> Result<(Row, bool), BenchError> {
-    let bench = Bench {
-        plan,
-        engine,
-        arguments,
-        megahertz,
-    };
+    let workers = arguments.workers.get();
+    let barrier = Barrier::new(workers);
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers)
+            .map(|_| {
+                scope.spawn(|| {
+                    measure(&Bench {
+                        plan,
+                        engine,
+                        arguments,
+                        megahertz,
+                        start: Start {
+                            barrier: &barrier,
+                            passed: Cell::new(false),
+                        },
+                    })
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| BenchError::Worker)?)
+            .collect()
+    });
+    let mut rows = Vec::with_capacity(workers);
+    let mut huge_pages = true;
+    for result in results {
+        let (row, huge) = result?;
+        huge_pages &= huge;
+        rows.push(row);
+    }
+    let row = Row::of_all(&rows).ok_or(BenchError::Worker)?;
+    Ok((row, huge_pages))
+}
+
+/// Where workers wait for each other, once: also one that fails or panics before its start lets the others go.
+struct Start<'a> {
+    barrier: &'a Barrier,
+    passed: Cell<bool>,
+}
+
+impl Start<'_> {
+    fn pass(&self) {
+        if !self.passed.replace(true) {
+            self.barrier.wait();
+        }
+    }
+}
+
+impl Drop for Start<'_> {
+    fn drop(&mut self) {
+        self.pass();
+    }
+}
+
+fn measure(bench: &Bench<'_>) -> Result<(Row, bool), BenchError> {
+    let Bench { plan, engine, .. } = *bench;
     match plan {
         Plan::Encrypt(suite, bytes) => {
             let protection = Protection::new(suite);
@@ -259,6 +321,7 @@ struct Bench<'a> {
     engine: &'a Arc<dyn Engine>,
     arguments: &'a Arguments,
     megahertz: f64,
+    start: Start<'a>,
 }
 
 impl Bench<'_> {
@@ -281,6 +344,7 @@ impl Bench<'_> {
         let borrowed = yardstick
             .as_mut()
             .map(|yardstick| &mut **yardstick as &mut dyn Yardstick);
+        self.start.pass();
         let figure = rig.measure(time, borrowed, examiner).map_err(failed)?;
         let row = Row::new(
             plan.path(),

@@ -1,6 +1,7 @@
 //! The table for people and the rows for programs.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -56,7 +57,7 @@ impl Row {
             algorithm,
             bytes,
             clk_per_packet: tenths(figure.clocks),
-            ratio_to_ring: figure.ratio.map(|ratio| (ratio * 1000.0).round() / 1000.0),
+            ratio_to_ring: figure.ratio.map(thousandths),
             yardstick,
             yardstick_clk: figure.yardstick.map(tenths),
             clk_over_yardstick: figure.over.map(tenths),
@@ -73,6 +74,28 @@ impl Row {
         }
     }
 
+    /// The mean of what workers have measured at the same time; Gbit/s, packets and the like are sums.
+    pub fn of_all(rows: &[Self]) -> Option<Self> {
+        let mean =
+            |value: &dyn Fn(&Self) -> f64| rows.iter().map(value).sum::<f64>() / rows.len() as f64;
+        let mean_of_some = |value: &dyn Fn(&Self) -> Option<f64>| {
+            let values: Option<Vec<f64>> = rows.iter().map(value).collect();
+            values.map(|values| values.iter().sum::<f64>() / values.len() as f64)
+        };
+        Some(Self {
+            clk_per_packet: tenths(mean(&|row| row.clk_per_packet)),
+            ratio_to_ring: mean_of_some(&|row| row.ratio_to_ring).map(thousandths),
+            yardstick_clk: mean_of_some(&|row| row.yardstick_clk).map(tenths),
+            clk_over_yardstick: mean_of_some(&|row| row.clk_over_yardstick).map(tenths),
+            gbit: tenths(rows.iter().map(|row| row.gbit).sum()),
+            wall_difference_percent: tenths(mean(&|row| row.wall_difference_percent)),
+            packets: rows.iter().map(|row| row.packets).sum(),
+            examined: rows.iter().map(|row| row.examined).sum(),
+            disturbed_slices: rows.iter().map(|row| row.disturbed_slices).sum(),
+            ..rows.first()?.clone()
+        })
+    }
+
     /// The nodes of this row with their clocks.
     pub fn nodes(&self) -> String {
         let nodes = self.nodes.iter();
@@ -81,6 +104,10 @@ impl Row {
             .collect();
         texts.join(", ")
     }
+}
+
+fn thousandths(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
 }
 
 fn tenths(value: f64) -> f64 {
@@ -95,6 +122,8 @@ pub struct Report {
     pub engine: &'static str,
     /// Packets of a vector.
     pub vector: usize,
+    /// Workers at the same time.
+    pub workers: NonZeroUsize,
     /// The packets lay in huge pages.
     pub huge_pages: bool,
     /// The share of time that the hypervisor gave to others, in percent.
@@ -124,8 +153,8 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "engine {}, ring {ring}, vectors of {} packets, one worker, generator and sink left out",
-            self.engine, self.vector
+            "engine {}, ring {ring}, vectors of {} packets, workers: {}, generator and sink left out",
+            self.engine, self.vector, self.workers
         )?;
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
@@ -169,5 +198,37 @@ impl fmt::Display for Report {
             "clk: clocks a packet, sum of the nodes, median of 15 windows. ratio, over: against the yardstick in the \
              same run.\nwall: wall clocks less a generator-to-sink run, against the sum of the nodes."
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn workers_add_up() {
+        let row = |clocks: f64| {
+            let figure = Figure {
+                clocks,
+                ratio: Some(clocks / 100.0),
+                packets: 10,
+                ..Figure::default()
+            };
+            Row::new(
+                "encrypt",
+                "aes128gcm16".to_owned(),
+                1000,
+                None,
+                &figure,
+                2000.0,
+            )
+        };
+        let both = Row::of_all(&[row(100.0), row(200.0)]).unwrap();
+        assert!((both.clk_per_packet - 150.0).abs() < 1e-9);
+        assert!((both.ratio_to_ring.unwrap() - 1.5).abs() < 1e-9);
+        assert!((both.gbit - (160.0 + 80.0)).abs() < 1e-9);
+        assert_eq!((both.packets, both.yardstick_clk), (20, None));
+        assert!(Row::of_all(&[]).is_none());
     }
 }
