@@ -111,6 +111,8 @@ pub mod flags {
     pub const LINK_MULTICAST: u32 = 1 << 5;
     /// Every node's view of it is recorded.
     pub const TRACED: u32 = 1 << 6;
+    /// The ICMP error that it has caused is what a route says of its destination.
+    pub const REFUSED_BY_ROUTE: u32 = 1 << 7;
 }
 
 impl Metadata {

@@ -81,6 +81,10 @@ drop_reasons! {
     NoRoute = "no-route",
     /// A route says that the destination is to be dropped.
     RouteBlackhole = "route-blackhole",
+    /// A route says that the destination is unreachable; its sender is told so.
+    RouteUnreachable = "route-unreachable",
+    /// A route says that the destination is prohibited; its sender is told so.
+    RouteProhibited = "route-prohibited",
     /// The packet is larger than the MTU and must not be fragmented.
     MtuExceeded = "mtu-exceeded",
     /// An ICMP error was due and not sent: the limit of errors a second was reached.

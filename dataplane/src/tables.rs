@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
-use culvert_net::{IpPrefix, MacAddr};
+use culvert_net::MacAddr;
 
 use crate::chunked::Chunked;
 use crate::drop_reason::DropReason;
@@ -206,15 +206,6 @@ pub struct Vrf {
 
 /// Resolved neighbours by interface and address.
 pub type Neighbours = std::collections::HashMap<(u32, IpAddr), MacAddr>;
-
-/// A route as it is configured, before its next hops are resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteSpec {
-    /// Where to.
-    pub destination: IpPrefix,
-    /// By which ways.
-    pub next_hops: Vec<(Option<IpAddr>, Option<u32>)>,
-}
 
 /// Where the control thread publishes.
 #[derive(Clone)]

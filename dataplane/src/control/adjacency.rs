@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
+use crate::drop_reason::DropReason;
 use crate::tables::ADJACENCY_LOCAL;
 
 /// Time that an index rests: far longer than a worker's round.
@@ -23,8 +24,8 @@ pub(super) enum Key {
     Gateway(u32, IpAddr),
     /// Spread over these adjacencies.
     Multipath(Vec<u32>),
-    /// Nowhere.
-    Blackhole,
+    /// Nowhere, for this reason.
+    Drop(DropReason),
 }
 
 #[derive(Debug)]
@@ -137,7 +138,7 @@ mod tests {
             (all.key(lan), all.key(wan), all.key(both)),
             (None, None, None)
         );
-        let (other, _) = all.acquire(Key::Blackhole, 5 + REST_NS - 1);
+        let (other, _) = all.acquire(Key::Drop(DropReason::RouteBlackhole), 5 + REST_NS - 1);
         assert!(![lan, wan, both].contains(&other));
         let (reused, _) = all.acquire(Key::Link(7), 5 + REST_NS);
         assert!([lan, wan, both].contains(&reused));

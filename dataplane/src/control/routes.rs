@@ -35,7 +35,7 @@ impl ControlPlane {
         let mut members: Vec<u32> = keys.into_iter().map(|key| self.acquire(key, now)).collect();
         members.sort_unstable();
         let adjacency = match *members.as_slice() {
-            [] => self.acquire(Key::Blackhole, now),
+            [] => self.acquire(Key::Drop(spec.otherwise), now),
             [only] => only,
             _ => self.acquire(Key::Multipath(members), now),
         };
@@ -176,7 +176,7 @@ impl ControlPlane {
             mtu: u16::MAX,
         };
         match key {
-            Key::Blackhole => drop(DropReason::RouteBlackhole),
+            Key::Drop(reason) => drop(*reason),
             Key::Link(index) => self.by_link(*index, None),
             Key::Neighbour(index, address) => self.by_link(*index, Some(*address)),
             Key::Gateway(..) if gateways >= MOST_GATEWAYS => drop(DropReason::NoRoute),

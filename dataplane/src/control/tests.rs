@@ -79,6 +79,7 @@ fn route(prefix: &str, hops: &[&str]) -> (String, Kind) {
         })
         .collect();
     let kind = Kind::Route(bus::Route {
+        action: bus::route::Action::Forward.into(),
         vrf: "default".into(),
         destination: Some(wire_prefix(prefix)),
         next_hops,
@@ -632,6 +633,69 @@ fn graph_and_control_plane_resolve_a_neighbour_together() {
     assert_eq!(sent[0][..6], ROUTER_MAC.0);
     assert_eq!(&sent[0][34..], b"payload");
     bench.finish();
+}
+
+/// A route without a way out, in the form that `action` says.
+fn no_way(prefix: &str, action: bus::route::Action) -> (String, Kind) {
+    let (key, mut kind) = route(prefix, &[]);
+    if let Kind::Route(route) = &mut kind {
+        route.set_action(action);
+    }
+    (key, kind)
+}
+
+#[test]
+fn routes_that_drop_tell_the_sender_what_they_say() {
+    use bus::route::Action;
+    let mut gateway = Box::network();
+    gateway.create((
+        "forwarding".into(),
+        Kind::Forwarding(bus::Forwarding { enabled: true }),
+    ));
+    let wan = gateway.index("wan");
+    for (action, told, reason) in [
+        (Action::Blackhole, None, DropReason::RouteBlackhole),
+        (
+            Action::Unreachable,
+            Some([3, 1]),
+            DropReason::RouteUnreachable,
+        ),
+        (Action::Prohibit, Some([3, 13]), DropReason::RouteProhibited),
+    ] {
+        // Leads elsewhere without a gap: the same route takes each form in turn.
+        gateway.create(no_way("10.99.0.0/16", action));
+        let mut bench = Workbench::layer3();
+        gateway.plane.handle(
+            &[Event::NeighbourSeen {
+                interface: wan,
+                address: ip("203.0.113.7"),
+                mac: ROUTER_MAC,
+                solicited: true,
+            }],
+            gateway.now,
+        );
+        bench.tables = Tables::clone(&gateway.tables.current());
+        bench.tick();
+        let packet = packet4(
+            [203, 0, 113, 7].into(),
+            [10, 99, 0, 2].into(),
+            17,
+            b"payload",
+        );
+        let mut frame = from_host(&packet);
+        frame[..6].copy_from_slice(&WAN_MAC.0);
+        bench.receive(wan, &frame);
+        bench.run();
+        assert_eq!(bench.drops(reason), 1, "{action:?}");
+        let errors: Vec<[u8; 2]> = bench
+            .sent(wan)
+            .iter()
+            .map(|frame| [frame[34], frame[35]])
+            .collect();
+        assert_eq!(errors, told.into_iter().collect::<Vec<_>>(), "{action:?}");
+        bench.graph.release(&mut bench.buffers);
+        bench.finish();
+    }
 }
 
 /// One of the values that the test below plays with.

@@ -6,6 +6,7 @@ use culvert_model::bus::{self, value::Kind};
 use culvert_net::{IpPrefix, Mtu};
 
 use super::error::ApplyError;
+use crate::drop_reason::DropReason;
 use crate::reassembly::Limits;
 use crate::tables::{Fragmentation, MssClamp};
 
@@ -57,6 +58,8 @@ pub(super) struct RouteSpec {
     pub(super) vrf: String,
     pub(super) destination: IpPrefix,
     pub(super) hops: Vec<Hop>,
+    /// Why its packets are dropped when it has no hops.
+    pub(super) otherwise: DropReason,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,10 +168,16 @@ fn read_route(key: &str, route: &bus::Route) -> Result<RouteSpec, ApplyError> {
             (Some(gateway), true) => Hop::Gateway(gateway),
         });
     }
+    let otherwise = match route.action() {
+        bus::route::Action::Unreachable => DropReason::RouteUnreachable,
+        bus::route::Action::Prohibit => DropReason::RouteProhibited,
+        bus::route::Action::Forward | bus::route::Action::Blackhole => DropReason::RouteBlackhole,
+    };
     Ok(RouteSpec {
         vrf: route.vrf.clone(),
         destination,
         hops,
+        otherwise,
     })
 }
 

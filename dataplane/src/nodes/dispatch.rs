@@ -5,7 +5,7 @@
 //!                                                    Rewrite   -> ip4-rewrite, ip6-rewrite
 //!                                                    Glean, Unresolved -> neighbour-resolve
 //!                                                    Tunnel    -> tunnel-output
-//!                                                    Drop      -> counted; no route: icmp-error
+//!                                                    Drop      -> counted; no route, unreachable, prohibited: icmp-error
 //! ```
 
 use culvert_net::{Addresses, Flow};
@@ -39,9 +39,14 @@ pub(super) const IP6: Family = Family {
 /// Where packets of one adjacency go: the same for all of a vector, so found once for each run of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
-    Node { node: NodeId, interface: u32 },
+    Node {
+        node: NodeId,
+        interface: u32,
+    },
     Drop(DropReason),
     NoRoute,
+    /// A route says so.
+    Refused(IcmpCause),
     Multipath,
 }
 
@@ -103,10 +108,14 @@ impl<'t> Dispatch<'t> {
     }
 
     #[cold]
-    fn send_otherwise(&mut self, context: &mut Context<'_>, packet: Packet, adjacency: u32) {
+    fn send_otherwise(&mut self, context: &mut Context<'_>, mut packet: Packet, adjacency: u32) {
         match self.way {
             Way::NoRoute => {
                 icmp_error::refuse(context, packet, IcmpCause::no_route(self.family.v6));
+            }
+            Way::Refused(cause) => {
+                context.buffers.meta_mut(&mut packet).flags |= flags::REFUSED_BY_ROUTE;
+                icmp_error::refuse(context, packet, cause);
             }
             Way::Drop(reason) => context.drop(packet, reason),
             Way::Multipath => {
@@ -151,7 +160,10 @@ fn way(tables: &Tables, family: Family, adjacency: u32) -> Way {
             };
         }
         AdjacencyKind::Drop(DropReason::NoRoute) => return Way::NoRoute,
-        AdjacencyKind::Drop(reason) => return Way::Drop(*reason),
+        AdjacencyKind::Drop(reason) => {
+            return IcmpCause::of_route(family.v6, *reason)
+                .map_or(Way::Drop(*reason), Way::Refused);
+        }
         _ if !tables.forwarding => return Way::Drop(DropReason::ForwardingDisabled),
         AdjacencyKind::Rewrite(_) | AdjacencyKind::Multicast => family.rewrite,
         AdjacencyKind::Glean | AdjacencyKind::Unresolved(_) => NodeId::NeighbourResolve,

@@ -77,6 +77,20 @@ impl IcmpCause {
         }
     }
 
+    /// What a route of this kind tells the sender; `None`: nothing.
+    pub const fn of_route(v6: bool, reason: DropReason) -> Option<Self> {
+        match reason {
+            DropReason::RouteUnreachable => Some(Self::of(
+                v6,
+                Icmpv4Type::HOST_UNREACHABLE,
+                Icmpv6Type::ADDRESS_UNREACHABLE,
+                0,
+            )),
+            DropReason::RouteProhibited => Some(Self::prohibited(v6)),
+            _ => None,
+        }
+    }
+
     /// The packet is larger than `mtu` bytes and must not be fragmented.
     pub const fn too_big(v6: bool, mtu: u16) -> Self {
         Self::of(
@@ -102,8 +116,10 @@ impl IcmpCause {
     }
 
     /// Under which reason the packet is counted.
-    const fn reason(self, v6: bool) -> DropReason {
+    const fn reason(self, v6: bool, by_route: bool) -> DropReason {
         match (v6, self.kind, self.code) {
+            (false, 3, 1) | (true, 1, 3) if by_route => DropReason::RouteUnreachable,
+            (false, 3, 13) | (true, 1, 1) if by_route => DropReason::RouteProhibited,
             (false, 11, 1) | (true, 3, 1) => DropReason::ReassemblyTimedOut,
             (false, 11, _) => DropReason::Ip4TtlExpired,
             (true, 3, _) => DropReason::Ip6HopLimitExpired,
@@ -175,7 +191,8 @@ impl IcmpError {
             .data(&packet)
             .first()
             .is_some_and(|first| first >> 4 == 6);
-        context.counters.drop(meta.icmp.reason(v6)).add(1);
+        let by_route = meta.flags & flags::REFUSED_BY_ROUTE != 0;
+        context.counters.drop(meta.icmp.reason(v6, by_route)).add(1);
         context.counters.interface(meta.rx_interface).drops.add(1);
         let receiver = receiver(&meta, context.buffers.data(&packet), v6);
         let addresses = receiver.and_then(|to| Some((own_address(context.tables, &meta, to)?, to)));

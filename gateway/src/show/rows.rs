@@ -236,7 +236,12 @@ pub(super) fn routes(reply: &bus::RetrieveReply) -> Vec<Route> {
                     let network = address(prefix.address.as_ref()).unwrap_or_default();
                     format!("{network}/{}", prefix.length)
                 }),
-            via: route.next_hops.iter().map(next_hop).collect(),
+            via: match route.action() {
+                bus::route::Action::Forward => route.next_hops.iter().map(next_hop).collect(),
+                bus::route::Action::Blackhole => vec!["blackhole".to_owned()],
+                bus::route::Action::Unreachable => vec!["unreachable".to_owned()],
+                bus::route::Action::Prohibit => vec!["prohibit".to_owned()],
+            },
         })
         .collect()
 }

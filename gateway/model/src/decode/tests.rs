@@ -131,8 +131,8 @@ fn missing_and_duplicate_keys_are_refused() {
         "routes[default,2001:db8::/32]: the same as routes[#0]; each may stand once"
     );
     assert_eq!(
-        error(r#"{"routes": [{"destination": "10.0.0.0/8"}]}"#),
-        "routes[default,10.0.0.0/8].next_hops: missing; it must be given"
+        error(r#"{"credentials": {"pre_shared_keys": [{"name": "hq", "secret": "x"}]}}"#),
+        "credentials.pre_shared_keys[hq].identities: missing; it must be given"
     );
     assert_eq!(
         error(r#"{"routes": [{"destination": "10.0.0.0/8", "next_hops": [{}]}]}"#),

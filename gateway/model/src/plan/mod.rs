@@ -223,6 +223,14 @@ pub enum PlanReason {
         /// The route's.
         expected: String,
     },
+    /// A route that forwards and has no next hop.
+    #[error(
+        "a route that forwards needs a next hop; one that drops has the action blackhole, unreachable or prohibit"
+    )]
+    NoNextHop,
+    /// A route that drops and has next hops.
+    #[error("a route that drops packets has no next hops")]
+    IdleNextHops,
     /// IPv4 by way of IPv6 or the other way round.
     #[error("{gateway} is not of the same family as {destination}")]
     OtherFamily {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::ports::{Ports, connected, default_vrf, is_link_local};
 use super::{Key, Part, PlanReason, Planner};
 use crate::bus::{self, value::Kind};
-use crate::config::{Config, Fragmentation, NextHop, Route};
+use crate::config::{Config, Fragmentation, NextHop, Route, RouteAction};
 use crate::decode::path;
 
 /// Of an Ethernet interface that names none.
@@ -180,6 +180,7 @@ pub(super) struct StaticRoute<'a> {
     pub(super) vrf: String,
     pub(super) destination: IpNet,
     pub(super) hops: Vec<Hop<'a>>,
+    action: bus::route::Action,
     pub(super) origin: String,
 }
 
@@ -247,10 +248,26 @@ fn static_route<'a>(route: &'a Route, planner: &mut Planner) -> Option<StaticRou
     for next_hop in &route.next_hops {
         hops.push(hop(next_hop, &origin, planner)?);
     }
+    let action = match route.action() {
+        RouteAction::Unspecified | RouteAction::Forward => bus::route::Action::Forward,
+        RouteAction::Blackhole => bus::route::Action::Blackhole,
+        RouteAction::Unreachable => bus::route::Action::Unreachable,
+        RouteAction::Prohibit => bus::route::Action::Prohibit,
+    };
+    let wrong = match (action, hops.is_empty()) {
+        (bus::route::Action::Forward, true) => Some(PlanReason::NoNextHop),
+        (bus::route::Action::Forward, false) | (_, true) => None,
+        (_, false) => Some(PlanReason::IdleNextHops),
+    };
+    if let Some(reason) = wrong {
+        planner.refuse(path::field(&origin, "next_hops"), reason);
+        return None;
+    }
     Some(StaticRoute {
         vrf,
         destination,
         hops,
+        action,
         origin,
     })
 }
@@ -315,6 +332,7 @@ fn plan_routes(ports: &Ports, routes: &StaticRoutes<'_>, planner: &mut Planner) 
                     interface: hop.interface.unwrap_or_default().to_owned(),
                 })
                 .collect(),
+            action: route.action.into(),
         });
         let key = Key(format!("route/{}/{}", route.vrf, route.destination));
         planner.add(key, kind, Part::Dataplane, &route.origin).needs = needs;

@@ -233,6 +233,35 @@ fn names_are_shared_by_interfaces_and_tunnels() {
 }
 
 #[test]
+fn a_route_leads_somewhere_or_says_why_not() {
+    let routes = |text: &str| format!(r#"{{"routes": [{{"destination": "10.9.0.0/16"{text}}}]}}"#);
+    for action in ["blackhole", "unreachable", "prohibit"] {
+        let plan = plan_of(&routes(&format!(r#", "action": "{action}""#))).unwrap();
+        let Some(Kind::Route(route)) = &plan[&Key::from("route/default/10.9.0.0/16")].value.kind
+        else {
+            panic!("no route");
+        };
+        assert_eq!(
+            route.action().as_str_name().to_lowercase(),
+            format!("action_{action}")
+        );
+        assert!(!plan.contains_key(&Key::from("linux/route/10.9.0.0/16")));
+    }
+    assert_eq!(
+        errors(&routes("")),
+        [
+            "routes[default,10.9.0.0/16].next_hops: a route that forwards needs a next hop; one that drops has the action blackhole, unreachable or prohibit"
+        ]
+    );
+    assert_eq!(
+        errors(&routes(
+            r#", "action": "blackhole", "next_hops": [{"gateway": "10.1.0.2"}]"#
+        )),
+        ["routes[default,10.9.0.0/16].next_hops: a route that drops packets has no next hops"]
+    );
+}
+
+#[test]
 fn a_second_underlay_is_refused() {
     let text = changed(
         r#""tunnels": ["#,
@@ -462,6 +491,7 @@ fn configurations() -> impl proptest::strategy::Strategy<Value = Config> {
                     .into_iter()
                     .map(
                         |(vrf, destination, gateway, interface)| crate::config::Route {
+                            action: None,
                             vrf,
                             destination: Some(destination),
                             next_hops: vec![crate::config::NextHop {
