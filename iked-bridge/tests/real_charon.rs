@@ -63,7 +63,7 @@ async fn a_tunnel_comes_up_by_itself_and_is_shown() {
     let sa = one.dataplane.with(|state| state.sas[&spi_out].clone());
     assert_eq!(
         (sa.if_id, sa.encryption_key_bits, sa.replay_window),
-        (IF_ID, 128, 64)
+        (IF_ID, 128, 1024)
     );
     assert_eq!(sa.encryption(), bus::EncryptionAlgorithm::AesGcm16);
 }

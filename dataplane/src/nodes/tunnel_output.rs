@@ -20,8 +20,7 @@ use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 use crate::nodes::{ip_fragment, mss_clamp, way_out};
-use crate::sa::IPV6_MINIMUM_MTU;
-use crate::sa::{Choice, PolicySet, Sa};
+use crate::sa::{Choice, IPV6_MINIMUM_MTU, PolicySet, Sa};
 use crate::tables::{
     AdjacencyKind, Fragmentation, Interface, InterfaceKind, MTU_AFTER, MssClamp, Tables,
 };
