@@ -12,6 +12,9 @@
 //! (and those of the few sources in its set), the oldest first, and leaves everybody else's alone. Sources are spread by
 //! a hash with a key of the process, so none can choose its set.
 //!
+//! When no more fragments may wait, the set that holds the most gives up its oldest packet: a few sources with many
+//! fragments a packet cannot take what all share, and whoever holds less than they do loses nothing.
+//!
 //! Fragments that overlap are no accident: the whole packet is given up, and what comes of it later too (RFC 5722, and
 //! the same for IPv4). An exact copy of a fragment that is there is dropped alone (RFC 8200 section 4.5).
 //!
@@ -140,6 +143,8 @@ pub struct Table<T> {
     tags: Box<[u64]>,
     contexts: Box<[Option<Context<T>>]>,
     waiting: usize,
+    /// Of those that wait, how many in each set.
+    held: Box<[usize]>,
     packets: usize,
     born: u64,
     search_at: Option<u64>,
@@ -155,6 +160,7 @@ impl<T> Table<T> {
             tags: std::iter::repeat_n(0, slots).collect(),
             contexts: std::iter::repeat_with(|| None).take(slots).collect(),
             waiting: 0,
+            held: std::iter::repeat_n(0, slots / WAYS).collect(),
             packets: 0,
             born: 0,
             search_at: None,
@@ -211,7 +217,11 @@ impl<T> Table<T> {
         } else {
             context.take(place, intent, packet, gone)
         };
-        self.waiting = self.waiting + context.pieces.len() - before;
+        let after = context.pieces.len();
+        self.waiting = self.waiting + after - before;
+        if let Some(held) = self.held.get_mut(slot / WAYS) {
+            *held = *held + after - before;
+        }
         if matches!(outcome, Outcome::Whole(_)) {
             self.remove(slot);
         }
@@ -238,6 +248,9 @@ impl<T> Table<T> {
                 continue;
             }
             self.waiting -= context.pieces.len();
+            if let Some(held) = self.held.get_mut(slot / WAYS) {
+                *held -= context.pieces.len();
+            }
             context.pieces.drain(..).for_each(&mut gone);
             self.remove(slot);
         }
@@ -257,6 +270,7 @@ impl<T> Table<T> {
             }
         }
         self.waiting = 0;
+        self.held.fill(0);
         self.search_at = None;
     }
 
@@ -292,9 +306,16 @@ impl<T> Table<T> {
         slot
     }
 
-    /// Pushes out the oldest other context of the set that holds anything.
+    /// Pushes out the oldest other context that holds anything of the set that holds the most.
     fn give_room(&mut self, slot: usize, gone: &mut Gone<T>) {
-        let first = slot - slot % WAYS;
+        let own = slot / WAYS;
+        let fullest = self
+            .held
+            .iter()
+            .enumerate()
+            .max_by_key(|(set, held)| (**held, *set == own))
+            .map_or(own, |(set, _)| set);
+        let first = fullest * WAYS;
         let oldest = (first..first + WAYS)
             .filter(|other| *other != slot)
             .filter_map(|other| {
@@ -310,6 +331,9 @@ impl<T> Table<T> {
     fn evict(&mut self, slot: usize, gone: &mut Gone<T>) {
         if let Some(Some(context)) = self.contexts.get_mut(slot) {
             self.waiting -= context.pieces.len();
+            if let Some(held) = self.held.get_mut(slot / WAYS) {
+                *held -= context.pieces.len();
+            }
             context.give_up(Why::Crowded, gone);
         }
         self.remove(slot);
@@ -550,6 +574,46 @@ mod tests {
         }
         let (outcome, _) = put(&mut table, key(honest, 7), place(8, 8, false), 1);
         assert_eq!(order(&outcome), Some(vec![0, 1]));
+    }
+
+    #[test]
+    fn sources_that_fill_the_table_do_not_keep_others_out() {
+        let mut table = table(32 * WAYS as u32, 4096);
+        let flood = |table: &mut Table<u32>, from: u32| {
+            for source in 1..=10 {
+                for number in from..from + 40 {
+                    for at in 0..60 {
+                        put(table, key(source, number), place(at * 8, 8, true), 9);
+                        assert!(table.waiting() <= 4096);
+                    }
+                }
+            }
+            assert!(table.waiting() > 4096 - MOST_PIECES, "the table is full");
+        };
+        flood(&mut table, 0);
+        let set = |source| table.hasher.hash_one((0_u32, key(source, 0).source)) as usize % 32;
+        // Nothing waits in the sets of these, so that there they could push nobody out.
+        let honest: Vec<u8> = (11..=255)
+            .filter(|source| (1..=10).all(|bad| set(*source) != set(bad)))
+            .take(20)
+            .collect();
+        assert_eq!(honest.len(), 20);
+        for (number, source) in honest.into_iter().enumerate() {
+            let key = self::key(source, 7);
+            let (first, _) = put(&mut table, key, place(0, 1480, true), 0);
+            assert!(matches!(first, Outcome::Waits), "{source}: {first:?}");
+            for bad in 1..=3 {
+                for packet in 0..40 {
+                    for at in 0..60 {
+                        let key = self::key(bad, 1000 + 40 * number as u32 + packet);
+                        put(&mut table, key, place(at * 8, 8, true), 9);
+                    }
+                }
+            }
+            let (last, _) = put(&mut table, key, place(1480, 100, false), 1);
+            assert_eq!(order(&last), Some(vec![0, 1]), "{source}");
+        }
+        assert_eq!(table.held.iter().sum::<usize>(), table.waiting());
     }
 
     #[test]

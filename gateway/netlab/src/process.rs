@@ -350,8 +350,10 @@ mod tests {
     #[test]
     fn a_process_is_found_by_its_argument() {
         let mark = format!("/nowhere/{}", std::process::id());
+        // It starts no process of its own, which would have its arguments until it has become another program.
         let mut child = Command::new("sh")
-            .args(["-c", "sleep 30; true", "--root", &mark])
+            .args(["-c", "read line; true", "--root", &mark])
+            .stdin(Stdio::piped())
             .spawn()
             .unwrap();
         let until = Instant::now() + Duration::from_secs(5);
