@@ -10,6 +10,9 @@
 //! once more when the window is updated behind that: of two copies in one vector the second is
 //! told apart only then. With ESN the check also infers the high half of the number, which is
 //! not on the wire.
+//!
+//! What falls out at the bottom without having been seen is lost, as far as the receiver can ever
+//! know, and counted. Should it come after all it is late, and counted as that, too.
 
 /// What the window says of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +32,11 @@ pub enum Verdict {
 pub struct ReplayWindow {
     /// The highest number seen; zero at first.
     top: u64,
-    /// In numbers, a multiple of 64; zero for off.
+    /// In numbers; zero for off.
     size: u32,
     esn: bool,
+    /// Numbers that left the window unseen.
+    lost: u64,
     /// A ring of bits by number: a power of two of words, at least one more than the window
     /// needs, so that moving ahead clears whole words (the idea of RFC 6479).
     seen: Box<[u64]>,
@@ -44,19 +49,20 @@ impl ReplayWindow {
     /// How far ESN looks back for the high half when the window is off: as far as ahead.
     const NOMINAL: u64 = 1 << 31;
 
-    /// A window of `size` numbers, rounded up to a multiple of 64 and capped at
-    /// [`MAX_SIZE`](Self::MAX_SIZE); zero for none: every number is new then.
+    /// A window of exactly `size` numbers, at most [`MAX_SIZE`](Self::MAX_SIZE); zero for none: every
+    /// number is new then.
     pub fn new(size: u32, esn: bool) -> Self {
-        let size = size.min(Self::MAX_SIZE).next_multiple_of(64);
+        let size = size.min(Self::MAX_SIZE);
         let words = if size == 0 {
             0
         } else {
-            (size as usize / 64 + 1).next_power_of_two()
+            (size.div_ceil(64) as usize + 1).next_power_of_two()
         };
         Self {
             top: 0,
             size,
             esn,
+            lost: 0,
             seen: vec![0; words].into_boxed_slice(),
         }
     }
@@ -71,6 +77,12 @@ impl ReplayWindow {
     #[inline]
     pub const fn size(&self) -> u32 {
         self.size
+    }
+
+    /// How many numbers the window has left behind without having seen them; none while it is off.
+    #[inline]
+    pub const fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// Infers the full number of a packet and says whether it may be new; changes nothing.
@@ -159,6 +171,7 @@ impl ReplayWindow {
     /// Makes `number` the top and forgets the words that now stand for new numbers.
     #[inline]
     fn advance(&mut self, number: u64) {
+        self.leave_behind(number);
         let words = number / 64 - self.top / 64;
         self.top = number;
         if words == 0 || self.seen.is_empty() {
@@ -174,6 +187,49 @@ impl ReplayWindow {
                 *word = 0;
             }
         }
+    }
+
+    /// Counts what a window whose top becomes `number` has never seen and covers no more.
+    #[inline]
+    fn leave_behind(&mut self, number: u64) {
+        let size = u64::from(self.size);
+        if size == 0 || number <= size {
+            return;
+        }
+        let last = number - size;
+        // Zero is no number: a young window reaches below the first one.
+        let first = (self.top + 1).saturating_sub(size).max(1);
+        self.lost += if first == last && last <= self.top {
+            // The next number in order, as most are.
+            let (word, bit) = self.place(last);
+            u64::from(self.seen.get(word).is_some_and(|word| word & bit == 0))
+        } else if last <= self.top {
+            self.unseen(first, last)
+        } else {
+            // The window has jumped over some.
+            self.unseen(first, self.top) + (last - self.top)
+        };
+    }
+
+    /// How many of the numbers from `first` to `last`, which are in the window, it has not seen.
+    fn unseen(&self, first: u64, last: u64) -> u64 {
+        if first > last {
+            return 0;
+        }
+        let (first_word, last_word) = (first / 64, last / 64);
+        (first_word..=last_word)
+            .map(|at| {
+                let (place, _) = self.place(at * 64);
+                let mut missing = !self.seen.get(place).copied().unwrap_or(0);
+                if at == first_word {
+                    missing &= u64::MAX << (first % 64);
+                }
+                if at == last_word {
+                    missing &= u64::MAX >> (63 - last % 64);
+                }
+                u64::from(missing.count_ones())
+            })
+            .sum()
     }
 }
 
@@ -199,8 +255,14 @@ mod tests {
             self.seen.last().copied().unwrap_or(0)
         }
 
+        /// What is under the window and was never seen.
+        fn lost(&self) -> u64 {
+            let bottom = self.top().saturating_sub(self.size);
+            bottom - self.seen.range(..=bottom).count() as u64
+        }
+
         fn judge(&self, number: u64) -> Verdict {
-            if number == 0 || number + self.size <= self.top() {
+            if number == 0 || u128::from(number) + u128::from(self.size) <= u128::from(self.top()) {
                 Verdict::Late
             } else if self.seen.contains(&number) {
                 Verdict::Replayed
@@ -266,22 +328,92 @@ mod tests {
                 slow.seen.insert(number);
                 assert_eq!(window.update(number), Verdict::Replayed, "the second copy");
             }
-            assert_eq!(window.top(), slow.top());
+            assert_eq!((window.top(), window.lost()), (slow.top(), slow.lost()));
         }
     }
 
     #[test]
-    fn sizes_are_rounded_and_capped() {
-        for (asked, size) in [
-            (0, 0),
-            (1, 64),
-            (32, 64),
-            (64, 64),
-            (65, 128),
-            (4096, 4096),
-            (u32::MAX, 4096),
+    fn a_window_is_as_large_as_was_asked_for() {
+        for size in [1, 31, 32, 33, 63, 64, 65, 100, 128, 1024, 4095, 4096] {
+            for esn in [false, true] {
+                let mut window = ReplayWindow::new(size, esn);
+                let top = 10_000;
+                let bottom = top - u64::from(size) + 1;
+                assert_eq!(window.update(top), Verdict::Ok(top));
+                assert_eq!(window.update(bottom - 1), Verdict::Late, "{size}");
+                for number in bottom..top {
+                    assert_eq!(window.update(number), Verdict::Ok(number), "{size}");
+                }
+                for number in bottom..=top {
+                    assert_eq!(window.update(number), Verdict::Replayed, "{size}");
+                }
+                assert_eq!((window.size(), window.lost()), (size, bottom - 1));
+            }
+        }
+        assert_eq!(ReplayWindow::new(u32::MAX, true).size(), 4096);
+    }
+
+    #[test]
+    fn what_the_window_leaves_behind_unseen_is_lost() {
+        let mut window = ReplayWindow::new(32, false);
+        for number in 1..=32 {
+            window.update(number);
+        }
+        assert_eq!(window.lost(), 0, "nothing is under a young window");
+        for number in [34, 35, 37] {
+            window.update(number);
+        }
+        assert_eq!(window.lost(), 0, "33 and 36 may still come");
+        assert_eq!(window.update(36), Verdict::Ok(36));
+        assert_eq!(window.update(65), Verdict::Ok(65));
+        assert_eq!(window.lost(), 1, "33 left");
+        assert_eq!(window.update(33), Verdict::Late);
+        assert_eq!(window.lost(), 1, "late does not undo it");
+        // 38 to 64 were never in, and 968 more numbers are jumped over.
+        assert_eq!(window.update(1065), Verdict::Ok(1065));
+        assert_eq!(window.lost(), 1 + 27 + 968);
+        assert_eq!(window.update(1065), Verdict::Replayed);
+        let mut off = ReplayWindow::new(0, false);
+        off.update(1_000_000);
+        assert_eq!(off.lost(), 0);
+    }
+
+    /// RFC 4303 appendix A2.1: the window in one half of the number space (case A), and in two (case B).
+    #[test]
+    fn high_halves_are_those_of_appendix_a2() {
+        const W: u32 = 64;
+        for (high, top, low, inferred) in [
+            // Case A: Tl >= W - 1.
+            (5, 0x100, 0x100 - W + 1, Some(5)),
+            (5, 0x100, 0x100 - W, Some(6)),
+            (5, 0x100, 0, Some(6)),
+            (5, 0x100, 0x101, Some(5)),
+            (5, 0x100, u32::MAX, Some(5)),
+            // Its edge: the bottom is the half's first number.
+            (5, W - 1, 0, Some(5)),
+            (5, W - 1, u32::MAX, Some(5)),
+            // The last number of a half: the next half begins right behind it.
+            (5, u32::MAX, 0, Some(6)),
+            (5, u32::MAX, u32::MAX - W + 1, Some(5)),
+            (5, u32::MAX, u32::MAX - W, Some(6)),
+            // Case B: Tl < W - 1.
+            (5, W - 2, u32::MAX, Some(4)),
+            (5, W - 2, u32::MAX - 1, Some(5)),
+            (5, W - 2, 0, Some(5)),
+            (5, 0, 0, Some(5)),
+            (5, 0, 1, Some(5)),
+            (5, 0, u32::MAX - W + 2, Some(4)),
+            (5, 0, u32::MAX - W + 1, Some(5)),
+            // There is no half before the first, and none after the last.
+            (0, 10, u32::MAX, None),
+            (0, 10, 10 + W, Some(0)),
+            (u32::MAX, u32::MAX, 0, None),
         ] {
-            assert_eq!(ReplayWindow::new(asked, true).size(), size);
+            let mut window = ReplayWindow::new(W, true);
+            let top = u64::from(high) << 32 | u64::from(top);
+            window.update(top);
+            let number = inferred.map(|high: u32| u64::from(high) << 32 | u64::from(low));
+            assert_eq!(window.infer(low), number, "top {top:#x} low {low:#x}");
         }
     }
 

@@ -280,6 +280,7 @@ fn update_windows(
                     _ => {}
                 }
             }
+            sa.state.left_behind(&window);
         }
         sa.state.refused(replayed, late, bad_icv);
         if good > 0 {

@@ -125,6 +125,7 @@ pub struct SaState {
     replayed: AtomicU64,
     late: AtomicU64,
     bad_icv: AtomicU64,
+    lost: AtomicU64,
     key: SaKey,
     #[cfg(feature = "fingerprint")]
     fingerprint: [u8; 16],
@@ -182,6 +183,8 @@ pub struct Usage {
     pub late: u64,
     /// Damaged or forged.
     pub bad_icv: u64,
+    /// Sequence numbers that the replay window has left behind without having seen them.
+    pub lost: u64,
 }
 
 /// Time between two reports of one limit.
@@ -213,6 +216,7 @@ impl SaState {
             replayed: AtomicU64::new(0),
             late: AtomicU64::new(0),
             bad_icv: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
             key,
             #[cfg(feature = "fingerprint")]
             fingerprint: [0; 16],
@@ -330,6 +334,12 @@ impl SaState {
         }
     }
 
+    /// Publishes what the window has left behind. The caller holds the window, so that the count never goes back.
+    #[inline(always)]
+    pub fn left_behind(&self, window: &ReplayWindow) {
+        self.lost.store(window.lost(), Ordering::Relaxed);
+    }
+
     /// Whether a changed address may be reported now: at most once a second.
     pub fn may_report_mapping(&self, now_ns: u64) -> bool {
         self.mapping_alarm.due(now_ns, MAPPING_INTERVAL_NS)
@@ -344,6 +354,7 @@ impl SaState {
             replayed: self.replayed.load(Ordering::Relaxed),
             late: self.late.load(Ordering::Relaxed),
             bad_icv: self.bad_icv.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
         }
     }
 }

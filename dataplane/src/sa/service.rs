@@ -355,6 +355,7 @@ pub fn usage_to_bus(id: SaKeyId, usage: Usage) -> bus::SaUsage {
         replayed: usage.replayed,
         late: usage.late,
         bad_icv: usage.bad_icv,
+        lost: usage.lost,
     }
 }
 

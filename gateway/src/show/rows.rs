@@ -89,6 +89,7 @@ rows! {
         "#bytes" bytes: u64,
         "#replayed" replayed: u64,
         "#late" late: u64,
+        "#lost" lost: u64,
         "#bad icv" bad_icv: u64,
     }
     /// A policy of the dataplane.
@@ -326,6 +327,7 @@ pub(super) fn sas(reply: &bus::DumpSasReply) -> Vec<Sa> {
                 bytes: usage.bytes,
                 replayed: usage.replayed,
                 late: usage.late,
+                lost: usage.lost,
                 bad_icv: usage.bad_icv,
             })
         })
