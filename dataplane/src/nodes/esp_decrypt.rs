@@ -63,7 +63,7 @@ impl Node for EspDecrypt {
             if let Some(ahead) = vector.get(at + AHEAD) {
                 context.buffers.prefetch(ahead);
             }
-            places.push(locate(context.buffers, tables, packet, &mut last));
+            places.push(locate(context, tables, packet, &mut last));
         }
         check_windows(&mut places);
         open(context, vector, &mut places);
@@ -80,13 +80,13 @@ impl Node for EspDecrypt {
 /// Finds the SA of a packet by its SPI, and checks that the packet came the SA's way.
 #[inline(always)]
 fn locate<'t>(
-    buffers: &BufferPool,
+    context: &Context<'_>,
     tables: &'t Tables,
     packet: &Packet,
     last: &mut Option<&'t Sa>,
 ) -> Result<Place<'t>, DropReason> {
-    let meta = buffers.meta(packet);
-    let data = buffers.data(packet);
+    let meta = context.buffers.meta(packet);
+    let data = context.buffers.data(packet);
     let transport = usize::from(meta.l4_offset)
         .checked_sub(meta.offset())
         .ok_or(DropReason::EspTruncated)?;
@@ -127,7 +127,7 @@ fn locate<'t>(
         return Err(DropReason::EspWrongSa);
     }
     if sa.state.is_dead() {
-        return Err(DropReason::EspLimit);
+        return Err(refuse(context, sa));
     }
     let known = sa.endpoints.udp.map(|ports| ports.source);
     Ok(Place {
@@ -139,6 +139,18 @@ fn locate<'t>(
         elsewhere: sa.endpoints.source != source || known != ports.map(|ports| ports.source),
         verdict: Ok(()),
     })
+}
+
+/// A packet of an SA that has ended. Its end is told again after a while: the first event may have been lost.
+#[cold]
+fn refuse(context: &Context<'_>, sa: &Sa) -> DropReason {
+    if sa.state.remind(context.now).is_some() {
+        let _ = context.events.try_send(Event::SaLimit {
+            sa: sa.spec.id,
+            hard: true,
+        });
+    }
+    DropReason::EspLimit
 }
 
 /// Source, destination, traffic class and transport of an outer header.
@@ -256,6 +268,7 @@ fn update_windows(
         let (mut good, mut bytes) = (0, 0);
         let (mut replayed, mut late, mut bad_icv) = (0, 0, 0);
         let mut moved = None;
+        let top;
         {
             let mut window = sa.state.window();
             for (offset, place) in run.iter_mut().enumerate() {
@@ -281,12 +294,13 @@ fn update_windows(
                 }
             }
             sa.state.left_behind(&window);
+            top = window.top();
         }
         sa.state.refused(replayed, late, bad_icv);
         if good > 0 {
             let overhead = sa.state.key().suite().header_len() + sa.state.key().suite().icv_len();
             let inner = bytes.saturating_sub((good * overhead) as u64);
-            if let Some(kind) = sa.state.received(good, inner, context.now) {
+            if let Some(kind) = sa.state.received(good, inner, top, context.now) {
                 let _ = context.events.try_send(Event::SaLimit {
                     sa: sa.spec.id,
                     hard: kind == LimitKind::Hard,

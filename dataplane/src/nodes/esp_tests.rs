@@ -22,15 +22,15 @@ use crate::tables::{
     ADJACENCY_NO_ROUTE, Adjacency, AdjacencyKind, Fragmentation, Interface, InterfaceKind, MssClamp,
 };
 
-const IF_ID: u32 = 42;
+pub(super) const IF_ID: u32 = 42;
 
-struct Tunnel {
-    bench: Workbench,
-    manager: SaManager,
-    out: SaSpec,
+pub(super) struct Tunnel {
+    pub(super) bench: Workbench,
+    pub(super) manager: SaManager,
+    pub(super) out: SaSpec,
 }
 
-fn any(v6: bool) -> Selector {
+pub(super) fn any(v6: bool) -> Selector {
     let all = if v6 {
         AddressRange::ALL_V6
     } else {
@@ -45,7 +45,7 @@ fn any(v6: bool) -> Selector {
     }
 }
 
-fn keys(suite: Suite, seed: u8) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn keys(suite: Suite, seed: u8) -> (Vec<u8>, Vec<u8>) {
     let key = |length: usize, seed: u8| {
         (0..length)
             .map(|at| seed.wrapping_mul(31).wrapping_add(at as u8))
@@ -57,7 +57,7 @@ fn keys(suite: Suite, seed: u8) -> (Vec<u8>, Vec<u8>) {
     )
 }
 
-fn spec(suite: Suite, v6: bool, udp: bool, esn: bool, spi: u32) -> SaSpec {
+pub(super) fn spec(suite: Suite, v6: bool, udp: bool, esn: bool, spi: u32) -> SaSpec {
     let address = |last: u8| -> IpAddr {
         if v6 {
             [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last].into()
@@ -90,7 +90,7 @@ fn spec(suite: Suite, v6: bool, udp: bool, esn: bool, spi: u32) -> SaSpec {
     }
 }
 
-fn policy(selector: Selector, spi: u32, priority: u32) -> PolicySpec {
+pub(super) fn policy(selector: Selector, spi: u32, priority: u32) -> PolicySpec {
     let id = PolicyId {
         outbound: true,
         forward: false,
@@ -109,7 +109,7 @@ fn policy(selector: Selector, spi: u32, priority: u32) -> PolicySpec {
 
 impl Tunnel {
     /// A tunnel interface without SAs.
-    fn bare(out: SaSpec) -> Self {
+    pub(super) fn bare(out: SaSpec) -> Self {
         let mut bench = Workbench::with(super::tunnels());
         let tunnel = Interface {
             index: TUNNEL,
@@ -147,7 +147,7 @@ impl Tunnel {
     }
 
     /// One whose traffic, sent back to itself, is accepted.
-    fn looped(out: SaSpec) -> Self {
+    pub(super) fn looped(out: SaSpec) -> Self {
         let mut tunnel = Self::bare(out);
         let (encryption, integrity) = keys(tunnel.out.suite, 1);
         let mut inbound = tunnel.out.clone();
@@ -170,7 +170,7 @@ impl Tunnel {
         tunnel
     }
 
-    fn send(&mut self, packets: &[Vec<u8>]) -> Arrivals {
+    pub(super) fn send(&mut self, packets: &[Vec<u8>]) -> Arrivals {
         for bytes in packets {
             self.bench.put(NodeId::TunnelOutput, WAN, bytes, |meta| {
                 meta.adjacency = INTO_TUNNEL;
@@ -180,7 +180,10 @@ impl Tunnel {
         self.arrivals()
     }
 
-    fn receive<'p>(&mut self, packets: impl IntoIterator<Item = &'p Vec<u8>>) -> Arrivals {
+    pub(super) fn receive<'p>(
+        &mut self,
+        packets: impl IntoIterator<Item = &'p Vec<u8>>,
+    ) -> Arrivals {
         let header = if self.out.source.is_ipv4() { 20 } else { 40 };
         for bytes in packets {
             self.bench.put(NodeId::EspDecrypt, WAN, bytes, |meta| {
@@ -203,9 +206,9 @@ impl Tunnel {
 }
 
 /// What left the nodes of tunnels: to which node, with what metadata and bytes.
-type Arrivals = Vec<(NodeId, Metadata, Vec<u8>)>;
+pub(super) type Arrivals = Vec<(NodeId, Metadata, Vec<u8>)>;
 
-fn inner4(length: usize, class: u8, df: bool) -> Vec<u8> {
+pub(super) fn inner4(length: usize, class: u8, df: bool) -> Vec<u8> {
     let mut packet: Vec<u8> = (0..length).map(|at| at as u8).collect();
     Ipv4Header {
         traffic_class: class,
@@ -221,7 +224,7 @@ fn inner4(length: usize, class: u8, df: bool) -> Vec<u8> {
     packet
 }
 
-fn inner6(length: usize) -> Vec<u8> {
+pub(super) fn inner6(length: usize) -> Vec<u8> {
     let mut packet: Vec<u8> = (0..length).map(|at| at as u8).collect();
     Ipv6Header {
         traffic_class: 0xb8,
@@ -237,7 +240,7 @@ fn inner6(length: usize) -> Vec<u8> {
 }
 
 /// As it must come out: one hop less.
-fn one_hop_less(mut packet: Vec<u8>) -> Vec<u8> {
+pub(super) fn one_hop_less(mut packet: Vec<u8>) -> Vec<u8> {
     if packet[0] >> 4 == 6 {
         packet[7] -= 1;
     } else {
@@ -248,7 +251,7 @@ fn one_hop_less(mut packet: Vec<u8>) -> Vec<u8> {
     packet
 }
 
-fn payloads(arrivals: &Arrivals) -> Vec<Vec<u8>> {
+pub(super) fn payloads(arrivals: &Arrivals) -> Vec<Vec<u8>> {
     arrivals.iter().map(|(_, _, bytes)| bytes.clone()).collect()
 }
 

@@ -108,13 +108,13 @@ impl Sa {
 /// What traffic changes in an SA, and its keys: one allocation for its whole life.
 #[repr(align(64))]
 pub struct SaState {
-    /// Packets sent so far: the last sequence number used. The only writer adds, so a number is never used twice.
+    /// The last sequence number used. Every writer adds, so a number is never used twice.
     sent: AtomicU64,
     packets: AtomicU64,
     bytes: AtomicU64,
     last_use_s: AtomicU64,
     limits: Limits,
-    /// Largest sequence number, 2^32-1 without ESN.
+    /// Largest sequence number that is sent: 2^32-1 without ESN, [`LAST_EXTENDED`] with it.
     last_sequence: u64,
     /// No packet passes: a hard limit was reached, or the SA was deleted.
     dead: AtomicBool,
@@ -193,6 +193,9 @@ const LIMIT_INTERVAL_NS: u64 = 5_000_000_000;
 const MAPPING_INTERVAL_NS: u64 = 1_000_000_000;
 /// Sequence numbers before the last one at which a new SA is wanted: 1/16 of them.
 const SOFT_SEQUENCE_SHARE: u64 = 16;
+/// The last extended number that is sent. The 2^32 behind it stay unused, for workers that add to the counter while
+/// another one ends the SA: it never wraps, whatever they ask for.
+const LAST_EXTENDED: u64 = u64::MAX - (1 << 32);
 
 impl SaState {
     /// The state of a new SA.
@@ -204,7 +207,7 @@ impl SaState {
             last_use_s: AtomicU64::new(0),
             limits: spec.limits,
             last_sequence: if spec.esn {
-                u64::MAX
+                LAST_EXTENDED
             } else {
                 u64::from(u32::MAX)
             },
@@ -246,7 +249,8 @@ impl SaState {
     }
 
     /// Takes sequence numbers for `packets` packets of `bytes` bytes in all: one atomic addition a vector, so that
-    /// any worker encrypts for any SA. Past the hard limit nothing is granted any more.
+    /// any worker encrypts for any SA. Past the hard limit, and past the last number, nothing is granted any more:
+    /// the sequence never wraps (RFC 4303 section 3.3.3), so no nonce comes twice.
     #[inline]
     pub fn reserve(&self, packets: usize, bytes: u64, now_ns: u64) -> Reservation {
         if self.dead.load(Ordering::Relaxed) {
@@ -259,7 +263,9 @@ impl SaState {
         let before = self.sent.fetch_add(packets as u64, Ordering::Relaxed);
         let last = self.last_sequence.min(self.limits.hard_packets);
         let granted = last.saturating_sub(before).min(packets as u64) as usize;
-        let report = self.account(granted, packets, bytes, now_ns);
+        let used = before.saturating_add(packets as u64);
+        let ends = granted < packets || used >= self.last_sequence;
+        let report = self.account(granted, bytes, used, ends, now_ns);
         Reservation {
             first: before.wrapping_add(1),
             granted,
@@ -267,14 +273,28 @@ impl SaState {
         }
     }
 
-    /// Counts good inbound packets.
-    #[inline]
-    pub fn received(&self, packets: usize, bytes: u64, now_ns: u64) -> Option<LimitKind> {
-        self.account(packets, packets, bytes, now_ns)
+    /// Leaves all sequence numbers up to this one unused. Never goes back.
+    pub fn skip_to(&self, sequence: u64) {
+        self.sent.fetch_max(sequence, Ordering::Relaxed);
     }
 
+    /// Counts good inbound packets. `top` is that of the window: of the peer's numbers, which are what runs out, it
+    /// has seen fewer than were sent.
+    #[inline]
+    pub fn received(&self, packets: usize, bytes: u64, top: u64, now_ns: u64) -> Option<LimitKind> {
+        self.account(packets, bytes, top, false, now_ns)
+    }
+
+    /// `sequence` is the last number used, `ends` that no other packet passes.
     #[inline(always)]
-    fn account(&self, good: usize, wanted: usize, bytes: u64, now_ns: u64) -> Option<LimitKind> {
+    fn account(
+        &self,
+        good: usize,
+        bytes: u64,
+        sequence: u64,
+        ends: bool,
+        now_ns: u64,
+    ) -> Option<LimitKind> {
         let packets = self.packets.fetch_add(good as u64, Ordering::Relaxed) + good as u64;
         let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if good > 0 {
@@ -282,12 +302,13 @@ impl SaState {
                 .store((now_ns / 1_000_000_000).max(1), Ordering::Relaxed);
         }
         let limits = &self.limits;
-        if good < wanted || packets >= limits.hard_packets || bytes >= limits.hard_bytes {
+        if ends || packets >= limits.hard_packets || bytes >= limits.hard_bytes {
             self.dead.store(true, Ordering::Relaxed);
             return self.remind(now_ns);
         }
         let soft_sequence = self.last_sequence - self.last_sequence / SOFT_SEQUENCE_SHARE;
-        if packets >= limits.soft_packets.min(soft_sequence) || bytes >= limits.soft_bytes {
+        if packets >= limits.soft_packets || bytes >= limits.soft_bytes || sequence >= soft_sequence
+        {
             let due = self.soft_alarm.due(now_ns, LIMIT_INTERVAL_NS);
             return due.then_some(LimitKind::Soft);
         }
