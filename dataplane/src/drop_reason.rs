@@ -77,6 +77,9 @@ drop_reasons! {
     IpBadSource = "ip-bad-source",
     /// The destination address is never forwarded (link-local, loopback, multicast without a listener).
     IpBadDestination = "ip-bad-destination",
+    /// No route leads back to the source address, or none by the interface that the packet came in by (RFC 3704). Forged, or
+    /// the traffic is asymmetric: then the interface's `reverse_path` is `loose` at most.
+    ReversePath = "reverse-path",
     /// No route covers the destination.
     NoRoute = "no-route",
     /// A route says that the destination is to be dropped.

@@ -67,6 +67,8 @@ node_ids! {
     Ip4Input = "ip4-input",
     /// IPv6 packets that are not yet trusted.
     Ip6Input = "ip6-input",
+    /// Is there a way back to the source (RFC 3704)?
+    ReversePath = "reverse-path",
     /// Longest-prefix match in the packet's VRF.
     Ip4Lookup = "ip4-lookup",
     /// Longest-prefix match in the packet's VRF.

@@ -23,6 +23,8 @@ pub struct Tables {
     pub generation: u64,
     /// Until the first configuration has been applied whole, nothing is forwarded.
     pub forwarding: bool,
+    /// Some interface checks source addresses: packets pass by the reverse-path node.
+    pub reverse_path: bool,
     /// By interface index; tunnels are interfaces too. Index 0 is never used.
     pub interfaces: Chunked<Interface>,
     /// By adjacency index; [`ADJACENCY_NO_ROUTE`] and [`ADJACENCY_LOCAL`] always exist.
@@ -61,6 +63,8 @@ pub struct Interface {
     pub admin_up: bool,
     /// How the MSS of TCP SYNs that leave by it is bounded.
     pub mss_clamp: MssClamp,
+    /// How the source addresses of what comes in by it are checked.
+    pub reverse_path: ReversePath,
     /// Port index of the TAP that takes its self-traffic.
     pub tap: Option<u32>,
     /// Its IPv4 addresses.
@@ -113,6 +117,19 @@ pub enum Fragmentation {
     Before,
     /// After encryption: the far end puts the ESP packet together and sends what came in here, byte for byte.
     After,
+}
+
+/// How source addresses are checked against the routes (RFC 3704).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReversePath {
+    /// They are not.
+    #[default]
+    Off,
+    /// A route that does not drop leads to the source, the default route too (RFC 3704 section 2.4).
+    Loose,
+    /// The best route to the source, or one of its next hops, leaves by the interface that the packet came in by
+    /// (RFC 3704 section 2.2).
+    Strict,
 }
 
 /// How the MSS of TCP SYNs is bounded.

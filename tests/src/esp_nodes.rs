@@ -23,7 +23,8 @@ use culvert_dataplane::sa::{
     PolicyAction, PolicyId, PolicySpec, SaKeyId, SaManager, SaSpec, service,
 };
 use culvert_dataplane::tables::{
-    Adjacency, AdjacencyKind, Fragmentation, Interface, InterfaceKind, MssClamp, Tables,
+    Adjacency, AdjacencyKind, Fragmentation, Interface, InterfaceKind, MssClamp, ReversePath,
+    Tables,
 };
 use culvert_model::bus;
 use culvert_net::{AddressRange, PortRange, Selector};
@@ -276,6 +277,7 @@ fn tables() -> Tables {
         mtu: 1400,
         admin_up: true,
         mss_clamp: MssClamp::Off,
+        reverse_path: ReversePath::Off,
         tap: None,
         addresses4: Arc::default(),
         addresses6: Arc::default(),

@@ -15,7 +15,7 @@ use super::neighbour::NeighbourId;
 use super::{Changed, ControlPlane};
 use crate::fib::PoolExhausted;
 use crate::reassembly::Limits;
-use crate::tables::{Adjacency, Tables};
+use crate::tables::{Adjacency, Interface, ReversePath, Tables};
 
 /// What has changed since workers saw it last.
 #[derive(Debug, Default)]
@@ -50,9 +50,15 @@ impl ControlPlane {
         let settings = staged.forwarding.is_some() || staged.reassembly.is_some();
         if !contents.is_empty() || !interfaces.is_empty() || settings {
             self.publisher.update(|tables| {
+                let mut checked = false;
                 for (index, interface) in interfaces {
+                    checked |= interface.as_deref().is_some_and(checks_sources);
                     tables.interfaces.set(index, interface);
                 }
+                // Only where the check was on before does it take a look at all interfaces to see that it is off.
+                tables.reverse_path = checked
+                    || tables.reverse_path
+                        && tables.interfaces.iter().any(|(_, one)| checks_sources(one));
                 set_all(tables, contents);
                 tables.forwarding = staged.forwarding.unwrap_or(tables.forwarding);
                 tables.reassembly = staged.reassembly.unwrap_or(tables.reassembly);
@@ -118,6 +124,10 @@ impl ControlPlane {
             }
         });
     }
+}
+
+fn checks_sources(interface: &Interface) -> bool {
+    interface.reverse_path != ReversePath::Off
 }
 
 fn set_all(tables: &mut Tables, contents: Vec<(u32, Adjacency)>) {

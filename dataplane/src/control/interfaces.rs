@@ -15,7 +15,7 @@ use crate::nodes::ip6_lookup::scoped;
 use crate::nodes::link_frames::{self, LinkFrame};
 use crate::port::tap_port;
 use crate::tables::{
-    Fragmentation, Interface, InterfaceAddress, InterfaceKind, MTU_AFTER, MssClamp,
+    Fragmentation, Interface, InterfaceAddress, InterfaceKind, MTU_AFTER, MssClamp, ReversePath,
 };
 
 /// Interfaces of one box: the upper half of the indexes is that of their TAPs.
@@ -31,6 +31,7 @@ pub(super) struct LocalInterface {
     pub(super) vrf: u32,
     pub(super) admin_up: bool,
     pub(super) mss_clamp: MssClamp,
+    pub(super) reverse_path: ReversePath,
     pub(super) tap: String,
     pub(super) addresses: Vec<OwnAddress>,
 }
@@ -159,6 +160,7 @@ impl ControlPlane {
             vrf,
             admin_up: spec.admin_up,
             mss_clamp: spec.mss_clamp,
+            reverse_path: spec.reverse_path,
             tap: spec.tap.clone(),
             addresses: Vec::new(),
         };
@@ -194,6 +196,7 @@ impl ControlPlane {
             vrf,
             admin_up: spec.admin_up,
             mss_clamp: spec.mss_clamp,
+            reverse_path: spec.reverse_path,
             tap: spec.tap.clone(),
             addresses: Vec::new(),
         };
@@ -501,6 +504,7 @@ impl ControlPlane {
             mtu: self.mtu(interface),
             admin_up: interface.admin_up,
             mss_clamp: interface.mss_clamp,
+            reverse_path: interface.reverse_path,
             tap: (!interface.tap.is_empty()).then(|| tap_port(index)),
             addresses4: addresses4.into(),
             addresses6: addresses6.into(),

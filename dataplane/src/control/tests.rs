@@ -38,6 +38,7 @@ fn interface(name: &str) -> (String, Kind) {
         mtu: 1500,
         admin_up: true,
         mss_clamp: Some(0),
+        reverse_path: 0,
         tap: name.into(),
     });
     (format!("interface/{name}"), kind)
@@ -52,6 +53,7 @@ fn tunnel(name: &str, if_id: u32) -> (String, Kind) {
         mtu: None,
         admin_up: true,
         mss_clamp: None,
+        reverse_path: 0,
         tap: String::new(),
         fragment_after: false,
     });
@@ -767,4 +769,29 @@ fn a_prefix_is_read_with_or_without_host_bits() {
     let mut gateway = Box::network();
     gateway.create(route("10.2.3.4/16", &["203.0.113.2"]));
     assert!(gateway.plane.ribs[&VRF_DEFAULT].reasons(covering).is_some());
+}
+
+#[test]
+fn packets_pass_by_the_reverse_path_check_while_an_interface_asks_for_it() {
+    let mut gateway = Box::network();
+    assert!(!gateway.tables.current().reverse_path);
+    let checked = |mode: bus::ReversePath| {
+        let (key, mut kind) = interface("wan");
+        if let Kind::Interface(wan) = &mut kind {
+            wan.reverse_path = mode.into();
+        }
+        (key, kind)
+    };
+    for (mode, expected) in [
+        (bus::ReversePath::Strict, true),
+        (bus::ReversePath::Loose, true),
+        (bus::ReversePath::Off, false),
+    ] {
+        gateway.create(checked(mode));
+        assert_eq!(gateway.tables.current().reverse_path, expected);
+        // What else changes leaves it as it is.
+        gateway.create(address("lan", "10.9.0.1/24"));
+        gateway.delete("address/lan/10.9.0.1/24");
+        assert_eq!(gateway.tables.current().reverse_path, expected);
+    }
 }

@@ -8,7 +8,7 @@ use culvert_net::{IpPrefix, Mtu};
 use super::error::ApplyError;
 use crate::drop_reason::DropReason;
 use crate::reassembly::Limits;
-use crate::tables::{Fragmentation, MssClamp};
+use crate::tables::{Fragmentation, MssClamp, ReversePath};
 
 /// A value of the dataplane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub(super) struct EthernetSpec {
     pub(super) mtu: u16,
     pub(super) admin_up: bool,
     pub(super) mss_clamp: MssClamp,
+    pub(super) reverse_path: ReversePath,
     pub(super) tap: String,
 }
 
@@ -43,6 +44,7 @@ pub(super) struct TunnelSpec {
     pub(super) fragmentation: Fragmentation,
     pub(super) admin_up: bool,
     pub(super) mss_clamp: MssClamp,
+    pub(super) reverse_path: ReversePath,
     pub(super) tap: String,
 }
 
@@ -92,6 +94,7 @@ impl Spec {
                 mtu: Mtu::new(interface.mtu)?.get(),
                 admin_up: interface.admin_up,
                 mss_clamp: mss_clamp(interface.mss_clamp)?,
+                reverse_path: reverse_path(interface.reverse_path()),
                 tap: interface.tap.clone(),
             }),
             Kind::Tunnel(tunnel) => Self::Tunnel(TunnelSpec {
@@ -107,6 +110,7 @@ impl Spec {
                 },
                 admin_up: tunnel.admin_up,
                 mss_clamp: mss_clamp(tunnel.mss_clamp)?,
+                reverse_path: reverse_path(tunnel.reverse_path()),
                 tap: tunnel.tap.clone(),
             }),
             Kind::Address(address) => {
@@ -179,6 +183,14 @@ fn read_route(key: &str, route: &bus::Route) -> Result<RouteSpec, ApplyError> {
         hops,
         otherwise,
     })
+}
+
+fn reverse_path(value: bus::ReversePath) -> ReversePath {
+    match value {
+        bus::ReversePath::Off => ReversePath::Off,
+        bus::ReversePath::Loose => ReversePath::Loose,
+        bus::ReversePath::Strict => ReversePath::Strict,
+    }
 }
 
 /// Absent: never; zero: from the MTU.

@@ -19,7 +19,8 @@ use crate::sa::{
     UdpPorts,
 };
 use crate::tables::{
-    ADJACENCY_NO_ROUTE, Adjacency, AdjacencyKind, Fragmentation, Interface, InterfaceKind, MssClamp,
+    ADJACENCY_NO_ROUTE, Adjacency, AdjacencyKind, Fragmentation, Interface, InterfaceKind,
+    MssClamp, ReversePath,
 };
 
 pub(super) const IF_ID: u32 = 42;
@@ -124,6 +125,7 @@ impl Tunnel {
             mtu: 1400,
             admin_up: true,
             mss_clamp: MssClamp::FromMtu,
+            reverse_path: ReversePath::Off,
             tap: None,
             addresses4: Arc::default(),
             addresses6: Arc::default(),

@@ -1,7 +1,7 @@
 //! IPv4 packets that nobody has looked at yet (RFC 791, RFC 1812 section 5.2.2, RFC 1122 section 3.2.1.3).
 //!
 //! ```text
-//!   ethernet-input, esp-decrypt -> ip4-input -> ip4-lookup
+//!   ethernet-input, esp-decrypt -> ip4-input -> [reverse-path] -> ip4-lookup
 //! ```
 //!
 //! Behind this node a packet's version, lengths and header checksum hold, link padding is cut off, and its addresses
@@ -16,7 +16,7 @@ use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::Ip4Input,
-    next: &[NodeId::Ip4Lookup],
+    next: &[NodeId::Ip4Lookup, NodeId::ReversePath],
 };
 
 /// See the module.
@@ -29,8 +29,13 @@ impl Node for Ip4Input {
     }
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
+        let next = if context.tables.reverse_path {
+            NodeId::ReversePath
+        } else {
+            NodeId::Ip4Lookup
+        };
         forward_or_drop(context, vector, |context, packet| {
-            check(context.buffers, packet).map(|()| NodeId::Ip4Lookup)
+            check(context.buffers, packet).map(|()| next)
         });
     }
 }

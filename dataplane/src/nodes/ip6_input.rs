@@ -1,7 +1,7 @@
 //! IPv6 packets that nobody has looked at yet (RFC 8200, RFC 4291 section 2).
 //!
 //! ```text
-//!   ethernet-input, esp-decrypt -> ip6-input -> ip6-lookup
+//!   ethernet-input, esp-decrypt -> ip6-input -> [reverse-path] -> ip6-lookup
 //! ```
 //!
 //! Behind this node a packet's version and length hold, link padding is cut off, and its addresses may be a sender's
@@ -16,7 +16,7 @@ use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::Ip6Input,
-    next: &[NodeId::Ip6Lookup],
+    next: &[NodeId::Ip6Lookup, NodeId::ReversePath],
 };
 
 /// See the module.
@@ -29,8 +29,13 @@ impl Node for Ip6Input {
     }
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
+        let next = if context.tables.reverse_path {
+            NodeId::ReversePath
+        } else {
+            NodeId::Ip6Lookup
+        };
         forward_or_drop(context, vector, |context, packet| {
-            check(context.buffers, packet).map(|()| NodeId::Ip6Lookup)
+            check(context.buffers, packet).map(|()| next)
         });
     }
 }

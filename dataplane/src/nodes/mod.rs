@@ -31,6 +31,7 @@ pub mod link_frames;
 pub mod mss_clamp;
 pub mod nd_input;
 pub mod neighbour_resolve;
+pub mod reverse_path;
 mod together;
 pub mod tunnel_output;
 mod way_out;
@@ -62,6 +63,7 @@ pub fn layer3() -> Vec<Box<dyn Node>> {
         Box::<arp_input::ArpInput>::default(),
         Box::<ip4_input::Ip4Input>::default(),
         Box::<ip6_input::Ip6Input>::default(),
+        Box::new(reverse_path::ReversePathCheck),
         Box::<ip4_lookup::Ip4Lookup>::default(),
         Box::<ip6_lookup::Ip6Lookup>::default(),
         Box::<ip4_local::Ip4Local>::default(),

@@ -22,7 +22,7 @@ use crate::graph::{Context, Graph, Node, NodeId, NodeSpec, Surroundings, Vector}
 use crate::port::{Port, Ports};
 use crate::tables::{
     ADJACENCY_LOCAL, ADJACENCY_NO_ROUTE, Adjacency, AdjacencyKind, Fragmentation, Interface,
-    InterfaceAddress, InterfaceKind, MssClamp, Tables, VRF_DEFAULT, Vrf,
+    InterfaceAddress, InterfaceKind, MssClamp, ReversePath, Tables, VRF_DEFAULT, Vrf,
 };
 
 pub const LAN: u32 = 1;
@@ -347,6 +347,7 @@ fn network(fib4: &Fib4Writer, fib6: &Fib6Writer) -> Tables {
                 mtu: 1500,
                 admin_up: true,
                 mss_clamp: MssClamp::Off,
+                reverse_path: ReversePath::Off,
                 tap: None,
                 addresses4: [InterfaceAddress {
                     address: own4,
@@ -379,6 +380,7 @@ fn network(fib4: &Fib4Writer, fib6: &Fib6Writer) -> Tables {
             mtu: 1400,
             admin_up: true,
             mss_clamp: MssClamp::Off,
+            reverse_path: ReversePath::Off,
             tap: None,
             addresses4: Arc::new([]),
             addresses6: Arc::new([]),

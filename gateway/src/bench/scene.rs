@@ -18,7 +18,7 @@ use culvert_dataplane::sa::{
 };
 use culvert_dataplane::tables::{
     ADJACENCY_LOCAL, ADJACENCY_NO_ROUTE, Adjacency, AdjacencyKind, Fragmentation, Interface,
-    InterfaceKind, MssClamp, Tables, VRF_DEFAULT, Vrf,
+    InterfaceKind, MssClamp, ReversePath, Tables, VRF_DEFAULT, Vrf,
 };
 use culvert_net::{
     AddressRange, Ipv4Prefix, MacAddr, PortRange, PrefixError, Selector, Spi, SpiError,
@@ -215,6 +215,7 @@ fn interface(index: u32, name: &str, kind: InterfaceKind) -> Interface {
         mtu: 1500,
         admin_up: true,
         mss_clamp: MssClamp::Off,
+        reverse_path: ReversePath::Off,
         tap: None,
         addresses4: Arc::new([]),
         addresses6: Arc::new([]),

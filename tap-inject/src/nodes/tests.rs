@@ -11,7 +11,9 @@ use culvert_dataplane::drop_reason::DropReason;
 use culvert_dataplane::event;
 use culvert_dataplane::graph::{Context, Graph, Node, NodeId, NodeSpec, Surroundings, Vector};
 use culvert_dataplane::port::{Port, Ports, tap_port};
-use culvert_dataplane::tables::{Interface, InterfaceAddress, InterfaceKind, MssClamp, Tables};
+use culvert_dataplane::tables::{
+    Interface, InterfaceAddress, InterfaceKind, MssClamp, ReversePath, Tables,
+};
 use culvert_net::nd::{self, NeighbourAdvert, NeighbourSolicit};
 use culvert_net::{
     ArpOperation, ArpPacket, EtherType, EthernetHeader, EthernetView, Icmpv6View, Ipv4Header,
@@ -98,6 +100,7 @@ fn run(node: NodeId, rx: u32, bytes: &[u8], change: impl FnOnce(&mut Metadata)) 
         mtu: 1500,
         admin_up: true,
         mss_clamp: MssClamp::Off,
+        reverse_path: ReversePath::Off,
         tap: Some(tap_port(WAN)),
         addresses4: [InterfaceAddress {
             address: OWN,

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::ports::{Ports, connected, default_vrf, is_link_local};
 use super::{Key, Part, PlanReason, Planner};
 use crate::bus::{self, value::Kind};
-use crate::config::{Config, Fragmentation, NextHop, Route, RouteAction};
+use crate::config::{Config, Fragmentation, NextHop, ReversePath, Route, RouteAction};
 use crate::decode::path;
 
 /// Of an Ethernet interface that names none.
@@ -77,6 +77,14 @@ fn mss_clamp(clamp: bool, mss: Option<u32>) -> Option<u32> {
     clamp.then(|| mss.unwrap_or(0))
 }
 
+fn reverse_path(configured: ReversePath) -> bus::ReversePath {
+    match configured {
+        ReversePath::Unspecified | ReversePath::Off => bus::ReversePath::Off,
+        ReversePath::Loose => bus::ReversePath::Loose,
+        ReversePath::Strict => bus::ReversePath::Strict,
+    }
+}
+
 fn plan_interfaces(config: &Config, ports: &Ports, planner: &mut Planner) {
     let mut devices: HashMap<String, String> = HashMap::new();
     for interface in &config.interfaces {
@@ -106,6 +114,7 @@ fn plan_interfaces(config: &Config, ports: &Ports, planner: &mut Planner) {
             } else {
                 String::new()
             },
+            reverse_path: reverse_path(interface.reverse_path()).into(),
         });
         planner
             .add(port.key.clone(), kind, Part::Dataplane, &port.origin)
@@ -148,6 +157,7 @@ fn plan_tunnels(config: &Config, ports: &Ports, planner: &mut Planner) {
             } else {
                 String::new()
             },
+            reverse_path: reverse_path(tunnel.reverse_path()).into(),
         });
         planner
             .add(port.key.clone(), kind, Part::Dataplane, &port.origin)

@@ -542,3 +542,24 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn the_reverse_path_check_is_off_unless_configured() {
+    let mode = |text: &str, key: &str| match &plan_of(text).unwrap()[&Key::from(key)].value.kind {
+        Some(Kind::Interface(interface)) => interface.reverse_path(),
+        Some(Kind::Tunnel(tunnel)) => tunnel.reverse_path(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(mode(GATEWAY, "interface/wan0"), bus::ReversePath::Off);
+    assert_eq!(mode(GATEWAY, "tunnel/ipsec0"), bus::ReversePath::Off);
+    let text = changed(
+        r#""device": "eth1""#,
+        r#""device": "eth1", "reverse_path": "strict""#,
+    );
+    assert_eq!(mode(&text, "interface/wan0"), bus::ReversePath::Strict);
+    let text = changed(
+        r#""name": "ipsec0", "#,
+        r#""name": "ipsec0", "reverse_path": "loose", "#,
+    );
+    assert_eq!(mode(&text, "tunnel/ipsec0"), bus::ReversePath::Loose);
+}
