@@ -161,13 +161,10 @@ impl State {
         let InterfaceKind::Tunnel { underlay_vrf, .. } = interface.kind else {
             return;
         };
-        let smallest = tables
+        let smallest = self
             .sas
-            .policies
-            .get(if_id)
-            .into_iter()
-            .flat_map(|set| set.iter())
-            .filter_map(|policy| tables.sas.sas.get(policy.sa?))
+            .in_use(if_id)
+            .filter_map(|index| tables.sas.sas.get(index))
             .map(|sa| sa.inner_mtu(underlay(&tables, underlay_vrf, sa.endpoints.destination).1))
             .min();
         if let Some(mtu) = smallest {

@@ -1,12 +1,14 @@
 //! A security association as workers use it.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use culvert_crypto::{ReplayWindow, SaKey};
-use culvert_net::{Flow, Spi};
+use culvert_net::{Flow, Selector, Spi};
 
+use super::classifier::{Classifier, Rank, Selects};
 use super::outer::{OuterHeader, UdpPorts};
 use super::policy::covers_family;
 use super::spec::{Limits, SaSpec};
@@ -36,6 +38,43 @@ pub struct Sa {
     pub state: Arc<SaState>,
     /// As it was asked for.
     pub spec: Arc<SaSpec>,
+    /// Its selectors, if they are too many to try one after the other.
+    many: Option<Classifier<Numbered>>,
+}
+
+/// Selectors that are tried one after the other.
+const FEW: usize = 8;
+
+/// One of many selectors of an SA; none comes before another.
+#[derive(Debug)]
+struct Numbered {
+    selector: Selector,
+    number: u32,
+}
+
+impl Selects for Numbered {
+    fn selector(&self) -> &Selector {
+        &self.selector
+    }
+
+    fn rank(&self) -> Rank {
+        Rank {
+            priority: 0,
+            last: false,
+            number: Reverse(self.number),
+        }
+    }
+}
+
+fn classifier(selectors: &[Selector]) -> Classifier<Numbered> {
+    let mut all = Classifier::default();
+    for (number, selector) in (0..).zip(selectors) {
+        all.insert(&Arc::new(Numbered {
+            selector: *selector,
+            number,
+        }));
+    }
+    all
 }
 
 /// Where the packets of an SA travel.
@@ -74,6 +113,7 @@ impl Sa {
             endpoints,
             outer: OuterHeader::new(endpoints.source, endpoints.destination, endpoints.udp)?,
             state,
+            many: (spec.selectors.len() > FEW).then(|| classifier(&spec.selectors)),
             spec,
         })
     }
@@ -85,11 +125,13 @@ impl Sa {
         if if v6 { self.all_v6 } else { self.all_v4 } {
             return true;
         }
-        flow().is_some_and(|flow| {
-            self.spec
+        flow().is_some_and(|flow| match &self.many {
+            Some(many) => many.find(&flow).is_some(),
+            None => self
+                .spec
                 .selectors
                 .iter()
-                .any(|selector| selector.matches(&flow))
+                .any(|selector| selector.matches(&flow)),
         })
     }
 

@@ -4,7 +4,8 @@
 //! repeated because its answer was lost), and keys that this process has encrypted with once are never taken again,
 //! for a counter that starts anew would repeat nonces (RFC 4106 section 2, RFC 7634 section 2).
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -85,10 +86,14 @@ pub struct SaManager {
     engine: Arc<dyn Engine>,
     by_id: HashMap<SaKeyId, u32>,
     /// Outbound SAs by `if_id` and SPI, as policies name them.
-    outbound: HashMap<(u32, u32), u32>,
+    outbound: HashMap<u32, BTreeMap<u32, u32>>,
     free: BTreeSet<u32>,
     next: u32,
     policies: HashMap<PolicyId, (u32, PolicySpec)>,
+    /// The outbound ones by `if_id` and SPI.
+    protected: HashMap<(u32, u32), HashSet<PolicyId>>,
+    /// What events name policies by.
+    numbers: HashMap<u32, PolicyId>,
     next_policy: u32,
     identities: IdentityKey,
     keys: HashMap<SaKeyId, KeyIdentity>,
@@ -105,6 +110,8 @@ impl SaManager {
             free: BTreeSet::new(),
             next: 0,
             policies: HashMap::new(),
+            protected: HashMap::new(),
+            numbers: HashMap::new(),
             next_policy: 1,
             identities: IdentityKey::random()?,
             keys: HashMap::new(),
@@ -167,8 +174,9 @@ impl SaManager {
             }
             SaDirection::Out => {
                 self.used.insert(identity);
-                self.outbound.insert((if_id, id.spi.get()), index);
-                resolve(tables, if_id, id.spi.get(), Some(index));
+                let of_tunnel = self.outbound.entry(if_id).or_default();
+                of_tunnel.insert(id.spi.get(), index);
+                self.resolve(tables, if_id, id.spi.get(), Some(index));
             }
         }
         Ok(index)
@@ -223,8 +231,13 @@ impl SaManager {
                 tables.inbound.set(id.spi.get(), None);
             }
             SaDirection::Out => {
-                self.outbound.remove(&(sa.spec.if_id, id.spi.get()));
-                resolve(tables, sa.spec.if_id, id.spi.get(), None);
+                if let Entry::Occupied(mut of_tunnel) = self.outbound.entry(sa.spec.if_id) {
+                    of_tunnel.get_mut().remove(&id.spi.get());
+                    if of_tunnel.get().is_empty() {
+                        of_tunnel.remove();
+                    }
+                }
+                self.resolve(tables, sa.spec.if_id, id.spi.get(), None);
             }
         }
         Ok(sa.state.usage())
@@ -254,7 +267,8 @@ impl SaManager {
         let number = self.next_policy;
         self.next_policy += 1;
         if spec.id.outbound {
-            let sa = self.outbound.get(&(spec.id.if_id, spec.id.spi)).copied();
+            let of_tunnel = self.outbound.get(&spec.id.if_id);
+            let sa = of_tunnel.and_then(|sas| sas.get(&spec.id.spi)).copied();
             let mut set = tables
                 .policies
                 .get(spec.id.if_id)
@@ -269,14 +283,24 @@ impl SaManager {
                 reqid: spec.reqid,
             });
             tables.policies.set(spec.id.if_id, Some(Arc::new(set)));
+            let name = (spec.id.if_id, spec.id.spi);
+            self.protected.entry(name).or_default().insert(spec.id);
         }
         self.policies.insert(spec.id, (number, spec));
+        self.numbers.insert(number, spec.id);
         Ok(())
     }
 
     /// Removes a policy.
     pub fn delete_policy(&mut self, tables: &mut SaTables, id: PolicyId) -> Result<(), SaError> {
-        self.policies.remove(&id).ok_or(SaError::NoPolicy)?;
+        let (number, _) = self.policies.remove(&id).ok_or(SaError::NoPolicy)?;
+        self.numbers.remove(&number);
+        if let Entry::Occupied(mut protected) = self.protected.entry((id.if_id, id.spi)) {
+            protected.get_mut().remove(&id);
+            if protected.get().is_empty() {
+                protected.remove();
+            }
+        }
         if id.outbound
             && let Some(set) = tables.policies.get(id.if_id)
         {
@@ -288,12 +312,20 @@ impl SaManager {
         Ok(())
     }
 
+    /// The indexes of the outbound SAs that policies of this `if_id` name.
+    pub fn in_use(&self, if_id: u32) -> impl Iterator<Item = u32> {
+        self.outbound
+            .get(&if_id)
+            .into_iter()
+            .flatten()
+            .filter(move |(spi, _)| self.protected.contains_key(&(if_id, **spi)))
+            .map(|(_, index)| *index)
+    }
+
     /// The policy that an acquire names.
     pub fn policy(&self, number: u32) -> Option<&PolicySpec> {
-        self.policies
-            .values()
-            .find(|(own, _)| *own == number)
-            .map(|(_, spec)| spec)
+        let (_, spec) = self.policies.get(self.numbers.get(&number)?)?;
+        Some(spec)
     }
 
     /// All policies.
@@ -315,17 +347,25 @@ impl SaManager {
         self.outbound.clear();
         self.keys.clear();
         self.policies.clear();
+        self.protected.clear();
+        self.numbers.clear();
         self.free.clear();
         self.next = 0;
         counts
     }
-}
 
-fn resolve(tables: &mut SaTables, if_id: u32, spi: u32, sa: Option<u32>) {
-    if let Some(set) = tables.policies.get(if_id) {
+    /// Tells the policies of an SA where it is now.
+    fn resolve(&self, tables: &mut SaTables, if_id: u32, spi: u32, sa: Option<u32>) {
+        let (Some(protected), Some(set)) = (
+            self.protected.get(&(if_id, spi)),
+            tables.policies.get(if_id),
+        ) else {
+            return;
+        };
         let mut set = PolicySet::clone(set);
-        if set.resolve(spi, sa) {
-            tables.policies.set(if_id, Some(Arc::new(set)));
+        for policy in protected {
+            set.resolve(&policy.selector, spi, sa);
         }
+        tables.policies.set(if_id, Some(Arc::new(set)));
     }
 }

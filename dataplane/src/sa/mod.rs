@@ -11,6 +11,7 @@
 //! ports of [`Sa`]) is replaced whole.
 
 mod association;
+mod classifier;
 mod manager;
 mod outer;
 mod policy;
@@ -38,7 +39,7 @@ pub struct SaTables {
     pub sas: Chunked<Sa>,
     /// Inbound SAs: SPI to index. We choose the SPI, so it alone names the SA (RFC 4301 section 4.1).
     pub inbound: Sharded<u32>,
-    /// Outbound policies by `if_id`, in the order in which they are tried.
+    /// Outbound policies by `if_id`.
     pub policies: Sharded<Arc<PolicySet>>,
     /// Tunnel interfaces: `if_id` to interface index.
     pub tunnels: Sharded<u32>,

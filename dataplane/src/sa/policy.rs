@@ -3,7 +3,12 @@
 //! In a rekey old and new policy stand side by side with the same selector: the newest one wins, and names the SA by
 //! its SPI. The outbound SA of a responder is there before its policy is: it is used only when the policy says so.
 
+use std::cmp::Reverse;
+use std::sync::Arc;
+
 use culvert_net::{AddressRange, Flow, Selector};
+
+use super::classifier::{Classifier, Rank, Selects};
 
 /// What a policy does with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,13 +40,28 @@ pub struct OutPolicy {
     pub reqid: u32,
 }
 
-/// The outbound policies of one `if_id`, in the order in which they are tried.
+/// The outbound policies of one `if_id`; a clone shares everything.
 #[derive(Clone, Debug, Default)]
 pub struct PolicySet {
-    policies: Vec<OutPolicy>,
-    /// The first policies that cover every IPv4, every IPv6 packet: no packet need be parsed for them.
-    all_v4: bool,
-    all_v6: bool,
+    policies: Classifier<OutPolicy>,
+    /// The first policies of IPv4 and of IPv6, if they cover every packet: no packet need be parsed for them.
+    all_v4: Option<Arc<OutPolicy>>,
+    all_v6: Option<Arc<OutPolicy>>,
+}
+
+impl Selects for OutPolicy {
+    fn selector(&self) -> &Selector {
+        &self.selector
+    }
+
+    /// Newest first among equals; one without SPI (a trap) after those that have an SA.
+    fn rank(&self) -> Rank {
+        Rank {
+            priority: self.priority,
+            last: self.spi == 0,
+            number: Reverse(self.number),
+        }
+    }
 }
 
 /// What was chosen for a packet.
@@ -60,49 +80,28 @@ pub enum Choice<'p> {
 impl PolicySet {
     /// Puts a policy where its priority and age say.
     pub fn insert(&mut self, policy: OutPolicy) {
-        // Newest first among equals; one without SPI (a trap) after those that have an SA.
-        let rank = |policy: &OutPolicy| {
-            (
-                policy.priority,
-                policy.spi == 0,
-                std::cmp::Reverse(policy.number),
-            )
-        };
-        let place = self
-            .policies
-            .partition_point(|other| rank(other) < rank(&policy));
-        self.policies.insert(place, policy);
+        self.policies.insert(&Arc::new(policy));
         self.summarise();
     }
 
-    /// Takes away the newest policy with this selector, SPI and action.
-    pub fn remove(&mut self, selector: &Selector, spi: u32) -> Option<OutPolicy> {
-        let place = self
-            .policies
-            .iter()
-            .position(|policy| policy.selector == *selector && policy.spi == spi)?;
-        let policy = self.policies.remove(place);
+    /// Takes away the newest policy with this selector and SPI.
+    pub fn remove(&mut self, selector: &Selector, spi: u32) -> Option<Arc<OutPolicy>> {
+        let policy = self.policies.remove(selector, |policy| policy.spi == spi)?;
         self.summarise();
         Some(policy)
     }
 
-    /// Tells every policy with this SPI where its SA is now.
-    pub fn resolve(&mut self, spi: u32, sa: Option<u32>) -> bool {
-        let mut changed = false;
-        for policy in self
-            .policies
-            .iter_mut()
-            .filter(|policy| policy.spi == spi && policy.sa != sa)
-        {
-            policy.sa = sa;
-            changed = true;
+    /// Tells the policies with this selector and SPI where their SA is now.
+    pub fn resolve(&mut self, selector: &Selector, spi: u32, sa: Option<u32>) {
+        let elsewhere = |policy: &OutPolicy| policy.spi == spi && policy.sa != sa;
+        while let Some(policy) = self.policies.remove(selector, elsewhere) {
+            let policy = OutPolicy {
+                sa,
+                ..OutPolicy::clone(&policy)
+            };
+            self.policies.insert(&Arc::new(policy));
         }
-        changed
-    }
-
-    /// In the order in which they are tried.
-    pub fn iter(&self) -> impl Iterator<Item = &OutPolicy> {
-        self.policies.iter()
+        self.summarise();
     }
 
     /// Whether there is none.
@@ -113,28 +112,20 @@ impl PolicySet {
     /// What is done with a packet. `flow` is read only if a policy looks at more than the family.
     #[inline(always)]
     pub fn choose(&self, v6: bool, flow: impl FnOnce() -> Option<Flow>) -> Choice<'_> {
-        if if v6 { self.all_v6 } else { self.all_v4 } {
-            let policy = self
-                .policies
-                .iter()
-                .find(|policy| covers_family(&policy.selector, v6));
-            return policy.map_or(Choice::None, choice);
+        if let Some(policy) = if v6 { &self.all_v6 } else { &self.all_v4 } {
+            return choice(policy);
         }
-        let Some(flow) = flow() else {
-            return Choice::None;
-        };
-        self.policies
-            .iter()
-            .find(|policy| policy.selector.matches(&flow))
-            .map_or(Choice::None, choice)
+        flow()
+            .and_then(|flow| self.policies.find(&flow))
+            .map_or(Choice::None, |policy| choice(policy))
     }
 
     fn summarise(&mut self) {
         let first = |v6: bool| {
             self.policies
-                .iter()
-                .find(|policy| matches!(policy.selector.source, AddressRange::V6 { .. }) == v6)
-                .is_some_and(|policy| covers_family(&policy.selector, v6))
+                .first(v6)
+                .filter(|policy| covers_family(&policy.selector, v6))
+                .cloned()
         };
         (self.all_v4, self.all_v6) = (first(false), first(true));
     }
