@@ -22,6 +22,7 @@ pub mod drop_reason;
 pub mod event;
 pub mod fib;
 pub mod graph;
+mod mapping;
 pub mod nodes;
 pub mod port;
 pub mod process;

@@ -409,6 +409,10 @@ mod tests {
         }
     }
 
+    /// Of readers between two quiescent points, and of the writer; fewer where each instruction is interpreted.
+    const LOOKUPS: usize = if cfg!(miri) { 5 } else { 1000 };
+    const CHANGES: usize = if cfg!(miri) { 40 } else { 20_000 };
+
     #[test]
     fn readers_see_old_or_new_and_never_anything_else() {
         let mut writer = Fib4Writer::default();
@@ -423,7 +427,7 @@ mod tests {
                     let mut random = seed;
                     while !stop.load(Ordering::Relaxed) {
                         worker.quiescent();
-                        for _ in 0..1000 {
+                        for _ in 0..LOOKUPS {
                             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                             let [x, y, ..] = random.to_be_bytes();
                             // Every address stays covered by the /8, and longer routes lead to their length.
@@ -436,7 +440,7 @@ mod tests {
                 });
             }
             let mut random = 7u32;
-            for _ in 0..20_000 {
+            for _ in 0..CHANGES {
                 random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 let [x, y, z, _] = random.to_be_bytes();
                 let length = 16 + z % 17;

@@ -513,6 +513,10 @@ mod tests {
         }
     }
 
+    /// Of readers between two quiescent points, and of the writer; fewer where each instruction is interpreted.
+    const LOOKUPS: usize = if cfg!(miri) { 5 } else { 1000 };
+    const CHANGES: usize = if cfg!(miri) { 40 } else { 20_000 };
+
     #[test]
     fn readers_see_old_or_new_and_never_anything_else() {
         let mut writer = Fib6Writer::default();
@@ -527,7 +531,7 @@ mod tests {
                     let mut random = seed;
                     while !stop.load(Ordering::Relaxed) {
                         worker.quiescent();
-                        for _ in 0..1000 {
+                        for _ in 0..LOOKUPS {
                             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                             let [x, y, z, _] =
                                 random.to_be_bytes().map(|byte| u16::from(byte & 0x13));
@@ -538,7 +542,7 @@ mod tests {
                 });
             }
             let mut random = 7u32;
-            for _ in 0..20_000 {
+            for _ in 0..CHANGES {
                 random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 let [x, y, z, w] = random.to_be_bytes();
                 let [x, y, z] = [x, y, z].map(|byte| u16::from(byte & 0x13));

@@ -11,15 +11,14 @@
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use std::sync::{Mutex, PoisonError};
 
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous};
 use thiserror::Error;
 
 use super::epoch;
+use crate::mapping::{Mapping, Pages};
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -88,25 +87,17 @@ pub(super) struct Pool {
 impl Pool {
     /// Reserves addresses for `capacity` nodes of `stride` cache lines each.
     pub(super) fn reserve(stride: u32, capacity: u32) -> Result<Self, PoolExhausted> {
-        const HUGE: usize = 2 << 20;
-        let bytes = (stride as usize * LINE * capacity as usize).next_multiple_of(HUGE);
-        let length = NonZeroUsize::new(bytes).ok_or(PoolExhausted)?;
-        // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no memory of ours. It is
-        // never unmapped: pools are statics.
-        let base = unsafe {
-            mmap_anonymous(
-                None,
-                length,
-                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-                MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE,
-            )
-        }
-        .map_err(|_| PoolExhausted)?;
-        // Random destinations in a large table miss the TLB for each packet otherwise.
-        // SAFETY: the range was just mapped; the advice does not change its contents.
-        let _ = unsafe { madvise(base, bytes, MmapAdvise::MADV_HUGEPAGE) };
+        // Miri looks at each byte that there could be.
+        let capacity = if cfg!(miri) {
+            capacity.min(1024)
+        } else {
+            capacity
+        };
+        let bytes = stride as usize * LINE * capacity as usize;
+        let mapping = Mapping::new(bytes, Pages::Reserved).map_err(|_| PoolExhausted)?;
         Ok(Self {
-            base: Base(base.cast()),
+            // Never unmapped: pools are statics, and workers keep references.
+            base: Base(mapping.leak()),
             stride,
             capacity,
             free: Mutex::default(),
