@@ -144,6 +144,12 @@ drop_reasons! {
     EspLimit = "esp-limit",
     /// The SA was deleted between lookup and use.
     EspSaGone = "esp-sa-gone",
+    /// A router says that an ESP packet of ours is too big for its next link; `show paths` tells what became of it.
+    EspTooBig = "esp-too-big",
+    /// A router says that an ESP packet of ours is too big, and many said so at once; it will say it again.
+    EspTooBigLimited = "esp-too-big-limited",
+    /// An ICMP error about an ESP packet of ours. Nobody can tell whether it is true: IKE finds out who is gone.
+    EspIcmpError = "esp-icmp-error",
     /// The packet went on as fragments; nothing is wrong.
     Fragmented = "fragmented",
     /// The fragment became part of a packet that was put together; nothing is wrong.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use culvert_net::{Flow, MacAddr};
 use tokio::sync::mpsc;
 
+use crate::path_mtu::TooBig;
 use crate::sa::SaKeyId;
 
 /// Something the control thread must know.
@@ -60,6 +61,8 @@ pub enum Event {
         /// Its UDP port.
         port: u16,
     },
+    /// A router says that an ESP packet of ours was too big.
+    TooBig(TooBig),
 }
 
 /// Where workers put events.

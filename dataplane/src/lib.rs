@@ -24,6 +24,7 @@ pub mod fib;
 pub mod graph;
 mod mapping;
 pub mod nodes;
+pub mod path_mtu;
 pub mod port;
 pub mod process;
 pub mod reassembly;

@@ -14,6 +14,7 @@ use culvert_net::MacAddr;
 use crate::chunked::Chunked;
 use crate::drop_reason::DropReason;
 use crate::fib::{Fib4, Fib6};
+use crate::path_mtu::PathMtus;
 use crate::sa::SaTables;
 
 /// One version of everything that workers read.
@@ -37,6 +38,8 @@ pub struct Tables {
     pub sas: SaTables,
     /// How many fragments for the box may wait, and how long.
     pub reassembly: crate::reassembly::Limits,
+    /// MTUs of the paths to peers, as far as they are smaller than the link's.
+    pub path_mtus: PathMtus,
 }
 
 /// The adjacency of what no route covers.
@@ -102,6 +105,8 @@ pub enum InterfaceKind {
         fixed_mtu: Option<u16>,
         /// Where packets larger than the underlay takes are cut.
         fragmentation: Fragmentation,
+        /// What routers say about the size of its ESP packets is believed.
+        learn_path_mtu: bool,
     },
 }
 

@@ -272,6 +272,7 @@ fn tables() -> Tables {
             underlay_vrf: 0,
             fixed_mtu: Some(1400),
             fragmentation: Fragmentation::Before,
+            learn_path_mtu: true,
         },
         vrf: 0,
         mtu: 1400,

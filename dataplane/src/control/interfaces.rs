@@ -48,6 +48,7 @@ pub(super) enum LocalKind {
         underlay_vrf: u32,
         mtu: Option<u16>,
         fragmentation: Fragmentation,
+        learn_path_mtu: bool,
     },
 }
 
@@ -192,6 +193,7 @@ impl ControlPlane {
                 underlay_vrf,
                 mtu: spec.mtu,
                 fragmentation: spec.fragmentation,
+                learn_path_mtu: spec.learn_path_mtu,
             },
             vrf,
             admin_up: spec.admin_up,
@@ -472,11 +474,13 @@ impl ControlPlane {
                 underlay_vrf,
                 mtu,
                 fragmentation,
+                learn_path_mtu,
             } => InterfaceKind::Tunnel {
                 if_id,
                 underlay_vrf,
                 fixed_mtu: mtu,
                 fragmentation,
+                learn_path_mtu,
             },
         };
         let mut addresses4 = Vec::new();

@@ -56,6 +56,7 @@ fn tunnel(name: &str, if_id: u32) -> (String, Kind) {
         reverse_path: 0,
         tap: String::new(),
         fragment_after: false,
+        ignore_path_mtu: false,
     });
     (format!("tunnel/{name}"), kind)
 }

@@ -42,6 +42,7 @@ pub(super) struct TunnelSpec {
     pub(super) underlay_vrf: String,
     pub(super) mtu: Option<u16>,
     pub(super) fragmentation: Fragmentation,
+    pub(super) learn_path_mtu: bool,
     pub(super) admin_up: bool,
     pub(super) mss_clamp: MssClamp,
     pub(super) reverse_path: ReversePath,
@@ -108,6 +109,7 @@ impl Spec {
                 } else {
                     Fragmentation::Before
                 },
+                learn_path_mtu: !tunnel.ignore_path_mtu,
                 admin_up: tunnel.admin_up,
                 mss_clamp: mss_clamp(tunnel.mss_clamp)?,
                 reverse_path: reverse_path(tunnel.reverse_path()),

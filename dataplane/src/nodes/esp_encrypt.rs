@@ -8,6 +8,8 @@
 //! Sequence numbers are reserved for a whole run of packets of one SA with one atomic addition; the engine gets all
 //! packets of a vector in one batch.
 
+use std::net::IpAddr;
+
 use arrayvec::ArrayVec;
 use culvert_crypto::SealOp;
 use culvert_net::{Protocol, esp};
@@ -16,6 +18,7 @@ use crate::buffer::{BufferPool, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
+use crate::nodes::ip_fragment;
 use crate::sa::{IPV6_MINIMUM_MTU, Inherited, LimitKind, Sa};
 use crate::tables::{AdjacencyKind, Fragmentation, InterfaceKind, Tables};
 
@@ -26,6 +29,7 @@ const SPEC: NodeSpec = NodeSpec {
         NodeId::Ip6Rewrite,
         NodeId::Ip4Lookup,
         NodeId::Ip6Lookup,
+        NodeId::IpFragment,
     ],
 };
 
@@ -40,6 +44,8 @@ pub struct EspEncrypt;
 struct Run {
     end: usize,
     next: NodeId,
+    /// Bytes of the largest packet that the path to the peer takes, if it is less than the link takes.
+    path_mtu: Option<u16>,
 }
 
 impl Node for EspEncrypt {
@@ -74,6 +80,7 @@ impl Node for EspEncrypt {
                 let mut outcome = Run {
                     end: place + count,
                     next: NodeId::Ip4Lookup,
+                    path_mtu: None,
                 };
                 match tables.sas.sas.get(index) {
                     None => {
@@ -97,7 +104,8 @@ impl Node for EspEncrypt {
                         let counters = context.counters.interface(tunnel);
                         counters.tx_packets.add(granted.len() as u64);
                         counters.tx_bytes.add(bytes);
-                        let underlay = Underlay::of(tables, tunnel);
+                        let underlay = Underlay::of(tables, tunnel, sa.endpoints.destination);
+                        outcome.path_mtu = underlay.path_mtu;
                         for (offset, packet) in granted.iter_mut().enumerate() {
                             let seq = reservation.first + offset as u64;
                             match prepare(buffers, sa, packet, seq, underlay) {
@@ -159,10 +167,12 @@ struct Underlay {
     vrf: u32,
     /// They may be cut on their way, whatever the packet inside says.
     may_be_cut: bool,
+    /// See [`Run::path_mtu`].
+    path_mtu: Option<u16>,
 }
 
 impl Underlay {
-    fn of(tables: &Tables, tunnel: u32) -> Self {
+    fn of(tables: &Tables, tunnel: u32, peer: IpAddr) -> Self {
         match tables
             .interfaces
             .get(tunnel)
@@ -171,14 +181,20 @@ impl Underlay {
             Some(InterfaceKind::Tunnel {
                 underlay_vrf,
                 fragmentation,
+                learn_path_mtu,
                 ..
             }) => Self {
                 vrf: underlay_vrf,
                 may_be_cut: fragmentation == Fragmentation::After,
+                path_mtu: tables
+                    .path_mtus
+                    .get(underlay_vrf, peer)
+                    .filter(|_| learn_path_mtu),
             },
             _ => Self {
                 vrf: crate::tables::VRF_DEFAULT,
                 may_be_cut: false,
+                path_mtu: None,
             },
         }
     }
@@ -245,6 +261,15 @@ fn inherit(sa: &Sa, inner: &[u8], seq: u64) -> (Protocol, Inherited) {
     }
 }
 
+/// What we have encrypted begins here, so IPv6 may be cut, too (RFC 8200 section 5).
+fn may_be_cut(outer: &[u8]) -> bool {
+    match outer {
+        [first, ..] if first >> 4 == 6 => true,
+        [_, _, _, _, _, _, flags, ..] => flags & 0x40 == 0,
+        _ => false,
+    }
+}
+
 fn dispatch(
     context: &mut Context<'_>,
     vector: &mut Vector,
@@ -252,14 +277,17 @@ fn dispatch(
     refused: &[(usize, DropReason)],
 ) {
     if let ([first, rest @ ..], []) = (runs, refused)
-        && rest.iter().all(|run| run.next == first.next)
+        && first.path_mtu.is_none()
+        && rest
+            .iter()
+            .all(|run| run.next == first.next && run.path_mtu.is_none())
     {
         return context.send_all(first.next, vector);
     }
     let mut runs = runs.iter();
     let mut run = runs.next();
     let mut refused = refused.iter().peekable();
-    for (place, packet) in vector.drain(..).enumerate() {
+    for (place, mut packet) in vector.drain(..).enumerate() {
         while let Some(ended) = run
             && place >= ended.end
         {
@@ -268,7 +296,14 @@ fn dispatch(
         if let Some((_, reason)) = refused.next_if(|(at, _)| *at == place) {
             context.drop(packet, *reason);
         } else if let Some(run) = run {
-            context.send(run.next, packet);
+            let (meta, data) = context.buffers.parts_mut(&mut packet);
+            match run.path_mtu {
+                Some(mtu) if data.len() > usize::from(mtu) && may_be_cut(data) => {
+                    ip_fragment::ask(meta, mtu, run.next);
+                    context.send(NodeId::IpFragment, packet);
+                }
+                _ => context.send(run.next, packet),
+            }
         } else {
             context.drop(packet, DropReason::EspSaGone);
         }

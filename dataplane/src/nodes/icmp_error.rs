@@ -16,6 +16,7 @@ use culvert_net::icmpv4::{self, Icmpv4Type};
 use culvert_net::icmpv6::{self, Icmpv6Type};
 use culvert_net::{Ipv4Header, Ipv4View, Ipv6Header, Ipv6View, Protocol};
 
+use super::token_bucket::TokenBucket;
 use super::way_out::complete;
 use crate::buffer::{BufferPool, IcmpCause, Metadata, Packet, flags};
 use crate::drop_reason::DropReason;
@@ -137,35 +138,16 @@ pub fn refuse(context: &mut Context<'_>, mut packet: Packet, cause: IcmpCause) {
     context.send(NodeId::IcmpError, packet);
 }
 
-/// A bucket of tokens that fills with time; nanoseconds.
-struct Bucket {
-    full_at: u64,
-}
-
-impl Bucket {
-    const INTERVAL: u64 = 1_000_000_000 / RATE;
-
-    /// Takes a token if there is one.
-    fn take(&mut self, now: u64) -> bool {
-        let full_at = self.full_at.max(now) + Self::INTERVAL;
-        if full_at - now > BURST * Self::INTERVAL {
-            return false;
-        }
-        self.full_at = full_at;
-        true
-    }
-}
-
 /// See the module.
 pub struct IcmpError {
-    bucket: Bucket,
+    bucket: TokenBucket,
     identification: u16,
 }
 
 impl Default for IcmpError {
     fn default() -> Self {
         Self {
-            bucket: Bucket { full_at: 0 },
+            bucket: TokenBucket::new(RATE, BURST),
             identification: 0,
         }
     }

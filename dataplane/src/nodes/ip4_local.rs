@@ -8,11 +8,12 @@
 //!
 //! Packets go on with their view at the IP header and `l4_offset` at the transport's: ESP or UDP.
 
-use culvert_net::Protocol;
 use culvert_net::udp::NatTraversal;
+use culvert_net::{Icmpv4Type, Protocol};
 
+use super::esp_errors::EspErrors;
 use super::together::forward_or_drop;
-use crate::buffer::{BufferPool, Packet, flags};
+use crate::buffer::{Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 
@@ -26,7 +27,9 @@ pub(super) const NAT_TRAVERSAL: u16 = 4500;
 
 /// See the module.
 #[derive(Default)]
-pub struct Ip4Local;
+pub struct Ip4Local {
+    errors: EspErrors,
+}
 
 impl Node for Ip4Local {
     fn spec(&self) -> &'static NodeSpec {
@@ -35,14 +38,18 @@ impl Node for Ip4Local {
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
         forward_or_drop(context, vector, |context, packet| {
-            whose(context.buffers, packet)
+            whose(context, packet, &mut self.errors)
         });
     }
 }
 
 #[inline(always)]
-fn whose(buffers: &BufferPool, packet: &mut Packet) -> Result<NodeId, DropReason> {
-    let (meta, data) = buffers.parts_mut(packet);
+fn whose(
+    context: &Context<'_>,
+    packet: &mut Packet,
+    errors: &mut EspErrors,
+) -> Result<NodeId, DropReason> {
+    let (meta, data) = context.buffers.parts_mut(packet);
     // Linux keeps what is for itself; what it sends back to us would come for ever.
     if meta.flags & flags::INJECTED != 0 {
         return Err(DropReason::IpBadDestination);
@@ -64,8 +71,22 @@ fn whose(buffers: &BufferPool, packet: &mut Packet) -> Result<NodeId, DropReason
             }
             Ok(next)
         }
+        Protocol::ICMP if !fragment && is_error(payload) => errors
+            .take4(context.events, context.now, meta.vrf, payload)
+            .map_or(Ok(NodeId::Punt), Err),
         _ => Ok(NodeId::Punt),
     }
+}
+
+/// An ICMP message that quotes another packet.
+#[inline(always)]
+fn is_error(message: &[u8]) -> bool {
+    message.first().is_some_and(|kind| {
+        Icmpv4Type::is_error(Icmpv4Type {
+            kind: *kind,
+            code: 0,
+        })
+    })
 }
 
 /// Whose a UDP datagram is, and when it is ESP, its length.
@@ -109,7 +130,7 @@ mod tests {
     }
 
     fn outcome(bytes: &[u8]) -> (Workbench, Option<NodeId>) {
-        let mut bench = Workbench::only(Box::new(Ip4Local));
+        let mut bench = Workbench::only(Box::<Ip4Local>::default());
         bench.put(NodeId::Ip4Local, LAN, bytes, |_| {});
         bench.run();
         let node = bench.arrived().first().map(|arrived| arrived.node);
@@ -182,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_linux_sent_does_not_come_back() {
-        let mut bench = Workbench::only(Box::new(Ip4Local));
+        let mut bench = Workbench::only(Box::<Ip4Local>::default());
         let bytes = packet4(ROUTER_IP, WAN_IP, 17, &udp(500, &[1]));
         bench.put(NodeId::Ip4Local, LAN, &bytes, |meta| {
             meta.flags |= flags::INJECTED;

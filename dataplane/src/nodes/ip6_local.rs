@@ -11,9 +11,10 @@
 
 use culvert_net::{Ipv6View, Protocol};
 
+use super::esp_errors::EspErrors;
 use super::ip4_local::nat_traversal;
 use super::together::forward_or_drop;
-use crate::buffer::{BufferPool, Packet, flags};
+use crate::buffer::{Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 
@@ -29,7 +30,9 @@ const SPEC: NodeSpec = NodeSpec {
 
 /// See the module.
 #[derive(Default)]
-pub struct Ip6Local;
+pub struct Ip6Local {
+    errors: EspErrors,
+}
 
 impl Node for Ip6Local {
     fn spec(&self) -> &'static NodeSpec {
@@ -38,14 +41,18 @@ impl Node for Ip6Local {
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
         forward_or_drop(context, vector, |context, packet| {
-            whose(context.buffers, packet)
+            whose(context, packet, &mut self.errors)
         });
     }
 }
 
 #[inline(always)]
-fn whose(buffers: &BufferPool, packet: &mut Packet) -> Result<NodeId, DropReason> {
-    let (meta, data) = buffers.parts_mut(packet);
+fn whose(
+    context: &Context<'_>,
+    packet: &mut Packet,
+    errors: &mut EspErrors,
+) -> Result<NodeId, DropReason> {
+    let (meta, data) = context.buffers.parts_mut(packet);
     // Linux keeps what is for itself; what it sends back to us would come for ever.
     if meta.flags & flags::INJECTED != 0 {
         return Err(DropReason::IpBadDestination);
@@ -74,6 +81,12 @@ fn whose(buffers: &BufferPool, packet: &mut Packet) -> Result<NodeId, DropReason
             // A fragmented one is dropped (RFC 6980 section 5); nd-input takes none with extension headers.
             Some(133..=137) if layer.fragment.is_some() => Err(DropReason::NdMalformed),
             Some(133..=137) => Ok(NodeId::NdInput),
+            Some(..128) if layer.fragment.is_none() => {
+                let ends = (view.source(), view.destination());
+                errors
+                    .take6(context.events, context.now, meta.vrf, ends, layer.payload)
+                    .map_or(Ok(NodeId::Punt), Err)
+            }
             _ => Ok(NodeId::Punt),
         },
         _ => Ok(NodeId::Punt),
@@ -87,7 +100,7 @@ mod tests {
     use crate::nodes::workbench::{LAN, ROUTER_IP6, WAN_IP6, Workbench, packet6};
 
     fn outcome(next: u8, payload: &[u8]) -> (Workbench, Option<NodeId>) {
-        let mut bench = Workbench::only(Box::new(Ip6Local));
+        let mut bench = Workbench::only(Box::<Ip6Local>::default());
         let bytes = packet6(ROUTER_IP6, WAN_IP6, next, 64, payload);
         bench.put(NodeId::Ip6Local, LAN, &bytes, |_| {});
         bench.run();

@@ -21,6 +21,8 @@ const SPEC: NodeSpec = NodeSpec {
     next: &[
         NodeId::Ip4Rewrite,
         NodeId::Ip6Rewrite,
+        NodeId::Ip4Lookup,
+        NodeId::Ip6Lookup,
         NodeId::EspEncrypt,
         NodeId::IcmpError,
     ],
@@ -40,11 +42,9 @@ pub(super) fn ask(meta: &mut Metadata, mtu: u16, next: NodeId) {
 }
 
 fn asked(meta: &Metadata) -> (u16, NodeId) {
-    let next = match meta.scratch >> NEXT_SHIFT {
-        next if next == NodeId::EspEncrypt as u64 => NodeId::EspEncrypt,
-        next if next == NodeId::Ip6Rewrite as u64 => NodeId::Ip6Rewrite,
-        _ => NodeId::Ip4Rewrite,
-    };
+    let number = meta.scratch >> NEXT_SHIFT;
+    let next = SPEC.next.iter().find(|next| **next as u64 == number);
+    let next = next.copied().unwrap_or(NodeId::Ip4Rewrite);
     ((meta.scratch >> MTU_SHIFT) as u16, next)
 }
 

@@ -14,6 +14,7 @@ pub mod arp_input;
 mod dispatch;
 pub mod esp_decrypt;
 pub mod esp_encrypt;
+mod esp_errors;
 pub mod ethernet_input;
 pub mod icmp_error;
 pub mod interface_output;
@@ -33,6 +34,7 @@ pub mod nd_input;
 pub mod neighbour_resolve;
 pub mod reverse_path;
 mod together;
+mod token_bucket;
 pub mod tunnel_output;
 mod way_out;
 

@@ -272,6 +272,7 @@ fn find_way<'t>(
         underlay_vrf,
         fixed_mtu,
         fragmentation,
+        learn_path_mtu,
     } = interface.kind
     else {
         return Err(drop(DropReason::TunnelDown));
@@ -298,8 +299,13 @@ fn find_way<'t>(
         Choice::Discard => return Err(drop(DropReason::PolicyDiscard)),
         Choice::None => return Err(prohibited(v6)),
     };
-    let (underlay, underlay_mtu) = underlay(tables, underlay_vrf, sa.endpoints.destination);
-    let fitting = sa.inner_mtu(underlay_mtu);
+    let peer = sa.endpoints.destination;
+    let (underlay, link_mtu) = underlay(tables, underlay_vrf, peer);
+    let path_mtu = tables
+        .path_mtus
+        .get(underlay_vrf, peer)
+        .filter(|_| learn_path_mtu);
+    let fitting = sa.inner_mtu(path_mtu.map_or(link_mtu, |path| path.min(link_mtu)));
     let inner_mtu = match fragmentation {
         Fragmentation::Before => fixed_mtu.map_or(fitting, |fixed| fixed.min(fitting)),
         Fragmentation::After => fixed_mtu.unwrap_or(MTU_AFTER),

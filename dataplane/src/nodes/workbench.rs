@@ -375,6 +375,7 @@ fn network(fib4: &Fib4Writer, fib6: &Fib6Writer) -> Tables {
                 underlay_vrf: VRF_DEFAULT,
                 fixed_mtu: None,
                 fragmentation: Fragmentation::Before,
+                learn_path_mtu: true,
             },
             vrf: VRF_DEFAULT,
             mtu: 1400,

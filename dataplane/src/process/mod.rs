@@ -34,6 +34,7 @@ use crate::control::{ControlPlane, DetectionTiming};
 use crate::event;
 use crate::graph::{Node, NodeId};
 use crate::nodes;
+use crate::path_mtu::PathMtuTable;
 use crate::port::Port;
 use crate::sa::SaManager;
 use crate::tables::{Publisher, Tables};
@@ -176,6 +177,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
         sa_events: Announcer::bind(&socket("dataplane-sa.events"))?,
         clocks_per_second: clock::clocks_per_second(),
         acquired: std::collections::HashMap::new(),
+        paths: PathMtuTable::default(),
     }));
     let values = Router::new("dataplane")
         .on(then_look_at_timers(&shared, value_calls::apply))
@@ -190,7 +192,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
     let value_server = Server::bind(&socket("dataplane"), values)?.spawn()?;
     tracing::info!(workers = count, "dataplane ready");
     loop {
-        let due = shared.state().plane.next_timer();
+        let due = shared.state().next_timer();
         let due =
             due.map(|due| Duration::from_nanos(due.saturating_sub(clock::monotonic_nanoseconds())));
         let timer = async {
@@ -206,6 +208,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
                 let mut state = shared.state();
                 let actions = state.plane.tick(clock::monotonic_nanoseconds());
                 state.perform_or_report(actions);
+                state.forget_paths();
             }
             Some(event) = receiver.recv() => shared.state().hear(&event),
         }

@@ -15,9 +15,10 @@ use crate::control::{Action, ControlPlane};
 use crate::driver::af_packet::{AfPacket, Device, OpenError};
 use crate::event::Event;
 use crate::nodes::tunnel_output::underlay;
-use crate::sa::SaManager;
+use crate::path_mtu::{Known, PathMtuTable, TooBig, Verdict};
 use crate::sa::service::sa_event;
-use crate::tables::{InterfaceKind, Publisher};
+use crate::sa::{Sa, SaManager};
+use crate::tables::{InterfaceKind, Publisher, Tables, VRF_DEFAULT};
 use crate::worker::Worker;
 
 /// One acquire a policy in this time, over all workers.
@@ -43,6 +44,7 @@ pub struct State {
     pub(super) node_bases: Vec<[u64; 3]>,
     pub(super) clocks_per_second: u64,
     pub(super) acquired: HashMap<u32, Duration>,
+    pub(super) paths: PathMtuTable,
 }
 
 impl Shared {
@@ -158,14 +160,27 @@ impl State {
         else {
             return;
         };
-        let InterfaceKind::Tunnel { underlay_vrf, .. } = interface.kind else {
+        let InterfaceKind::Tunnel {
+            underlay_vrf,
+            learn_path_mtu,
+            ..
+        } = interface.kind
+        else {
             return;
         };
         let smallest = self
             .sas
             .in_use(if_id)
             .filter_map(|index| tables.sas.sas.get(index))
-            .map(|sa| sa.inner_mtu(underlay(&tables, underlay_vrf, sa.endpoints.destination).1))
+            .map(|sa| {
+                let peer = sa.endpoints.destination;
+                let link = underlay(&tables, underlay_vrf, peer).1;
+                let path = tables.path_mtus.get(underlay_vrf, peer);
+                sa.inner_mtu(
+                    path.filter(|_| learn_path_mtu)
+                        .map_or(link, |path| path.min(link)),
+                )
+            })
             .min();
         if let Some(mtu) = smallest {
             self.plane.set_tunnel_mtu(if_id, mtu);
@@ -181,6 +196,7 @@ impl State {
                 let actions = self.plane.handle([event], clock::monotonic_nanoseconds());
                 self.perform_or_report(actions);
             }
+            Event::TooBig(message) => self.hear_too_big(message),
             Event::Acquire { policy, .. } if !self.may_acquire(*policy) => {}
             Event::SaLimit { .. } | Event::Acquire { .. } | Event::MappingChanged { .. } => {
                 let message = sa_event(event, |number| self.sas.policy(number).copied());
@@ -189,6 +205,55 @@ impl State {
                 }
             }
         }
+    }
+
+    fn hear_too_big(&mut self, message: &TooBig) {
+        let tables = self.publisher.current();
+        let sa = message
+            .packet
+            .sa()
+            .and_then(|id| self.sas.get(&tables.sas, id));
+        let known = sa.map(|sa| {
+            let (vrf, learn) = underlay_of(&tables, sa);
+            let link_mtu = underlay(&tables, vrf, sa.endpoints.destination).1;
+            Known {
+                sa,
+                vrf,
+                link_mtu,
+                learn,
+            }
+        });
+        let verdict = self
+            .paths
+            .hear(message, known, clock::monotonic_nanoseconds());
+        tracing::debug!(?verdict, peer = %message.packet.destination, mtu = message.mtu, "ESP packet too big");
+        let if_id = sa.map(|sa| sa.spec.if_id);
+        if let (Verdict::Learnt, Some(if_id)) = (verdict, if_id) {
+            self.publish_paths([if_id]);
+        }
+    }
+
+    /// When something is due, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub(super) fn next_timer(&self) -> Option<u64> {
+        let timers = [self.plane.next_timer(), self.paths.next_timer()];
+        timers.into_iter().flatten().min()
+    }
+
+    /// Forgets path MTUs that were learnt long ago.
+    pub(super) fn forget_paths(&mut self) {
+        if self.paths.expire(clock::monotonic_nanoseconds()) {
+            let tables = self.publisher.current();
+            self.publish_paths(tables.sas.tunnels.iter().map(|(if_id, _)| if_id));
+        }
+    }
+
+    fn publish_paths(&mut self, tunnels: impl IntoIterator<Item = u32>) {
+        let path_mtus = self.paths.published();
+        self.publisher.update(|tables| tables.path_mtus = path_mtus);
+        for if_id in tunnels {
+            self.measure_tunnel(if_id);
+        }
+        self.wake();
     }
 
     /// What timers and events cause opens no port and cannot fail.
@@ -207,5 +272,21 @@ impl State {
             self.acquired.insert(policy, now);
         }
         fresh
+    }
+}
+
+/// Index of the VRF in which the packets of an SA travel, and whether its tunnel believes what routers say of their size.
+fn underlay_of(tables: &Tables, sa: &Sa) -> (u32, bool) {
+    let tunnel = tables.sas.tunnels.get(sa.spec.if_id);
+    match tunnel
+        .and_then(|index| tables.interfaces.get(*index))
+        .map(|interface| interface.kind)
+    {
+        Some(InterfaceKind::Tunnel {
+            underlay_vrf,
+            learn_path_mtu,
+            ..
+        }) => (underlay_vrf, learn_path_mtu),
+        _ => (VRF_DEFAULT, true),
     }
 }

@@ -135,6 +135,13 @@ impl Sa {
         })
     }
 
+    /// Whether a packet with this low half of a sequence number can have been sent.
+    pub fn may_have_sent(&self, sequence: u32) -> bool {
+        let sent = self.state.sent.load(Ordering::Relaxed);
+        // Before the last wrap of the low half every number was used; 0 is the first that none was.
+        sent > u64::from(u32::MAX) || (sequence != 0 && u64::from(sequence) <= sent)
+    }
+
     /// Bytes of the largest inner packet that fits into `mtu` bytes.
     #[inline]
     pub fn inner_mtu(&self, mtu: u16) -> u16 {

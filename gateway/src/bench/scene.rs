@@ -194,6 +194,7 @@ const TUNNEL_KIND: InterfaceKind = InterfaceKind::Tunnel {
     underlay_vrf: VRF_DEFAULT,
     fixed_mtu: None,
     fragmentation: Fragmentation::Before,
+    learn_path_mtu: true,
 };
 
 fn ethernet(last: u8) -> InterfaceKind {

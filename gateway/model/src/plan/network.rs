@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::ports::{Ports, connected, default_vrf, is_link_local};
 use super::{Key, Part, PlanReason, Planner};
 use crate::bus::{self, value::Kind};
-use crate::config::{Config, Fragmentation, NextHop, ReversePath, Route, RouteAction};
+use crate::config::{Config, Fragmentation, NextHop, PathMtu, ReversePath, Route, RouteAction};
 use crate::decode::path;
 
 /// Of an Ethernet interface that names none.
@@ -150,6 +150,7 @@ fn plan_tunnels(config: &Config, ports: &Ports, planner: &mut Planner) {
             underlay_vrf,
             mtu: tunnel.mtu,
             fragment_after: tunnel.fragmentation() == Fragmentation::After,
+            ignore_path_mtu: tunnel.path_mtu() == PathMtu::Ignore,
             admin_up: tunnel.enabled.unwrap_or(true),
             mss_clamp: mss_clamp(tunnel.mss_clamp.unwrap_or(true), tunnel.mss),
             tap: if port.tap {
