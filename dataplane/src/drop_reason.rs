@@ -82,6 +82,8 @@ drop_reasons! {
     ReversePath = "reverse-path",
     /// No route covers the destination.
     NoRoute = "no-route",
+    /// Routes of VRFs that lead into one another's tables lead in a circle, or through more of them than are followed.
+    RouteLoop = "route-loop",
     /// A route says that the destination is to be dropped.
     RouteBlackhole = "route-blackhole",
     /// A route says that the destination is unreachable; its sender is told so.

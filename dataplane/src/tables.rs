@@ -213,6 +213,8 @@ pub enum AdjacencyKind {
     Tunnel,
     /// One of these adjacencies, chosen by the hash of the flow.
     Multipath(Arc<[u32]>),
+    /// The destination is looked up in the VRF of this index.
+    Lookup(u32),
 }
 
 /// One routing table for each family.
@@ -224,6 +226,48 @@ pub struct Vrf {
     pub fib4: Arc<Fib4>,
     /// IPv6 routes: address to adjacency.
     pub fib6: Arc<Fib6>,
+}
+
+/// How often a route may lead on to another one: into another VRF, or to one of several next hops.
+pub const MOST_STEPS: u32 = 8;
+
+impl Tables {
+    /// The adjacency of the longest route of a VRF that covers an address.
+    pub fn lookup(&self, vrf: u32, address: IpAddr) -> u32 {
+        let Some(vrf) = self.vrfs.get(vrf) else {
+            return ADJACENCY_NO_ROUTE;
+        };
+        match address {
+            IpAddr::V4(address) => vrf.fib4.lookup(address),
+            IpAddr::V6(address) => vrf.fib6.lookup(address),
+        }
+    }
+
+    /// From the adjacency of a route to the one that says what is done with a packet: into the tables of other VRFs, and
+    /// by the hash of its flow to one of several next hops. `None`: there is no end to it.
+    pub fn follow(
+        &self,
+        adjacency: u32,
+        destination: IpAddr,
+        flow_hash: impl Fn() -> u32,
+    ) -> Option<u32> {
+        let mut index = adjacency;
+        for _ in 0..=MOST_STEPS {
+            index = match self.adjacencies.get(index).map(|found| &found.kind) {
+                Some(AdjacencyKind::Lookup(vrf)) => self.lookup(*vrf, destination),
+                Some(AdjacencyKind::Multipath(members)) => {
+                    // The high half of the product spreads a 32-bit hash evenly over any number of members.
+                    let place = (u64::from(flow_hash()) * members.len() as u64) >> 32;
+                    members
+                        .get(place as usize)
+                        .copied()
+                        .unwrap_or(ADJACENCY_NO_ROUTE)
+                }
+                _ => return Some(index),
+            };
+        }
+        None
+    }
 }
 
 /// Resolved neighbours by interface and address.

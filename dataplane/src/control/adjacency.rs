@@ -22,6 +22,8 @@ pub(super) enum Key {
     Neighbour(u32, IpAddr),
     /// By this gateway, wherever the routes of this VRF find it.
     Gateway(u32, IpAddr),
+    /// By the routes of this VRF.
+    Lookup(u32),
     /// Spread over these adjacencies.
     Multipath(Vec<u32>),
     /// Nowhere, for this reason.
@@ -105,6 +107,14 @@ impl Adjacencies {
     /// The index of what is in use.
     pub(super) fn index(&self, key: &Key) -> Option<u32> {
         self.by_key.get(key).copied()
+    }
+
+    /// A route of some VRF leads into this one.
+    pub(super) fn lead_into(&self, vrf: u32) -> bool {
+        self.by_key.keys().any(|key| match key {
+            Key::Gateway(other, _) | Key::Lookup(other) => *other == vrf,
+            _ => false,
+        })
     }
 
     /// All indexes in use.

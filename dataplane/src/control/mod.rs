@@ -404,6 +404,7 @@ impl ControlPlane {
         let by = match (by_interface, self.ribs.get(&index)) {
             (Some(interface), _) => Some(format!("interface {}", interface.name)),
             (None, Some(rib)) if !rib.is_empty() => Some("its routes".to_owned()),
+            _ if self.adjacencies.lead_into(index) => Some("routes of other VRFs".to_owned()),
             _ => None,
         };
         if let Some(by) = by {

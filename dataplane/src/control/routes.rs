@@ -29,7 +29,11 @@ impl ControlPlane {
                 Hop::Neighbour(name, gateway) => {
                     Key::Neighbour(self.reserve_index(name)?, *gateway)
                 }
-                Hop::Gateway(gateway) => Key::Gateway(vrf, *gateway),
+                Hop::Gateway(None, gateway) => Key::Gateway(vrf, *gateway),
+                Hop::Gateway(Some(other), gateway) => {
+                    Key::Gateway(self.vrf_index(other)?, *gateway)
+                }
+                Hop::Lookup(other) => Key::Lookup(self.vrf_index(other)?),
             });
         }
         let mut members: Vec<u32> = keys.into_iter().map(|key| self.acquire(key, now)).collect();
@@ -179,6 +183,11 @@ impl ControlPlane {
             Key::Drop(reason) => drop(*reason),
             Key::Link(index) => self.by_link(*index, None),
             Key::Neighbour(index, address) => self.by_link(*index, Some(*address)),
+            Key::Lookup(vrf) => Adjacency {
+                kind: AdjacencyKind::Lookup(*vrf),
+                interface: 0,
+                mtu: u16::MAX,
+            },
             Key::Gateway(..) if gateways >= MOST_GATEWAYS => drop(DropReason::NoRoute),
             Key::Gateway(vrf, gateway) => {
                 let found = self
@@ -188,6 +197,9 @@ impl ControlPlane {
                 match found {
                     None => drop(DropReason::NoRoute),
                     Some(Key::Link(index)) => self.by_link(*index, Some(*gateway)),
+                    Some(Key::Lookup(other)) => {
+                        self.content_behind(&Key::Gateway(*other, *gateway), gateways + 1)
+                    }
                     Some(other) => self.content_behind(other, gateways + 1),
                 }
             }
@@ -259,7 +271,7 @@ impl ControlPlane {
     fn is_alive(&self, adjacency: &Adjacency) -> bool {
         match adjacency.kind {
             AdjacencyKind::Drop(_) => false,
-            AdjacencyKind::Multipath(_) => true,
+            AdjacencyKind::Multipath(_) | AdjacencyKind::Lookup(_) => true,
             _ => self
                 .interfaces
                 .get(&adjacency.interface)

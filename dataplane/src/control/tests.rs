@@ -78,6 +78,7 @@ fn route(prefix: &str, hops: &[&str]) -> (String, Kind) {
             bus::NextHop {
                 gateway: (!gateway.is_empty()).then(|| ip(gateway).into()),
                 interface: interface.into(),
+                vrf: String::new(),
             }
         })
         .collect();
@@ -795,4 +796,101 @@ fn packets_pass_by_the_reverse_path_check_while_an_interface_asks_for_it() {
         gateway.delete("address/lan/10.9.0.1/24");
         assert_eq!(gateway.tables.current().reverse_path, expected);
     }
+}
+
+fn hop(vrf: &str, gateway: &str) -> bus::NextHop {
+    bus::NextHop {
+        gateway: (!gateway.is_empty()).then(|| ip(gateway).into()),
+        interface: String::new(),
+        vrf: vrf.into(),
+    }
+}
+
+fn route_in(vrf: &str, prefix: &str, hop: bus::NextHop) -> (String, Kind) {
+    let (_, kind) = route(prefix, &[]);
+    let Kind::Route(mut route) = kind else {
+        panic!()
+    };
+    route.vrf = vrf.into();
+    route.next_hops = vec![hop];
+    (format!("route/{vrf}/{prefix}"), Kind::Route(route))
+}
+
+/// Where a packet of a VRF goes in the end.
+fn end(gateway: &Box, vrf: &str, address: &str) -> Option<AdjacencyKind> {
+    let tables = gateway.tables.current();
+    let first = tables.lookup(gateway.plane.vrf_names[vrf], ip(address));
+    let last = tables.follow(first, ip(address), || 0)?;
+    Some(tables.adjacencies.get(last).unwrap().kind.clone())
+}
+
+#[test]
+fn routes_lead_into_the_tables_of_other_vrfs_and_to_gateways_there() {
+    let mut gateway = Box::network();
+    let vrf = |name: &str| {
+        let value = Kind::Vrf(bus::Vrf { name: name.into() });
+        (format!("vrf/{name}"), value)
+    };
+    // Nothing of it without the VRF.
+    let (key, early) = route_in("default", "172.16.0.0/16", hop("blue", ""));
+    assert_eq!(
+        gateway.operate(Verb::Create, &key, Some(early)),
+        Err(ApplyError::UnknownVrf("blue".into()))
+    );
+    gateway.create(vrf("blue"));
+    gateway.create(route_in(
+        "blue",
+        "198.51.100.0/24",
+        hop("default", "203.0.113.2"),
+    ));
+    gateway.create(route_in("blue", "10.1.0.0/24", hop("default", "")));
+    let unresolved = AdjacencyKind::Unresolved(ip("203.0.113.2"));
+    assert_eq!(end(&gateway, "blue", "198.51.100.9"), Some(unresolved));
+    assert_eq!(
+        end(&gateway, "blue", "10.1.0.9"),
+        Some(AdjacencyKind::Glean)
+    );
+    assert_eq!(
+        end(&gateway, "blue", "10.1.0.1"),
+        Some(AdjacencyKind::Local)
+    );
+    // The neighbours of the other VRF count.
+    gateway.seen("wan", "203.0.113.2", ROUTER_MAC, true);
+    gateway.seen("lan", "10.1.0.9", ROUTER_MAC, true);
+    let to_router = rewrite(ROUTER_MAC, WAN_MAC);
+    assert_eq!(
+        end(&gateway, "blue", "198.51.100.9"),
+        Some(to_router.clone())
+    );
+    assert_eq!(
+        end(&gateway, "blue", "10.1.0.9"),
+        Some(rewrite(ROUTER_MAC, LAN_MAC))
+    );
+    // A gateway that the VRF finds by way of another one's table.
+    gateway.create(route_in("blue", "203.0.113.0/24", hop("default", "")));
+    gateway.create(route_in("blue", "192.0.2.0/24", hop("", "203.0.113.2")));
+    assert_eq!(end(&gateway, "blue", "192.0.2.1"), Some(to_router));
+    // A circle has no end, and no packet goes round it for ever.
+    gateway.create(route_in("default", "172.16.0.0/16", hop("blue", "")));
+    gateway.create(route_in("blue", "172.16.0.0/16", hop("default", "")));
+    assert_eq!(end(&gateway, "blue", "172.16.1.1"), None);
+    // A VRF that others lead into stays.
+    for key in [
+        "route/blue/198.51.100.0/24",
+        "route/blue/10.1.0.0/24",
+        "route/blue/203.0.113.0/24",
+        "route/blue/192.0.2.0/24",
+        "route/blue/172.16.0.0/16",
+    ] {
+        gateway.delete(key);
+    }
+    assert_eq!(
+        gateway.operate(Verb::Delete, "vrf/blue", None),
+        Err(ApplyError::InUse {
+            what: "VRF blue".into(),
+            by: "routes of other VRFs".into()
+        })
+    );
+    gateway.delete("route/default/172.16.0.0/16");
+    gateway.delete("vrf/blue");
 }

@@ -69,7 +69,10 @@ pub(super) struct RouteSpec {
 pub(super) enum Hop {
     Interface(String),
     Neighbour(String, IpAddr),
-    Gateway(IpAddr),
+    /// In this VRF; none: that of the route.
+    Gateway(Option<String>, IpAddr),
+    /// By the routes of this VRF.
+    Lookup(String),
 }
 
 impl Spec {
@@ -163,15 +166,18 @@ fn read_route(key: &str, route: &bus::Route) -> Result<RouteSpec, ApplyError> {
         if gateway.is_some_and(|gateway| gateway.is_ipv4() != address.is_ipv4()) {
             return Err(ApplyError::Family(key.to_owned()));
         }
+        let vrf = Some(&hop.vrf)
+            .filter(|vrf| !vrf.is_empty() && **vrf != route.vrf)
+            .cloned();
         hops.push(match (gateway, hop.interface.is_empty()) {
-            (None, true) => return Err(ApplyError::NoName(key.to_owned())),
+            (None, true) => Hop::Lookup(vrf.ok_or_else(|| ApplyError::NoName(key.to_owned()))?),
             (None, false) => Hop::Interface(hop.interface.clone()),
             (Some(gateway), false) => Hop::Neighbour(hop.interface.clone(), gateway),
             // On which link would it be?
             (Some(IpAddr::V6(gateway)), true) if gateway.is_unicast_link_local() => {
                 return Err(ApplyError::NoName(key.to_owned()));
             }
-            (Some(gateway), true) => Hop::Gateway(gateway),
+            (Some(gateway), true) => Hop::Gateway(vrf, gateway),
         });
     }
     let otherwise = match route.action() {

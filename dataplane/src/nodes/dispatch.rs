@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!   adjacency index -- multipath? choose by flow --> Local     -> ip4-local, ip6-local
-//!                                                    Rewrite   -> ip4-rewrite, ip6-rewrite
+//!                      lookup? in another VRF        Rewrite   -> ip4-rewrite, ip6-rewrite
 //!                                                    Glean, Unresolved -> neighbour-resolve
 //!                                                    Tunnel    -> tunnel-output
 //!                                                    Drop      -> counted; no route, unreachable, prohibited: icmp-error
 //! ```
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use culvert_net::{Addresses, Flow};
 
@@ -47,7 +49,8 @@ enum Way {
     NoRoute,
     /// A route says so.
     Refused(IcmpCause),
-    Multipath,
+    /// To be followed for each packet.
+    Onward,
 }
 
 /// Sends packets on their ways and remembers the last one.
@@ -118,31 +121,34 @@ impl<'t> Dispatch<'t> {
                 icmp_error::refuse(context, packet, cause);
             }
             Way::Drop(reason) => context.drop(packet, reason),
-            Way::Multipath => {
-                let hash = flow_hash(context.buffers.data(&packet));
-                let member = self.tables.adjacencies.get(adjacency).and_then(|found| {
-                    let AdjacencyKind::Multipath(members) = &found.kind else {
-                        return None;
-                    };
-                    // The high half of the product spreads a 32-bit hash evenly over any number of members.
-                    let place = (u64::from(hash) * members.len() as u64) >> 32;
-                    members.get(place as usize).copied()
+            Way::Onward => {
+                let data = context.buffers.data(&packet);
+                let found = destination(data).and_then(|destination| {
+                    self.tables
+                        .follow(adjacency, destination, || flow_hash(data))
                 });
-                match member.map(|index| (index, way(self.tables, self.family, index))) {
-                    Some((index, way)) if way != Way::Multipath => {
-                        Self {
-                            tables: self.tables,
-                            family: self.family,
-                            adjacency: index,
-                            way,
-                        }
-                        .send(context, packet, index);
+                match found {
+                    Some(index) => Self {
+                        tables: self.tables,
+                        family: self.family,
+                        adjacency: index,
+                        way: way(self.tables, self.family, index),
                     }
-                    _ => context.drop(packet, DropReason::NoRoute),
+                    .send(context, packet, index),
+                    None => context.drop(packet, DropReason::RouteLoop),
                 }
             }
             Way::Node { .. } => context.drop(packet, DropReason::NoRoute),
         }
+    }
+}
+
+/// Of a packet whose header has been checked.
+fn destination(packet: &[u8]) -> Option<IpAddr> {
+    if packet.first()? >> 4 == 4 {
+        Some(Ipv4Addr::from(*packet.get(16..)?.first_chunk::<4>()?).into())
+    } else {
+        Some(Ipv6Addr::from(*packet.get(24..)?.first_chunk::<16>()?).into())
     }
 }
 
@@ -168,7 +174,7 @@ fn way(tables: &Tables, family: Family, adjacency: u32) -> Way {
         AdjacencyKind::Rewrite(_) | AdjacencyKind::Multicast => family.rewrite,
         AdjacencyKind::Glean | AdjacencyKind::Unresolved(_) => NodeId::NeighbourResolve,
         AdjacencyKind::Tunnel => NodeId::TunnelOutput,
-        AdjacencyKind::Multipath(_) => return Way::Multipath,
+        AdjacencyKind::Multipath(_) | AdjacencyKind::Lookup(_) => return Way::Onward,
     };
     Way::Node {
         node,
@@ -234,5 +240,59 @@ mod tests {
             counts.iter().all(|count| (850..1150).contains(count)),
             "{counts:?}"
         );
+    }
+
+    #[test]
+    fn packets_are_led_through_the_tables_of_vrfs_and_not_round_in_them() {
+        use crate::graph::NodeId;
+        use crate::nodes::workbench::{LAN, TO_ROUTER, Workbench};
+        use crate::tables::{Adjacency, VRF_DEFAULT};
+        const BLUE: u32 = 30;
+        const BACK: u32 = 31;
+        const SPREAD: u32 = 32;
+        let mut bench = Workbench::only(Box::<crate::nodes::ip4_lookup::Ip4Lookup>::default());
+        let mut blue = crate::fib::Fib4Writer::default();
+        let vrf = crate::tables::Vrf {
+            name: "blue".into(),
+            fib4: std::sync::Arc::clone(blue.fib()),
+            fib6: std::sync::Arc::default(),
+        };
+        bench.tables.vrfs.set(3, Some(std::sync::Arc::new(vrf)));
+        for (index, kind) in [
+            (BLUE, AdjacencyKind::Lookup(3)),
+            (BACK, AdjacencyKind::Lookup(VRF_DEFAULT)),
+            (SPREAD, AdjacencyKind::Multipath([BLUE, BLUE].into())),
+        ] {
+            bench.set_adjacency(
+                index,
+                Adjacency {
+                    kind,
+                    interface: 0,
+                    mtu: u16::MAX,
+                },
+            );
+        }
+        for (prefix, here, there) in [
+            ("192.0.2.0/25", BLUE, TO_ROUTER),
+            ("192.0.2.128/25", SPREAD, TO_ROUTER),
+            ("100.64.0.0/16", BLUE, BACK),
+        ] {
+            let prefix = prefix.parse().unwrap();
+            bench.fib4.insert(prefix, here).unwrap();
+            blue.insert(prefix, there).unwrap();
+        }
+        for to in [[192, 0, 2, 1], [192, 0, 2, 200], [100, 64, 0, 1]] {
+            let packet = packet4(HOST_IP, to.into(), 17, b"12345678");
+            bench.put(NodeId::Ip4Lookup, LAN, &packet, |_| {});
+        }
+        bench.run();
+        let arrived = bench.arrived();
+        assert_eq!(arrived.len(), 2);
+        for arrived in arrived {
+            assert_eq!(arrived.node, NodeId::Ip4Rewrite);
+            assert_eq!(arrived.meta.adjacency, TO_ROUTER);
+        }
+        assert_eq!(bench.drops(DropReason::RouteLoop), 1);
+        bench.finish();
     }
 }

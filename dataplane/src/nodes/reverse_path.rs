@@ -22,8 +22,8 @@ const SPEC: NodeSpec = NodeSpec {
     next: &[NodeId::Ip4Lookup, NodeId::Ip6Lookup],
 };
 
-/// Spread routes within spread routes: as deep as a lookup follows them.
-const DEPTH: u32 = 2;
+/// Adjacencies that are looked at for one source: next hops of a spread route, and where routes lead on.
+const MOST_LOOKS: u32 = 256;
 
 /// See the module.
 pub struct ReversePathCheck;
@@ -71,33 +71,41 @@ fn passes(tables: &Tables, interface: &Interface, vrf: u32, source: IpAddr) -> b
     if interface.reverse_path == ReversePath::Off {
         return true;
     }
-    let Some(vrf) = tables.vrfs.get(vrf) else {
-        return false;
+    let of_the_link = match source {
+        IpAddr::V4(source) => source.is_unspecified(),
+        IpAddr::V6(source) => source.is_unspecified() || source.is_unicast_link_local(),
     };
-    let adjacency = match source {
-        IpAddr::V4(source) if source.is_unspecified() => return true,
-        IpAddr::V6(source) if source.is_unspecified() || source.is_unicast_link_local() => {
-            return true;
-        }
-        IpAddr::V4(source) => vrf.fib4.lookup(source),
-        IpAddr::V6(source) => vrf.fib6.lookup(source),
-    };
-    leads_back(tables, interface, adjacency, DEPTH)
+    let mut looks = MOST_LOOKS;
+    of_the_link
+        || leads_back(
+            tables,
+            interface,
+            source,
+            tables.lookup(vrf, source),
+            &mut looks,
+        )
 }
 
 /// Packets of this adjacency leave, and where that is asked for by this interface.
-fn leads_back(tables: &Tables, interface: &Interface, adjacency: u32, depth: u32) -> bool {
+fn leads_back(
+    tables: &Tables,
+    interface: &Interface,
+    source: IpAddr,
+    adjacency: u32,
+    looks: &mut u32,
+) -> bool {
+    let Some(left) = looks.checked_sub(1) else {
+        return false;
+    };
+    *looks = left;
+    let mut onward = |adjacency| leads_back(tables, interface, source, adjacency, looks);
     let Some(adjacency) = tables.adjacencies.get(adjacency) else {
         return false;
     };
     match &adjacency.kind {
         AdjacencyKind::Drop(_) | AdjacencyKind::Local => false,
-        AdjacencyKind::Multipath(members) => {
-            depth > 0
-                && members
-                    .iter()
-                    .any(|member| leads_back(tables, interface, *member, depth - 1))
-        }
+        AdjacencyKind::Multipath(members) => members.iter().copied().any(onward),
+        AdjacencyKind::Lookup(vrf) => onward(tables.lookup(*vrf, source)),
         _ => interface.reverse_path == ReversePath::Loose || adjacency.interface == interface.index,
     }
 }
@@ -105,12 +113,15 @@ fn leads_back(tables: &Tables, interface: &Interface, adjacency: u32, depth: u32
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::sync::Arc;
+
     use super::*;
+    use crate::fib::Fib4Writer;
     use crate::nodes::workbench::{
         FAR_IP, FAR_IP6, HOST_IP, HOST_IP6, LAN, LAN_IP, TO_HOST, TO_ROUTER, TUNNEL, WAN, WAN_IP,
         Workbench, packet4, packet6,
     };
-    use crate::tables::Adjacency;
+    use crate::tables::{Adjacency, VRF_DEFAULT, Vrf};
 
     const SPREAD: u32 = 20;
 
@@ -217,6 +228,50 @@ mod tests {
         }
         assert_eq!(bench.arrived().len(), 2);
         assert_eq!(bench.drops(DropReason::ReversePath), 1);
+        bench.finish();
+    }
+
+    #[test]
+    fn routes_into_other_tables_are_followed_and_circles_end() {
+        const INTO_OTHER: u32 = 21;
+        const BACK: u32 = 22;
+        let mut bench = bench();
+        let mut other = Fib4Writer::default();
+        let vrf = Vrf {
+            name: "other".into(),
+            fib4: Arc::clone(other.fib()),
+            fib6: Arc::default(),
+        };
+        bench.tables.vrfs.set(7, Some(Arc::new(vrf)));
+        for (index, vrf) in [(INTO_OTHER, 7), (BACK, VRF_DEFAULT)] {
+            bench.set_adjacency(
+                index,
+                Adjacency {
+                    kind: AdjacencyKind::Lookup(vrf),
+                    interface: 0,
+                    mtu: 1500,
+                },
+            );
+        }
+        for (prefix, inside) in [("100.64.0.0/16", TO_ROUTER), ("100.65.0.0/16", BACK)] {
+            let prefix = prefix.parse().unwrap();
+            bench.fib4.insert(prefix, INTO_OTHER).unwrap();
+            other.insert(prefix, inside).unwrap();
+        }
+        for interface in [LAN, WAN] {
+            bench.change_interface(interface, |one| one.reverse_path = ReversePath::Strict);
+            for network in [64, 65] {
+                let source = [100, network, 0, 1].into();
+                let packet = packet4(source, FAR_IP, 17, b"12345678");
+                bench.put(NodeId::ReversePath, interface, &packet, |_| {});
+            }
+            bench.run();
+        }
+        let arrived = bench.arrived();
+        assert_eq!(arrived.len(), 1);
+        assert_eq!(arrived[0].meta.rx_interface, WAN);
+        assert_eq!(arrived[0].bytes[12..16], [100, 64, 0, 1]);
+        assert_eq!(bench.drops(DropReason::ReversePath), 3);
         bench.finish();
     }
 

@@ -22,7 +22,7 @@ use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 use crate::nodes::{ip_fragment, mss_clamp, way_out};
 use crate::sa::{Choice, IPV6_MINIMUM_MTU, PolicySet, Sa};
 use crate::tables::{
-    AdjacencyKind, Fragmentation, Interface, InterfaceKind, MTU_AFTER, MssClamp, Tables,
+    ADJACENCY_NO_ROUTE, Fragmentation, Interface, InterfaceKind, MTU_AFTER, MssClamp, Tables,
 };
 
 const SPEC: NodeSpec = NodeSpec {
@@ -332,20 +332,11 @@ fn find_way<'t>(
 /// The adjacency by which packets to the peer leave, and its MTU.
 #[inline]
 pub fn underlay(tables: &Tables, vrf: u32, peer: IpAddr) -> (u32, u16) {
-    let Some(vrf) = tables.vrfs.get(vrf) else {
-        return (crate::tables::ADJACENCY_NO_ROUTE, u16::MAX);
-    };
-    let mut index = match peer {
-        IpAddr::V4(peer) => vrf.fib4.lookup(peer),
-        IpAddr::V6(peer) => vrf.fib6.lookup(peer),
-    };
-    let mut adjacency = tables.adjacencies.get(index);
-    if let Some(AdjacencyKind::Multipath(members)) = adjacency.map(|adjacency| &adjacency.kind)
-        && let Some(first) = members.first()
-    {
-        index = *first;
-        adjacency = tables.adjacencies.get(index);
-    }
+    let first = || 0;
+    let index = tables
+        .follow(tables.lookup(vrf, peer), peer, first)
+        .unwrap_or(ADJACENCY_NO_ROUTE);
+    let adjacency = tables.adjacencies.get(index);
     (index, adjacency.map_or(u16::MAX, |adjacency| adjacency.mtu))
 }
 

@@ -132,6 +132,19 @@ fn exit<'a>(
     let mut route = route;
     for _ in 0..MAX_RECURSION {
         let hop = route.hops.first()?;
+        if hop.is_lookup() {
+            // What Linux is told is where most of it leaves; the dataplane looks each packet up itself.
+            let target = route.destination.addr();
+            if let Some((port, address)) = connected(ports, &hop.vrf, None, target) {
+                return Some(Exit {
+                    port,
+                    gateway: None,
+                    address: Some(address.prefix),
+                });
+            }
+            route = routes.longest(&hop.vrf, target, None)?;
+            continue;
+        }
         let Some(gateway) = hop.gateway else {
             let port = ports.get(hop.interface?)?;
             let ipv4 = route.destination.addr().is_ipv4();
@@ -146,7 +159,7 @@ fn exit<'a>(
                 address,
             });
         };
-        if let Some((port, address)) = connected(ports, &route.vrf, hop.interface, gateway) {
+        if let Some((port, address)) = connected(ports, &hop.vrf, hop.interface, gateway) {
             return Some(Exit {
                 port,
                 gateway: Some(gateway),
@@ -161,7 +174,8 @@ fn exit<'a>(
             });
         }
         // By way of the longest other route that holds the gateway.
-        route = routes.longest(&route.vrf, gateway, Some(route.destination))?;
+        let itself = (hop.vrf == route.vrf).then_some(route.destination);
+        route = routes.longest(&hop.vrf, gateway, itself)?;
     }
     None
 }

@@ -214,15 +214,30 @@ pub enum PlanReason {
     #[error("has no effect without mss_clamp; set mss_clamp to true")]
     MssWithoutClamp,
     /// An interface of another VRF.
-    #[error("{interface} is in VRF {actual}, the route in {expected}")]
+    #[error(
+        "{interface} is in VRF {actual}, not in {expected}; a next hop in another VRF than its route's names it as vrf"
+    )]
     OtherVrf {
         /// The interface.
         interface: String,
         /// Its VRF.
         actual: String,
-        /// The route's.
+        /// The next hop's.
         expected: String,
     },
+    /// The hosts on a link are known in the VRF of the link only.
+    #[error(
+        "the hosts on {interface} are found by the routes of VRF {vrf}: leave the interface out, or name a gateway"
+    )]
+    LeakWithoutGateway {
+        /// The interface.
+        interface: String,
+        /// Its VRF.
+        vrf: String,
+    },
+    /// A next hop that says nothing, or sends the packets of a VRF back to its own routes.
+    #[error("names neither a gateway nor an interface nor another VRF than that of the route")]
+    LeadsNowhere,
     /// A route that forwards and has no next hop.
     #[error(
         "a route that forwards needs a next hop; one that drops has the action blackhole, unreachable or prohibit"

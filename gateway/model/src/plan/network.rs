@@ -201,6 +201,15 @@ pub(super) struct Hop<'a> {
     origin: String,
     pub(super) gateway: Option<IpAddr>,
     pub(super) interface: Option<&'a str>,
+    /// In which gateway and interface are.
+    pub(super) vrf: String,
+}
+
+impl Hop<'_> {
+    /// The destination is looked up in the VRF of the hop.
+    pub(super) fn is_lookup(&self) -> bool {
+        self.gateway.is_none() && self.interface.is_none()
+    }
 }
 
 /// The static routes of a configuration, found by what they lead to.
@@ -257,7 +266,7 @@ fn static_route<'a>(route: &'a Route, planner: &mut Planner) -> Option<StaticRou
     let origin = path::item("routes", &[vrf.clone(), destination.to_string()], 0);
     let mut hops = Vec::with_capacity(route.next_hops.len());
     for next_hop in &route.next_hops {
-        hops.push(hop(next_hop, &origin, planner)?);
+        hops.push(hop(next_hop, &vrf, &origin, planner)?);
     }
     let action = match route.action() {
         RouteAction::Unspecified | RouteAction::Forward => bus::route::Action::Forward,
@@ -283,9 +292,14 @@ fn static_route<'a>(route: &'a Route, planner: &mut Planner) -> Option<StaticRou
     })
 }
 
-fn hop<'a>(next_hop: &'a NextHop, route: &str, planner: &mut Planner) -> Option<Hop<'a>> {
+fn hop<'a>(
+    next_hop: &'a NextHop,
+    vrf: &str,
+    route: &str,
+    planner: &mut Planner,
+) -> Option<Hop<'a>> {
     let texts = next_hop.gateway.iter().chain(&next_hop.interface);
-    let keys: Vec<String> = texts.cloned().collect();
+    let keys: Vec<String> = texts.chain(&next_hop.vrf).cloned().collect();
     let origin = path::item(&path::field(route, "next_hops"), &keys, 0);
     let gateway = match &next_hop.gateway {
         None => None,
@@ -298,11 +312,17 @@ fn hop<'a>(next_hop: &'a NextHop, route: &str, planner: &mut Planner) -> Option<
             Some(gateway)
         }
     };
-    Some(Hop {
+    let hop = Hop {
         origin,
         gateway,
         interface: next_hop.interface.as_deref(),
-    })
+        vrf: next_hop.vrf.clone().unwrap_or_else(|| vrf.to_owned()),
+    };
+    if hop.is_lookup() && hop.vrf == vrf {
+        planner.refuse(hop.origin, PlanReason::LeadsNowhere);
+        return None;
+    }
+    Some(hop)
 }
 
 fn plan_routes(ports: &Ports, routes: &StaticRoutes<'_>, planner: &mut Planner) {
@@ -341,6 +361,11 @@ fn plan_routes(ports: &Ports, routes: &StaticRoutes<'_>, planner: &mut Planner) 
                 .map(|hop| bus::NextHop {
                     gateway: hop.gateway.map(Into::into),
                     interface: hop.interface.unwrap_or_default().to_owned(),
+                    vrf: if hop.vrf == route.vrf {
+                        String::new()
+                    } else {
+                        hop.vrf.clone()
+                    },
                 })
                 .collect(),
             action: route.action.into(),
@@ -357,17 +382,24 @@ fn hop_needs(
     routes: &StaticRoutes<'_>,
     ports: &Ports,
 ) -> Result<Vec<Key>, PlanReason> {
-    let mut needs = Vec::new();
+    let mut needs = vec![vrf_key(&hop.vrf)];
     if let Some(name) = hop.interface {
         let port = ports.get(name).ok_or_else(|| PlanReason::Malformed {
             given: name.to_owned(),
             expected: "an interface or tunnel",
         })?;
-        if port.vrf != route.vrf {
+        if port.vrf != hop.vrf {
             return Err(PlanReason::OtherVrf {
                 interface: name.to_owned(),
                 actual: port.vrf.clone(),
-                expected: route.vrf.clone(),
+                expected: hop.vrf.clone(),
+            });
+        }
+        let has_neighbours = port.key.as_str().starts_with("interface/");
+        if hop.vrf != route.vrf && hop.gateway.is_none() && has_neighbours {
+            return Err(PlanReason::LeakWithoutGateway {
+                interface: name.to_owned(),
+                vrf: hop.vrf.clone(),
             });
         }
         needs.push(port.key.clone());
@@ -389,7 +421,7 @@ fn hop_needs(
         }
         return Ok(needs);
     }
-    match connected(ports, &route.vrf, hop.interface, gateway) {
+    match connected(ports, &hop.vrf, hop.interface, gateway) {
         Some((port, address)) => {
             needs.push(port.key.clone());
             needs.push(address_key(&port.name, address.prefix));
@@ -398,13 +430,11 @@ fn hop_needs(
         None if hop.interface.is_some() => {}
         None => {
             // By way of another route; the dataplane resolves it when it is written.
-            let reached = routes
-                .longest(&route.vrf, gateway, Some(route.destination))
-                .is_some();
-            if !reached {
+            let itself = (hop.vrf == route.vrf).then_some(route.destination);
+            if routes.longest(&hop.vrf, gateway, itself).is_none() {
                 return Err(PlanReason::Unreachable {
                     gateway: gateway.to_string(),
-                    vrf: route.vrf.clone(),
+                    vrf: hop.vrf.clone(),
                 });
             }
         }

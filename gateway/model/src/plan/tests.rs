@@ -498,6 +498,7 @@ fn configurations() -> impl proptest::strategy::Strategy<Value = Config> {
                                 gateway: gateway
                                     .map(|(network, host)| format!("10.{network}.0.{host}")),
                                 interface: interface.map(str::to_owned),
+                                vrf: None,
                             }],
                         },
                     )
@@ -562,4 +563,88 @@ fn the_reverse_path_check_is_off_unless_configured() {
         r#""name": "ipsec0", "reverse_path": "loose", "#,
     );
     assert_eq!(mode(&text, "tunnel/ipsec0"), bus::ReversePath::Loose);
+}
+
+/// `wan0` in `default`, `lan0` in `inner`; each leads into the other.
+const LEAKING: &str = r#"{
+  "vrfs": [{ "name": "inner" }],
+  "interfaces": [
+    { "name": "wan0", "addresses": [{ "address": "192.0.2.1/24" }] },
+    { "name": "lan0", "vrf": "inner", "addresses": [{ "address": "10.1.0.1/24" }] }
+  ],
+  "routes": [
+    { "vrf": "inner", "destination": "0.0.0.0/0", "next_hops": [{ "gateway": "192.0.2.254", "vrf": "default" }] },
+    { "vrf": "inner", "destination": "198.51.100.0/24",
+      "next_hops": [{ "gateway": "203.0.113.9", "interface": "wan0", "vrf": "default" }] },
+    { "destination": "10.1.0.0/24", "next_hops": [{ "vrf": "inner" }] }
+  ]
+}"#;
+
+#[test]
+fn routes_lead_into_other_vrfs() {
+    let plan = plan_of(LEAKING).unwrap();
+    let hops = |key: &str| {
+        let planned = &plan[&Key::from(key)];
+        let Some(Kind::Route(route)) = &planned.value.kind else {
+            panic!("{planned:?}");
+        };
+        let texts: Vec<_> = planned.needs.iter().map(Key::to_string).collect();
+        (route.next_hops.clone(), texts)
+    };
+    let (by_gateway, needs) = hops("route/inner/0.0.0.0/0");
+    assert_eq!(by_gateway[0].vrf, "default");
+    assert_eq!(
+        needs,
+        [
+            "address/wan0/192.0.2.1/24",
+            "interface/wan0",
+            "vrf/default",
+            "vrf/inner"
+        ]
+    );
+    let (lookup, needs) = hops("route/default/10.1.0.0/24");
+    assert_eq!(
+        lookup,
+        [bus::NextHop {
+            vrf: "inner".to_owned(),
+            ..bus::NextHop::default()
+        }]
+    );
+    assert_eq!(needs, ["vrf/default", "vrf/inner"]);
+    // What the gateway itself sends there leaves by the TAP of the other VRF's interface.
+    let Some(Kind::LinuxRoute(linux)) = &plan[&Key::from("linux/route/10.1.0.0/24")].value.kind
+    else {
+        panic!();
+    };
+    assert_eq!((linux.tap.as_str(), &linux.gateway), ("lan0", &None));
+}
+
+#[test]
+fn routes_that_lead_nowhere_are_refused() {
+    for (from, to, expected) in [
+        (
+            r#"[{ "vrf": "inner" }]"#,
+            r#"[{ "vrf": "default" }]"#,
+            "routes[default,10.1.0.0/24].next_hops[default]: names neither a gateway nor an interface nor another VRF than that of the route",
+        ),
+        (
+            r#"[{ "vrf": "inner" }]"#,
+            r#"[{ "interface": "lan0" }]"#,
+            "routes[default,10.1.0.0/24].next_hops[lan0]: lan0 is in VRF inner, not in default; a next hop in another VRF than its route's names it as vrf",
+        ),
+        (
+            r#"[{ "vrf": "inner" }]"#,
+            r#"[{ "interface": "lan0", "vrf": "inner" }]"#,
+            "routes[default,10.1.0.0/24].next_hops[lan0,inner]: the hosts on lan0 are found by the routes of VRF inner: leave the interface out, or name a gateway",
+        ),
+        (
+            r#""gateway": "192.0.2.254", "vrf": "default""#,
+            r#""gateway": "192.0.2.254""#,
+            "routes[inner,0.0.0.0/0].next_hops[192.0.2.254]: 192.0.2.254 is on no network of VRF inner; name its interface, or add an address or route that reaches it",
+        ),
+    ] {
+        let text = LEAKING.replace(from, to);
+        assert_ne!(text, LEAKING);
+        assert_eq!(errors(&text), [expected]);
+    }
 }
