@@ -40,9 +40,16 @@ const _: () = assert!(STRIDE.is_multiple_of(LINE) && (STRIDE / LINE) % 2 == 1);
 #[must_use = "a packet is passed on or freed, or its buffer is lost"]
 pub struct Packet(NonZeroU32);
 
+impl Packet {
+    /// Number of its buffer, below the pool's capacity.
+    pub(crate) const fn number(&self) -> u32 {
+        self.0.get() - 1
+    }
+}
+
 impl std::fmt::Debug for Packet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Packet({})", self.0.get() - 1)
+        write!(f, "Packet({})", self.number())
     }
 }
 
@@ -81,7 +88,9 @@ pub struct Metadata {
     pub icmp: IcmpCause,
     /// Node-private scratch between a node and its successor.
     pub scratch: u64,
-    reserved: u64,
+    /// Number of the trace that it belongs to, when [`flags::TRACED`] is set.
+    pub trace: u32,
+    reserved: u32,
 }
 
 /// Which ICMP error a packet has caused.

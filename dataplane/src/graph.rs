@@ -19,6 +19,7 @@ use crate::clock;
 use crate::counters::WorkerCounters;
 use crate::drop_reason::DropReason;
 use crate::event::EventSender;
+use crate::observe::Observer;
 use crate::port::Ports;
 use crate::tables::Tables;
 
@@ -156,6 +157,8 @@ pub struct Context<'w> {
     /// Number of the worker.
     pub worker: u32,
     queues: &'w mut Queues,
+    /// While something is to be seen.
+    observer: Option<&'w mut Observer>,
 }
 
 impl Context<'_> {
@@ -185,7 +188,16 @@ impl Context<'_> {
             .interface(self.buffers.meta(&packet).rx_interface)
             .drops
             .add(1);
+        self.note_drop(&packet, reason);
         self.buffers.free(packet);
+    }
+
+    /// Lets it be seen that a packet is given up for a reason that the caller counts.
+    #[inline]
+    pub fn note_drop(&mut self, packet: &Packet, reason: DropReason) {
+        if let Some(observer) = &mut self.observer {
+            observer.dropped(packet, reason, self.buffers);
+        }
     }
 }
 
@@ -240,6 +252,16 @@ impl Queues {
         true
     }
 
+    /// The packets that wait, each with its node.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (NodeId, &Packet)> {
+        let all = NodeId::ALL.iter().zip(&self.queues);
+        let filled = all.filter(|(node, _)| self.waiting & 1 << **node as u8 != 0);
+        filled.flat_map(|(node, queue)| {
+            let packets = queue.vector.iter().chain(&queue.overflow);
+            packets.map(|packet| (*node, packet))
+        })
+    }
+
     /// The first node with waiting packets; they are moved to `vector`, which was empty.
     fn take(&mut self, vector: &mut Box<Vector>) -> Option<NodeId> {
         let node = *NodeId::ALL.get(self.waiting.trailing_zeros() as usize)?;
@@ -279,6 +301,9 @@ pub struct Graph {
     nodes: Box<[Option<Box<dyn Node>>]>,
     queues: Queues,
     spare: Box<Vector>,
+    observer: Box<Observer>,
+    /// The observer has something to look for: asked once a vector.
+    observed: bool,
 }
 
 impl Graph {
@@ -293,7 +318,16 @@ impl Graph {
             nodes: places,
             queues: Queues::default(),
             spare: Box::default(),
+            observer: Box::default(),
+            observed: false,
         }
+    }
+
+    /// Changes what is to be seen.
+    pub fn observe<R>(&mut self, change: impl FnOnce(&mut Observer) -> R) -> R {
+        let result = change(&mut self.observer);
+        self.observed = self.observer.is_armed();
+        result
     }
 
     /// The graph as text, a line a node: `esp-encrypt -> ip4-lookup ip6-lookup`.
@@ -330,10 +364,18 @@ impl Graph {
         let mut before = clock::clocks();
         while let Some(id) = self.queues.take(&mut self.spare) {
             let count = self.spare.len() as u64;
-            let mut context = context(around, &mut self.queues);
+            if self.observed {
+                self.observer.before(id, &mut self.spare, around.buffers);
+            }
+            let observer = self.observed.then_some(&mut *self.observer);
+            let mut context = context(around, &mut self.queues, observer);
             if let Some(node) = &mut self.nodes[id as usize % NodeId::COUNT] {
                 node.process(&mut context, &mut self.spare);
                 debug_assert!(self.spare.is_empty(), "{} left packets behind", id.name());
+            }
+            if self.observed {
+                self.observer
+                    .after(&self.queues, around.ports, around.buffers);
             }
             around.buffers.free_all(self.spare.drain(..));
             let after = clock::clocks();
@@ -350,7 +392,11 @@ impl Graph {
     /// Calls every node's tick, then runs what that has set free.
     pub fn tick(&mut self, around: &mut Surroundings<'_>) {
         for node in self.nodes.iter_mut().flatten() {
-            node.tick(&mut context(around, &mut self.queues));
+            if self.observed {
+                self.observer.tick(node.spec().id);
+            }
+            let observer = self.observed.then_some(&mut *self.observer);
+            node.tick(&mut context(around, &mut self.queues, observer));
         }
         self.run(around);
     }
@@ -378,8 +424,13 @@ impl Graph {
 }
 
 #[inline(always)]
-fn context<'c>(around: &'c mut Surroundings<'_>, queues: &'c mut Queues) -> Context<'c> {
+fn context<'c>(
+    around: &'c mut Surroundings<'_>,
+    queues: &'c mut Queues,
+    observer: Option<&'c mut Observer>,
+) -> Context<'c> {
     Context {
+        observer,
         buffers: around.buffers,
         tables: around.tables,
         counters: around.counters,

@@ -10,7 +10,7 @@
 //! A worker takes up to 256 packets from a port and runs each node of the graph over all of them before the next
 //! node, so that code stays in the instruction cache and data is prefetched ([`graph`]). Packets lie in buffers of
 //! one region ([`buffer`]). What nodes look up is published by the control thread and read without locks
-//! ([`tables`], [`fib`]).
+//! ([`tables`], [`fib`]). What becomes of a packet on its way can be looked at while it runs ([`observe`]).
 
 pub mod buffer;
 pub mod chunked;
@@ -24,6 +24,7 @@ pub mod fib;
 pub mod graph;
 mod mapping;
 pub mod nodes;
+pub mod observe;
 pub mod path_mtu;
 pub mod port;
 pub mod process;

@@ -172,6 +172,13 @@ impl Ports {
             .map(|slot| (slot.interface, slot.port.as_ref()))
     }
 
+    /// The frames that wait for the end of the round, each with the index of its port.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = (u32, &Packet)> {
+        self.slots
+            .iter()
+            .flat_map(|slot| slot.pending.iter().map(|packet| (slot.interface, packet)))
+    }
+
     #[inline(always)]
     fn place(&self, interface: u32) -> Option<usize> {
         usize::from(*self.places.get(interface as usize)?).checked_sub(1)

@@ -22,6 +22,7 @@ use crate::counters::WorkerCounters;
 use crate::event::EventSender;
 use crate::fib::epoch::Participant;
 use crate::graph::{Graph, Node, Surroundings, VECTOR, Vector};
+use crate::observe::Observer;
 use crate::port::{Port, Ports};
 use crate::tables::{Publisher, Reader};
 
@@ -36,7 +37,11 @@ enum Command {
     Insert(u32, Box<dyn Port>),
     Remove(u32),
     Transmit(u32, Vec<u8>),
+    Observe(Order),
 }
+
+/// What the control thread does to the observer of a worker's graph, between two rounds of the worker.
+pub type Order = Box<dyn FnOnce(&mut Observer) + Send>;
 
 /// Why there is no worker.
 #[derive(Debug, Error)]
@@ -127,6 +132,11 @@ impl Worker {
     /// Lets it send a frame of the control thread's.
     pub fn transmit(&self, interface: u32, frame: Vec<u8>) {
         self.command(Command::Transmit(interface, frame));
+    }
+
+    /// Changes what is to be seen of its graph. The order is dropped unread if the worker has ended.
+    pub fn observe(&self, order: Order) {
+        self.command(Command::Observe(order));
     }
 
     /// Wakes it, so that it sees new tables.
@@ -282,6 +292,7 @@ impl Loop {
                     self.ports.remove(interface, &mut self.buffers);
                 }
                 Command::Transmit(interface, frame) => self.transmit(interface, &frame),
+                Command::Observe(order) => self.graph.observe(order),
             }
         }
     }

@@ -174,7 +174,9 @@ impl IcmpError {
             .first()
             .is_some_and(|first| first >> 4 == 6);
         let by_route = meta.flags & flags::REFUSED_BY_ROUTE != 0;
-        context.counters.drop(meta.icmp.reason(v6, by_route)).add(1);
+        let reason = meta.icmp.reason(v6, by_route);
+        context.counters.drop(reason).add(1);
+        context.note_drop(&packet, reason);
         context.counters.interface(meta.rx_interface).drops.add(1);
         let receiver = receiver(&meta, context.buffers.data(&packet), v6);
         let addresses = receiver.and_then(|to| Some((own_address(context.tables, &meta, to)?, to)));
@@ -294,7 +296,7 @@ fn frame(
     let quote = meta.len().min(longest - headers);
     meta.set_len(quote).ok()?;
     meta.push_front(headers).ok()?;
-    meta.flags = flags::ORIGINATED;
+    meta.flags = meta.flags & flags::TRACED | flags::ORIGINATED;
     meta.l3_offset = meta.offset() as u16;
     Some(meta.icmp)
 }
