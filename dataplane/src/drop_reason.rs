@@ -136,6 +136,10 @@ drop_reasons! {
     EspBadPadding = "esp-bad-padding",
     /// What was decrypted is not a packet of the kind that the SA carries.
     EspBadInner = "esp-bad-inner",
+    /// Transport mode carries packets between the SA's own two addresses only (RFC 4301 section 4.1); use tunnel mode.
+    EspNotEndpoint = "esp-not-endpoint",
+    /// Transport mode carries whole packets only, and this is a fragment (RFC 4303 section 3.3.4).
+    EspTransportFragment = "esp-transport-fragment",
     /// The inner packet is outside the SA's selectors.
     EspSelectorMismatch = "esp-selector-mismatch",
     /// The tunnel was congested, and the sender inside knows no ECN (RFC 6040 section 4.2).

@@ -267,7 +267,7 @@ mod tests {
     use culvert_crypto::{Cipher, Integrity, KeyBits, Portable, Suite};
 
     use super::*;
-    use crate::sa::{Limits, SaManager, SaSpec, SaTables};
+    use crate::sa::{Limits, SaManager, SaMode, SaSpec, SaTables};
 
     const MINUTE: u64 = 60 * 1_000_000_000;
     const UDP: UdpPorts = UdpPorts {
@@ -294,6 +294,7 @@ mod tests {
                 destination: address(v6, 2),
             },
             source: address(v6, 1),
+            mode: SaMode::Tunnel,
             suite: Suite::new(Cipher::AesGcm16(KeyBits::B128), Integrity::Aead).unwrap(),
             esn: false,
             replay_window: 128,

@@ -3,7 +3,7 @@
 Request: "sa" (see `association`), "do" (below), packets as hexadecimal text from their outer IP header on.
 
   seal  {"inner", "sequence", "high"}  ->  {"packet"}
-  open  {"packet", "high"}             ->  {"inner", "again", "outer"}
+  open  {"packet", "high"}             ->  {"inner", "again", "whole", "outer"}
 
 `again` is the same packet sealed once more with the same sequence number and IV: where it equals what came, every
 byte of ESP is as scapy writes it. `outer` is what scapy reads in the headers around ESP.
@@ -47,7 +47,9 @@ def association(sa):
         crypt_key=bytes.fromhex(sa["encryption"]) or None,
         auth_algo=INTEGRITY[integrity],
         auth_key=bytes.fromhex(sa["integrity"]) or None,
-        tunnel_header=version(src=sa["source"], dst=sa["destination"]),
+        tunnel_header=None
+        if sa["transport"]
+        else version(src=sa["source"], dst=sa["destination"]),
         nat_t_header=UDP(sport=4500, dport=4500) if sa["udp"] else None,
     )
 
@@ -92,7 +94,9 @@ def open_packet(sa, request):
     iv = sealed.data[: secured.crypt_algo.iv_size]
     inner = secured.decrypt(ip(data), esn_en=sa["esn"], esn=request["high"])
     again = numbered(secured, inner, sealed.seq, sa["esn"], request["high"], iv)
-    return {"inner": raw(inner).hex(), "again": raw(again[ESP]).hex(), "outer": told}
+    # In transport mode the headers around ESP are the packet's own, and as scapy writes them, too.
+    whole = raw(again).hex() if sa["transport"] else None
+    return {"inner": raw(inner).hex(), "again": raw(again[ESP]).hex(), "whole": whole, "outer": told}
 
 
 def main():

@@ -27,7 +27,7 @@ use culvert_dataplane::tables::{
     Tables,
 };
 use culvert_model::bus;
-use culvert_net::{AddressRange, PortRange, Selector};
+use culvert_net::{AddressRange, HeaderPlace, PortRange, Selector};
 
 /// Index of the tunnel interface, of its adjacency, and its `if_id`.
 const TUNNEL: u32 = 3;
@@ -53,6 +53,8 @@ pub struct Association {
     pub udp: bool,
     /// Extended sequence numbers.
     pub esn: bool,
+    /// Transport mode.
+    pub transport: bool,
 }
 
 /// A worker that knows one SA, outbound and inbound.
@@ -65,7 +67,6 @@ pub struct EspNodes {
     _events: EventReceiver,
     graph: Graph,
     arrivals: Arc<Mutex<Vec<Vec<u8>>>>,
-    outer_header: usize,
     outbound: SaKeyId,
     manager: SaManager,
 }
@@ -125,7 +126,6 @@ impl EspNodes {
             _events: events,
             graph,
             arrivals,
-            outer_header: if association.source.is_ipv4() { 20 } else { 40 },
             outbound: id,
             manager,
         })
@@ -159,7 +159,12 @@ impl EspNodes {
         let mut vector = Vector::new();
         for bytes in packets {
             let mut packet = self.buffers.allocate().context("out of buffers")?;
-            let header = self.outer_header;
+            // As ip4-local and ip6-local mark it.
+            let header = match bytes.first() {
+                Some(first) if first >> 4 == 6 => HeaderPlace::find(bytes, |_, _| true)?.offset,
+                Some(first) => usize::from(first & 0x0f) * 4,
+                None => 0,
+            };
             let (meta, _) = self.buffers.parts_mut(&mut packet);
             meta.set_len(bytes.len())?;
             meta.adjacency = INTO_TUNNEL;
@@ -240,7 +245,11 @@ fn spec(association: &Association, direction: bus::Direction) -> anyhow::Result<
             destination: Some(association.destination.into()),
         }),
         source: Some(association.source.into()),
-        mode: bus::SaMode::Tunnel.into(),
+        mode: if association.transport {
+            bus::SaMode::Transport.into()
+        } else {
+            bus::SaMode::Tunnel.into()
+        },
         encryption: encryption.into(),
         encryption_key_bits: bits.into(),
         integrity: integrity.into(),

@@ -199,6 +199,17 @@ impl Ipv6Fragment {
     /// Bytes of a fragment header.
     pub const LEN: usize = 8;
 
+    /// Reads the second pair of bytes, offset and flag, and the identification behind it.
+    #[inline]
+    const fn read(offset: [u8; 2], identification: [u8; 4]) -> Self {
+        let word = u16::from_be_bytes(offset);
+        Self {
+            offset: word & 0xfff8,
+            more: word & 1 == 1,
+            identification: u32::from_be_bytes(identification),
+        }
+    }
+
     /// Fills the header; `next` is what the first fragment's payload begins with.
     #[inline]
     pub const fn write(&self, next: Protocol, to: &mut [u8; Self::LEN]) {
@@ -206,6 +217,99 @@ impl Ipv6Fragment {
         let [a, b, c, d] = self.identification.to_be_bytes();
         *to = [next.0, 0, o0, o1, a, b, c, d];
     }
+}
+
+/// A place in the chain of headers of an IPv6 packet: where a header stands, or could be put in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeaderPlace {
+    /// Offset, from the start of the packet, of the byte that names this header.
+    pub named_at: usize,
+    /// Offset, from the start of the packet, of the header itself.
+    pub offset: usize,
+    /// What it is.
+    pub protocol: Protocol,
+    /// The fragment header that was passed, if there was one.
+    pub fragment: Option<Ipv6Fragment>,
+}
+
+impl HeaderPlace {
+    /// Walks from the front of `packet` over every extension header of which `passes` (told its protocol and offset)
+    /// says that it stays behind. Lengths are held against `packet` alone, not against its payload length.
+    pub fn find(
+        packet: &[u8],
+        mut passes: impl FnMut(Protocol, usize) -> bool,
+    ) -> Result<Self, Ipv6Error> {
+        let first = packet.get(6).ok_or(Ipv6Error::Truncated(packet.len()))?;
+        let mut place = Self {
+            named_at: 6,
+            offset: Ipv6Header::LEN,
+            protocol: Protocol(*first),
+            fragment: None,
+        };
+        for _ in 0..=MAX_EXTENSIONS {
+            let overrun = Ipv6Error::Extension(place.protocol);
+            let header = packet.get(place.offset..).ok_or(overrun)?;
+            if !is_extension(place.protocol) || !passes(place.protocol, place.offset) {
+                return Ok(place);
+            }
+            let length = extension_len(place.protocol, header).ok_or(overrun)?;
+            let header = header.get(..length).ok_or(overrun)?;
+            let [next, _, o0, o1, a, b, c, d] = *header.first_chunk::<8>().ok_or(overrun)?;
+            if place.protocol == Protocol::FRAGMENT {
+                place.fragment = Some(Ipv6Fragment::read([o0, o1], [a, b, c, d]));
+            }
+            place.protocol = Protocol(next);
+            place.named_at = place.offset;
+            place.offset += header.len();
+            if place.fragment.is_some_and(|fragment| fragment.offset != 0) {
+                return Ok(place);
+            }
+        }
+        Err(Ipv6Error::TooManyExtensions)
+    }
+
+    /// Where ESP of transport mode goes (RFC 4303 section 3.1.1): behind what is read on the way, which is hop-by-hop
+    /// options, destination options ahead of a routing header, routing and fragment headers. Destination options
+    /// behind a routing or fragment header are for the receiver alone and are encrypted; without either of them they
+    /// stay outside, as Linux does it.
+    pub fn of_transport_esp(packet: &[u8]) -> Result<Self, Ipv6Error> {
+        let mut routed = false;
+        Self::find(packet, |protocol, _| match protocol {
+            Protocol::HOP_BY_HOP => true,
+            Protocol::ROUTING | Protocol::FRAGMENT => {
+                routed = true;
+                true
+            }
+            Protocol::DESTINATION_OPTIONS => !routed,
+            _ => false,
+        })
+    }
+}
+
+/// Whether a header is an extension header: something stands behind it.
+const fn is_extension(protocol: Protocol) -> bool {
+    matches!(
+        protocol,
+        Protocol::HOP_BY_HOP
+            | Protocol::ROUTING
+            | Protocol::DESTINATION_OPTIONS
+            | Protocol::MOBILITY
+            | Protocol::HIP
+            | Protocol::SHIM6
+            | Protocol::FRAGMENT
+            | Protocol::AH
+    )
+}
+
+/// Bytes of an extension header; `None` if it is too short to tell.
+fn extension_len(protocol: Protocol, header: &[u8]) -> Option<usize> {
+    let units = header.get(1).copied().map(usize::from)?;
+    Some(match protocol {
+        Protocol::FRAGMENT => Ipv6Fragment::LEN,
+        // RFC 4302 section 2.2: in units of 4 bytes, minus 2.
+        Protocol::AH => units * 4 + 8,
+        _ => units * 8 + 8,
+    })
 }
 
 fn walk(first: Protocol, payload: &[u8]) -> Result<UpperLayer<'_>, Ipv6Error> {
@@ -220,24 +324,10 @@ fn walk(first: Protocol, payload: &[u8]) -> Result<UpperLayer<'_>, Ipv6Error> {
         if !layer.has_transport_header() {
             return Ok(layer);
         }
-        let length = match layer.protocol {
-            Protocol::HOP_BY_HOP
-            | Protocol::ROUTING
-            | Protocol::DESTINATION_OPTIONS
-            | Protocol::MOBILITY
-            | Protocol::HIP
-            | Protocol::SHIM6 => layer
-                .payload
-                .get(1)
-                .map(|words| usize::from(*words) * 8 + 8),
-            Protocol::FRAGMENT => Some(Ipv6Fragment::LEN),
-            // RFC 4302 section 2.2: in units of 4 bytes, minus 2.
-            Protocol::AH => layer
-                .payload
-                .get(1)
-                .map(|words| usize::from(*words) * 4 + 8),
-            _ => return Ok(layer),
-        };
+        if !is_extension(layer.protocol) {
+            return Ok(layer);
+        }
+        let length = extension_len(layer.protocol, layer.payload);
         let overrun = Ipv6Error::Extension(layer.protocol);
         let (header, rest) = layer
             .payload
@@ -247,12 +337,7 @@ fn walk(first: Protocol, payload: &[u8]) -> Result<UpperLayer<'_>, Ipv6Error> {
         match layer.protocol {
             Protocol::HOP_BY_HOP => layer.hop_by_hop = true,
             Protocol::FRAGMENT => {
-                let word = u16::from_be_bytes([o0, o1]);
-                layer.fragment = Some(Ipv6Fragment {
-                    offset: word & 0xfff8,
-                    more: word & 1 == 1,
-                    identification: u32::from_be_bytes([a, b, c, d]),
-                });
+                layer.fragment = Some(Ipv6Fragment::read([o0, o1], [a, b, c, d]));
             }
             _ => {}
         }
@@ -488,6 +573,52 @@ mod tests {
     }
 
     #[test]
+    fn transport_esp_goes_behind_what_is_read_on_the_way() {
+        let options = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
+        let place = |chain: &[u8]| {
+            let mut payload = Vec::new();
+            for (at, _) in chain.iter().enumerate() {
+                payload.extend(options(chain.get(at + 1).copied().unwrap_or(6)));
+            }
+            payload.extend([7; 20]);
+            let first = chain.first().copied().unwrap_or(6);
+            HeaderPlace::of_transport_esp(&packet(Protocol(first), &payload)).unwrap()
+        };
+        // 0 hop-by-hop, 60 destination options, 43 routing; the fragment header here is no atomic one but goes the same.
+        for (chain, headers, next) in [
+            (&[][..], 0, 6),
+            (&[0], 1, 6),
+            (&[60], 1, 6),
+            (&[43], 1, 6),
+            (&[43, 60], 1, 60),
+            (&[0, 60, 43], 3, 6),
+            (&[0, 60, 43, 60], 3, 60),
+            (&[51], 0, 51),
+        ] {
+            let found = place(chain);
+            assert_eq!(
+                (found.offset, found.protocol),
+                (40 + 8 * headers, Protocol(next)),
+                "{chain:?}"
+            );
+            let named_at = if headers == 0 {
+                6
+            } else {
+                40 + 8 * (headers - 1)
+            };
+            assert_eq!(found.named_at, named_at, "{chain:?}");
+        }
+        let fragment = place(&[44, 60]);
+        assert_eq!((fragment.offset, fragment.protocol), (48, Protocol(60)));
+        assert!(fragment.fragment.is_some());
+        let cut = packet(Protocol::ROUTING, &[6, 9, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            HeaderPlace::of_transport_esp(&cut),
+            Err(Ipv6Error::Extension(Protocol::ROUTING))
+        );
+    }
+
+    #[test]
     fn endless_chain_is_refused() {
         let mut payload = Vec::new();
         for _ in 0..MAX_EXTENSIONS {
@@ -516,6 +647,10 @@ mod tests {
                 header[0] = 0x60;
                 header[4..6].copy_from_slice(&length.to_be_bytes());
                 header[6] = next;
+            }
+            if let Ok(place) = HeaderPlace::of_transport_esp(&bytes) {
+                prop_assert!(place.named_at < place.offset && place.offset <= bytes.len());
+                prop_assert_eq!(bytes[place.named_at], place.protocol.0);
             }
             if let Ok(view) = Ipv6View::parse(&bytes) && let Ok(layer) = view.upper_layer() {
                     prop_assert_eq!(layer.offset + layer.payload.len(), view.payload().len());

@@ -50,7 +50,7 @@ pub use flow::{Addresses, Flow};
 pub use icmpv4::{Icmpv4Error, Icmpv4Type, Icmpv4View};
 pub use icmpv6::{Icmpv6Error, Icmpv6Type, Icmpv6View};
 pub use ipv4::{Ipv4Error, Ipv4Header, Ipv4Mut, Ipv4View};
-pub use ipv6::{Ipv6Error, Ipv6Fragment, Ipv6Header, Ipv6Mut, Ipv6View};
+pub use ipv6::{HeaderPlace, Ipv6Error, Ipv6Fragment, Ipv6Header, Ipv6Mut, Ipv6View};
 pub use number::{Mtu, MtuError, Protocol, SeqNo, Spi, SpiError};
 pub use prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix, PrefixError};
 pub use selector::{AddressRange, PortRange, RangeError, Selector};

@@ -1,4 +1,5 @@
-//! ESP in, tunnel mode (RFC 4303 section 3.4): SA, replay, authentication, decryption, selectors.
+//! ESP in (RFC 4303 section 3.4): SA, replay, authentication, decryption, selectors. For transport mode, see
+//! [`super::esp_transport`].
 //!
 //! ```text
 //!   ip4-local, ip6-local -> esp-decrypt -> ip4-input, ip6-input   (as if received by the tunnel interface)
@@ -11,14 +12,14 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 use culvert_crypto::{OpenError, OpenOp, Verdict};
-use culvert_net::{Flow, Ipv4Mut, Ipv6Mut, Protocol, esp};
+use culvert_net::{Flow, HeaderPlace, Ipv4Mut, Ipv6Mut, Protocol, esp};
 
 use crate::buffer::{BufferPool, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
-use crate::nodes::mss_clamp;
 use crate::nodes::together::forward_or_drop;
+use crate::nodes::{esp_transport, mss_clamp};
 use crate::sa::{LimitKind, Sa, UdpPorts};
 use crate::tables::{Interface, InterfaceKind, MssClamp, Tables};
 
@@ -169,12 +170,10 @@ fn outer(data: &[u8]) -> Option<(IpAddr, IpAddr, u8, Protocol)> {
         let header = data.first_chunk::<40>()?;
         let source = *header.get(8..)?.first_chunk::<16>()?;
         let destination = *header.last_chunk::<16>()?;
-        let layer = header[6];
-        // Extension headers stand between only in packets that ip6-local has walked already.
-        let protocol = if layer == Protocol::UDP.0 {
-            Protocol::UDP
-        } else {
-            Protocol::ESP
+        let protocol = match Protocol(header[6]) {
+            known @ (Protocol::UDP | Protocol::ESP) => known,
+            // Extension headers stand between only in packets that ip6-local has walked already.
+            _ => HeaderPlace::find(data, |_, _| true).ok()?.protocol,
         };
         Some((
             source.into(),
@@ -356,6 +355,16 @@ fn deliver<'t>(
         .get_mut(start..esp + plain.end)
         .ok_or(DropReason::EspTruncated)?;
     let (next, length) = esp::read_trailer(plaintext).map_err(|_| DropReason::EspBadPadding)?;
+    if sa.transport {
+        let (rx_interface, interface) = tunnel_of(tables, sa.spec.if_id, last)?;
+        let node = esp_transport::deliver(meta, area, sa, start, length, next)?;
+        meta.rx_interface = rx_interface;
+        meta.vrf = underlay_vrf(interface);
+        let counters = context.counters.interface(rx_interface);
+        counters.rx_packets.add(1);
+        counters.rx_bytes.add(meta.len() as u64);
+        return Ok(node);
+    }
     let v6 = match next {
         Protocol::IPV4 => false,
         Protocol::IPV6 => true,
@@ -401,6 +410,14 @@ fn deliver<'t>(
     } else {
         NodeId::Ip4Input
     })
+}
+
+/// The VRF in which the ESP packets of a tunnel travel: in transport mode what is inside stays there.
+fn underlay_vrf(interface: &Interface) -> u32 {
+    match interface.kind {
+        InterfaceKind::Tunnel { underlay_vrf, .. } => underlay_vrf,
+        InterfaceKind::Ethernet { .. } => interface.vrf,
+    }
 }
 
 /// The tunnel interface of an `if_id`: index and entry.

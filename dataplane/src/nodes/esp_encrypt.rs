@@ -1,4 +1,5 @@
-//! ESP out, tunnel mode (RFC 4303 section 3.3): trailer, outer header, sequence number, encryption.
+//! ESP out (RFC 4303 section 3.3): trailer, outer header, sequence number, encryption. For transport mode, see
+//! [`super::esp_transport`].
 //!
 //! ```text
 //!   | outer IP | UDP? | SPI seq | IV | inner packet | padding, length, next header | ICV |
@@ -18,7 +19,7 @@ use crate::buffer::{BufferPool, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
-use crate::nodes::ip_fragment;
+use crate::nodes::{esp_transport, ip_fragment};
 use crate::sa::{IPV6_MINIMUM_MTU, Inherited, LimitKind, Sa};
 use crate::tables::{AdjacencyKind, Fragmentation, InterfaceKind, Tables};
 
@@ -209,6 +210,9 @@ fn prepare<'b>(
     seq: u64,
     underlay: Underlay,
 ) -> Option<SealOp<'b>> {
+    if sa.transport {
+        return esp_transport::prepare(buffers, sa, packet, seq, underlay.vrf);
+    }
     let suite = sa.state.key().suite();
     let (meta, area) = buffers.area_mut(packet);
     let (start, inner) = (meta.offset(), meta.len());

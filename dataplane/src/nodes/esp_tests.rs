@@ -16,8 +16,8 @@ use crate::event::Event;
 use crate::graph::NodeId;
 use crate::path_mtu::{Known, PathMtuTable, QuotedEsp, TooBig, Verdict};
 use crate::sa::{
-    Limits, PolicyAction, PolicyId, PolicySpec, SaDirection, SaError, SaKeyId, SaManager, SaSpec,
-    UdpPorts,
+    Limits, PolicyAction, PolicyId, PolicySpec, SaDirection, SaError, SaKeyId, SaManager, SaMode,
+    SaSpec, UdpPorts,
 };
 use crate::tables::{
     ADJACENCY_NO_ROUTE, Adjacency, AdjacencyKind, Fragmentation, Interface, InterfaceKind,
@@ -74,6 +74,7 @@ pub(super) fn spec(suite: Suite, v6: bool, udp: bool, esn: bool, spi: u32) -> Sa
             destination: address(2),
         },
         source: address(1),
+        mode: SaMode::Tunnel,
         suite,
         esn,
         replay_window: 128,
@@ -751,5 +752,72 @@ fn an_esp_packet_is_cut_to_its_path() {
         };
         assert_eq!(went.len(), 2);
         assert!(went.contains(&rewrite) && went.contains(&NodeId::IpFragment));
+    }
+}
+
+#[test]
+fn transport_mode_keeps_extension_headers_also_in_udp() {
+    let mut out = spec(Suite::ALL[0], true, true, false, 0xc000_0001);
+    out.mode = SaMode::Transport;
+    let mut tunnel = Tunnel::looped(out);
+    let (source, destination) = match (tunnel.out.source, tunnel.out.id.destination) {
+        (IpAddr::V6(source), IpAddr::V6(destination)) => (source, destination),
+        other => panic!("{other:?}"),
+    };
+    let packets: Vec<_> = [&[][..], &[0], &[60], &[0, 60, 43, 60]]
+        .into_iter()
+        .map(|chain| {
+            let mut behind = Vec::new();
+            for at in 0..chain.len() {
+                behind.extend([
+                    chain.get(at + 1).copied().unwrap_or(253),
+                    0,
+                    1,
+                    4,
+                    0,
+                    0,
+                    0,
+                    0,
+                ]);
+            }
+            behind.extend([0x77; 21]);
+            let header = Ipv6Header {
+                traffic_class: 1,
+                flow_label: 2,
+                payload_len: behind.len() as u16,
+                next_header: Protocol(chain.first().copied().unwrap_or(253)),
+                hop_limit: 9,
+                source,
+                destination,
+            };
+            [&header.to_bytes()[..], &behind].concat()
+        })
+        .collect();
+    let sent = tunnel.send(&packets);
+    assert_eq!(sent.len(), packets.len());
+    for ((_, meta, bytes), outside) in sent.iter().zip([0, 8, 8, 24]) {
+        let layer = Ipv6View::parse(bytes).unwrap().upper_layer().unwrap();
+        assert_eq!((layer.protocol, layer.offset), (Protocol::UDP, outside));
+        let datagram = UdpView::parse(layer.payload).unwrap();
+        assert_eq!(datagram.header().checksum, 0);
+        assert_eq!(
+            EspHeader::parse(datagram.payload()).unwrap().spi,
+            0xc000_0001
+        );
+        assert_eq!(usize::from(meta.l4_offset - meta.l3_offset), 40 + outside);
+    }
+    for ((_, meta, bytes), expected) in sent.iter().zip(&packets) {
+        tunnel.bench.put(NodeId::EspDecrypt, WAN, bytes, |fresh| {
+            fresh.l4_offset = fresh.offset() as u16 + meta.l4_offset - meta.l3_offset;
+        });
+        tunnel.bench.run();
+        let back = tunnel.arrivals();
+        let (node, meta, bytes) = &back[0];
+        assert_eq!(*bytes, one_hop_less(expected.clone()));
+        assert_eq!(
+            (*node, meta.rx_interface, meta.vrf, meta.flags),
+            (NodeId::Ip6Input, TUNNEL, 0, flags::DECRYPTED),
+            "what is inside stays in the underlay"
+        );
     }
 }

@@ -15,6 +15,7 @@ mod dispatch;
 pub mod esp_decrypt;
 pub mod esp_encrypt;
 mod esp_errors;
+mod esp_transport;
 pub mod ethernet_input;
 pub mod icmp_error;
 pub mod interface_output;

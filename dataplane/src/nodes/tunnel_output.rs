@@ -19,7 +19,7 @@ use crate::buffer::{BufferPool, IcmpCause, Metadata, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
-use crate::nodes::{ip_fragment, mss_clamp, way_out};
+use crate::nodes::{esp_transport, ip_fragment, mss_clamp, way_out};
 use crate::sa::{Choice, IPV6_MINIMUM_MTU, PolicySet, Sa};
 use crate::tables::{
     ADJACENCY_NO_ROUTE, Fragmentation, Interface, InterfaceKind, MTU_AFTER, MssClamp, Tables,
@@ -219,6 +219,10 @@ fn prepare<'t>(
         Some(way) if way.adjacency == meta.adjacency && way.v6 == v6 && way.takes(data) => &*way,
         _ => last.insert(find_way(tables, meta, data, v6)?),
     };
+    let transport = way.sa.transport;
+    if transport {
+        esp_transport::admit(&way.sa.endpoints, data).map_err(Refusal::Drop)?;
+    }
     let excess = meta.len() > usize::from(way.inner_mtu);
     if excess && (v6 || data.get(6).is_none_or(|flags| flags & 0x40 != 0)) {
         return Err(too_big(v6, way.inner_mtu));
@@ -234,7 +238,8 @@ fn prepare<'t>(
     meta.sa = way.sa.index;
     meta.tx_interface = way.interface;
     meta.scratch = u64::from(way.underlay);
-    if excess {
+    // In transport mode whole packets are encrypted, and their ESP packets cut.
+    if excess && !transport {
         // After the choice of the SA: of the fragments only the first would show its ports (RFC 4301 section 7).
         ip_fragment::ask(meta, way.inner_mtu, NodeId::EspEncrypt);
         return Err(Refusal::Fragment);

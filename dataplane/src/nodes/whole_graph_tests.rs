@@ -23,7 +23,8 @@ use crate::drop_reason::DropReason;
 use crate::graph::{NodeId, VECTOR, Vector};
 use crate::port::Port;
 use crate::sa::{
-    Limits, PolicyAction, PolicyId, PolicySpec, SaDirection, SaKeyId, SaManager, SaSpec, UdpPorts,
+    Limits, PolicyAction, PolicyId, PolicySpec, SaDirection, SaKeyId, SaManager, SaMode, SaSpec,
+    UdpPorts,
 };
 
 /// Frames for each of the two interfaces.
@@ -114,6 +115,7 @@ fn tunnels(bench: &mut Workbench) -> Vec<Peer> {
                 destination,
             },
             source,
+            mode: SaMode::Tunnel,
             suite,
             esn: number % 3 == 1,
             replay_window: 64,

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use culvert_crypto::{ReplayWindow, SaKey};
-use culvert_net::{Flow, Selector, Spi};
+use culvert_net::{Flow, Ipv4Header, Ipv6Header, Selector, Spi};
 
 use super::classifier::{Classifier, Rank, Selects};
 use super::outer::{OuterHeader, UdpPorts};
 use super::policy::covers_family;
-use super::spec::{Limits, SaSpec};
+use super::spec::{Limits, SaMode, SaSpec};
 
 /// One version of an SA: where its packets travel, and the state that all versions share.
 pub struct Sa {
@@ -21,6 +21,8 @@ pub struct Sa {
     pub spi: Spi,
     /// Extended sequence numbers.
     pub esn: bool,
+    /// Transport mode: the packet keeps its own IP header.
+    pub transport: bool,
     /// What the outer header takes from the packet inside.
     pub copy_df: bool,
     /// See [`SaSpec::copy_ecn`].
@@ -105,6 +107,7 @@ impl Sa {
             index,
             spi: spec.id.spi,
             esn: spec.esn,
+            transport: spec.mode == SaMode::Transport,
             copy_df: spec.copy_df,
             copy_ecn: spec.copy_ecn,
             copy_dscp: spec.copy_dscp,
@@ -142,14 +145,19 @@ impl Sa {
         sent > u64::from(u32::MAX) || (sequence != 0 && u64::from(sequence) <= sent)
     }
 
-    /// Bytes of the largest inner packet that fits into `mtu` bytes.
+    /// Bytes of the largest packet that fits into `mtu` bytes; in transport mode, if its IP header is a plain one.
     #[inline]
     pub fn inner_mtu(&self, mtu: u16) -> u16 {
         let suite = &self.spec.suite;
         let room = usize::from(mtu).saturating_sub(self.outer.len());
+        let kept = match (self.transport, self.outer.is_v6()) {
+            (false, _) => 0,
+            (true, false) => Ipv4Header::LEN,
+            (true, true) => Ipv6Header::LEN,
+        };
         suite
             .max_payload(room)
-            .and_then(|bytes| u16::try_from(bytes).ok())
+            .and_then(|bytes| u16::try_from(bytes + kept).ok())
             .unwrap_or(0)
     }
 }

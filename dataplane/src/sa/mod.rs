@@ -22,7 +22,7 @@ pub use association::{Endpoints, LimitKind, Reservation, Sa, SaState, Usage};
 pub use manager::{PolicyId, PolicySpec, SaError, SaManager};
 pub use outer::{Inherited, OuterHeader, UdpPorts};
 pub use policy::{Choice, OutPolicy, PolicyAction, PolicySet};
-pub use spec::{Limits, SaDirection, SaKeyId, SaSpec, SpecError};
+pub use spec::{Limits, SaDirection, SaKeyId, SaMode, SaSpec, SpecError};
 
 use std::sync::Arc;
 

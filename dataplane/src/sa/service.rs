@@ -11,7 +11,7 @@ use super::association::{Sa, Usage};
 use super::manager::{PolicyId, PolicySpec};
 use super::outer::UdpPorts;
 use super::policy::PolicyAction;
-use super::spec::{Limits, SaDirection, SaKeyId, SaSpec, SpecError};
+use super::spec::{Limits, SaDirection, SaKeyId, SaMode, SaSpec, SpecError};
 use crate::event::Event;
 
 /// Pairs of source and destination selectors that one SA may have.
@@ -78,18 +78,20 @@ pub fn sa_from_bus(sa: &bus::Sa) -> Result<SaSpec, SpecError> {
     if source.is_ipv4() != id.destination.is_ipv4() {
         return Err(SpecError::Family);
     }
-    if sa.mode() != bus::SaMode::Tunnel {
-        return Err(SpecError::Unsupported(format!(
-            "mode {}",
-            sa.mode().as_str_name()
-        )));
-    }
+    let mode = match sa.mode() {
+        bus::SaMode::Tunnel => SaMode::Tunnel,
+        bus::SaMode::Transport => SaMode::Transport,
+        bus::SaMode::Unspecified => {
+            return Err(SpecError::Unsupported(format!("mode {}", sa.mode)));
+        }
+    };
     if sa.replay_window > MAX_WINDOW {
         return Err(SpecError::ReplayWindow(sa.replay_window));
     }
     Ok(SaSpec {
         id,
         source,
+        mode,
         suite: suite(sa)?,
         esn: sa.esn,
         replay_window: sa.replay_window,
@@ -394,7 +396,11 @@ pub fn dump(sa: &Sa) -> bus::SaDump {
         sa: Some(bus::Sa {
             key: Some(id_to_bus(spec.id)),
             source: Some(spec.source.into()),
-            mode: bus::SaMode::Tunnel.into(),
+            mode: match spec.mode {
+                SaMode::Tunnel => bus::SaMode::Tunnel,
+                SaMode::Transport => bus::SaMode::Transport,
+            }
+            .into(),
             encryption: encryption.into(),
             encryption_key_bits: u32::from(bits),
             integrity: integrity.into(),
@@ -530,7 +536,14 @@ mod tests {
 
     #[test]
     fn a_dump_gives_back_what_was_asked_for_and_no_key() {
-        let sa = whole();
+        for mode in [bus::SaMode::Tunnel, bus::SaMode::Transport] {
+            let mut sa = whole();
+            sa.mode = mode.into();
+            dump_gives_back(sa);
+        }
+    }
+
+    fn dump_gives_back(sa: bus::Sa) {
         let mut tables = SaTables::default();
         let mut manager = SaManager::new(Arc::new(Portable)).unwrap();
         let (encryption, integrity) = ([0xa5; 24], [0x5a; 48]);
@@ -565,10 +578,7 @@ mod tests {
                 |sa| sa.source = Some(IpAddr::from([0u16; 8]).into()),
                 "different families",
             ),
-            (
-                |sa| sa.mode = bus::SaMode::Transport.into(),
-                "SA_MODE_TRANSPORT is not supported",
-            ),
+            (|sa| sa.mode = 77, "mode 77 is not supported"),
             (
                 |sa| sa.encryption_key_bits = 136,
                 "136 bits is not supported",

@@ -67,6 +67,16 @@ impl Limits {
     };
 }
 
+/// What an SA encrypts (RFC 4301 section 4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SaMode {
+    /// Whole packets, which get a header of the SA's own.
+    #[default]
+    Tunnel,
+    /// What stands behind the IP header of packets between the SA's own two addresses.
+    Transport,
+}
+
 /// Everything about an SA but its keys.
 #[derive(Clone, Debug)]
 pub struct SaSpec {
@@ -74,6 +84,8 @@ pub struct SaSpec {
     pub id: SaKeyId,
     /// The outer source.
     pub source: IpAddr,
+    /// What it encrypts.
+    pub mode: SaMode,
     /// Algorithms.
     pub suite: Suite,
     /// Extended sequence numbers (RFC 4303 section 2.2.1).

@@ -14,7 +14,7 @@ use culvert_dataplane::drop_reason::DropReason;
 use culvert_dataplane::fib::{Fib4Writer, Fib6Writer, PoolExhausted};
 use culvert_dataplane::sa::{
     Limits, OuterHeader, PolicyAction, PolicyId, PolicySpec, SaDirection, SaError, SaKeyId,
-    SaManager, SaSpec,
+    SaManager, SaMode, SaSpec,
 };
 use culvert_dataplane::tables::{
     ADJACENCY_LOCAL, ADJACENCY_NO_ROUTE, Adjacency, AdjacencyKind, Fragmentation, Interface,
@@ -244,6 +244,7 @@ fn protect(
                 destination,
             },
             source,
+            mode: SaMode::Tunnel,
             suite: protection.suite,
             esn: false,
             replay_window: REPLAY_WINDOW,
