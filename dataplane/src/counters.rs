@@ -60,8 +60,9 @@ pub struct InterfaceCounters {
     pub drops: Counter,
 }
 
-/// Interfaces that one process can have, tunnels included: bounds the counters, which never move.
-pub const MAX_INTERFACES: usize = 1 << 14;
+/// Interfaces that one process can have, tunnels and TAPs included: bounds the counters, which never move. Half of it is
+/// for the TAPs, the other half holds ten thousand tunnels and every link beside them.
+pub const MAX_INTERFACES: usize = 1 << 15;
 
 /// All counters of one worker.
 #[derive(Debug)]

@@ -4,7 +4,8 @@
 //! however many routes it concerns. An index that nothing uses any more rests for a while before it stands for something
 //! else: a worker may still hold it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::hash_map::Entry as Place;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
 use crate::drop_reason::DropReason;
@@ -36,13 +37,20 @@ struct Entry {
     users: u32,
 }
 
+/// Indexes of adjacencies by something else.
+type Index = HashMap<u32, BTreeSet<u32>>;
+
 /// The indexes of all adjacencies in use.
 #[derive(Debug, Default)]
 pub(super) struct Adjacencies {
     entries: HashMap<u32, Entry>,
     by_key: HashMap<Key, u32>,
     /// Gateways by index: few, and looked at again with each change of routes.
-    gateways: Vec<u32>,
+    gateways: BTreeSet<u32>,
+    /// Those that lead out of an interface, by the interface's index.
+    by_interface: Index,
+    /// Those that spread over another, by that one's index.
+    by_member: Index,
     resting: VecDeque<(u64, u32)>,
     highest: u32,
 }
@@ -70,8 +78,19 @@ impl Adjacencies {
             self.highest = self.highest.max(ADJACENCY_LOCAL) + 1;
             self.highest
         };
-        if matches!(key, Key::Gateway(..)) {
-            self.gateways.push(index);
+        match &key {
+            Key::Link(interface) | Key::Neighbour(interface, _) => {
+                enter(&mut self.by_interface, *interface, index);
+            }
+            Key::Gateway(..) => {
+                self.gateways.insert(index);
+            }
+            Key::Multipath(members) => {
+                for member in members {
+                    enter(&mut self.by_member, *member, index);
+                }
+            }
+            Key::Drop(_) | Key::Lookup(_) => {}
         }
         self.by_key.insert(key.clone(), index);
         self.entries.insert(index, Entry { key, users: 1 });
@@ -89,12 +108,21 @@ impl Adjacencies {
         }
         if let Some(entry) = self.entries.remove(&index) {
             self.by_key.remove(&entry.key);
-            self.gateways.retain(|gateway| *gateway != index);
             self.resting.push_back((now + REST_NS, index));
-            if let Key::Multipath(members) = entry.key {
-                for member in members {
-                    self.release(member, now);
+            match entry.key {
+                Key::Link(interface) | Key::Neighbour(interface, _) => {
+                    leave(&mut self.by_interface, interface, index);
                 }
+                Key::Gateway(..) => {
+                    self.gateways.remove(&index);
+                }
+                Key::Multipath(members) => {
+                    for member in members {
+                        leave(&mut self.by_member, member, index);
+                        self.release(member, now);
+                    }
+                }
+                Key::Drop(_) | Key::Lookup(_) => {}
             }
         }
     }
@@ -117,14 +145,42 @@ impl Adjacencies {
         })
     }
 
+    /// Those that lead out of an interface.
+    pub(super) fn of_interface(&self, interface: u32) -> impl Iterator<Item = u32> {
+        self.by_interface
+            .get(&interface)
+            .into_iter()
+            .flatten()
+            .copied()
+    }
+
+    /// Those that spread over another.
+    pub(super) fn spread_over(&self, member: u32) -> impl Iterator<Item = u32> {
+        self.by_member.get(&member).into_iter().flatten().copied()
+    }
+
     /// All indexes in use.
+    #[cfg(test)]
     pub(super) fn all(&self) -> impl Iterator<Item = u32> {
         self.entries.keys().copied()
     }
 
     /// Those of gateways.
-    pub(super) fn gateways(&self) -> &[u32] {
+    pub(super) fn gateways(&self) -> &BTreeSet<u32> {
         &self.gateways
+    }
+}
+
+fn enter(index: &mut Index, key: u32, adjacency: u32) {
+    index.entry(key).or_default().insert(adjacency);
+}
+
+fn leave(index: &mut Index, key: u32, adjacency: u32) {
+    if let Place::Occupied(mut place) = index.entry(key) {
+        place.get_mut().remove(&adjacency);
+        if place.get().is_empty() {
+            place.remove();
+        }
     }
 }
 
@@ -141,6 +197,7 @@ mod tests {
         assert_eq!(all.acquire(Key::Link(1), 0), (lan, false));
         let (wan, _) = all.acquire(Key::Link(2), 0);
         let (both, _) = all.acquire(Key::Multipath(vec![lan, wan]), 0);
+        assert!(all.spread_over(wan).eq([both]) && all.of_interface(2).eq([wan]));
         all.release(lan, 0);
         assert_eq!(all.key(lan), Some(&Key::Link(1)), "the multipath uses it");
         all.release(both, 5);
@@ -148,6 +205,7 @@ mod tests {
             (all.key(lan), all.key(wan), all.key(both)),
             (None, None, None)
         );
+        assert!(all.spread_over(wan).next().is_none() && all.of_interface(2).next().is_none());
         let (other, _) = all.acquire(Key::Drop(DropReason::RouteBlackhole), 5 + REST_NS - 1);
         assert!(![lan, wan, both].contains(&other));
         let (reused, _) = all.acquire(Key::Link(7), 5 + REST_NS);

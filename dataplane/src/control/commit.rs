@@ -10,12 +10,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::adjacency::Key;
 use super::neighbour::NeighbourId;
 use super::{Changed, ControlPlane};
 use crate::fib::PoolExhausted;
 use crate::reassembly::Limits;
-use crate::tables::{Adjacency, Interface, ReversePath, Tables};
+use crate::tables::{Adjacency, Interface, InterfaceKind, ReversePath, Tables};
 
 /// What has changed since workers saw it last.
 #[derive(Debug, Default)]
@@ -23,8 +22,6 @@ pub(super) struct Staged {
     pub(super) interfaces: BTreeSet<u32>,
     /// Adjacencies whose content may be another.
     pub(super) adjacencies: BTreeSet<u32>,
-    /// That of any may be.
-    pub(super) all_adjacencies: bool,
     /// That of gateways may be.
     pub(super) gateways: bool,
     pub(super) prefixes: Changed,
@@ -37,11 +34,7 @@ impl ControlPlane {
     /// Makes everything staged visible. Routes for which there is no room are left out.
     pub(super) fn commit(&mut self) -> Result<(), PoolExhausted> {
         let staged = std::mem::take(&mut self.staged);
-        let mut indexes = staged.adjacencies;
-        if staged.all_adjacencies {
-            indexes.extend(self.adjacencies.all());
-        }
-        let contents = self.changed_contents(indexes);
+        let contents = self.changed_contents(staged.adjacencies);
         let interfaces: Vec<_> = staged
             .interfaces
             .iter()
@@ -53,7 +46,7 @@ impl ControlPlane {
                 let mut checked = false;
                 for (index, interface) in interfaces {
                     checked |= interface.as_deref().is_some_and(checks_sources);
-                    tables.interfaces.set(index, interface);
+                    set_interface(tables, index, interface);
                 }
                 // Only where the check was on before does it take a look at all interfaces to see that it is off.
                 tables.reverse_path = checked
@@ -70,7 +63,7 @@ impl ControlPlane {
                 outcome = outcome.and(rib.install(*prefix));
             }
         }
-        if staged.gateways || staged.all_adjacencies || !staged.prefixes.is_empty() {
+        if staged.gateways || !staged.prefixes.is_empty() {
             self.refresh_gateways();
         }
         if !staged.neighbours.is_empty() {
@@ -79,18 +72,33 @@ impl ControlPlane {
         outcome
     }
 
+    /// An interface is another one now: so may be what leads out of it, by way of a gateway or among others, too.
+    pub(super) fn stage_interface(&mut self, index: u32) {
+        let Self {
+            staged,
+            adjacencies,
+            ..
+        } = self;
+        staged.interfaces.insert(index);
+        staged.gateways = true;
+        let of_interface = adjacencies.of_interface(index);
+        for way in of_interface.chain(adjacencies.gateways().iter().copied()) {
+            staged.adjacencies.insert(way);
+            staged.adjacencies.extend(adjacencies.spread_over(way));
+        }
+    }
+
     /// A gateway may be found elsewhere now, and another one by way of it.
     fn refresh_gateways(&mut self) {
-        let gateways: BTreeSet<u32> = self.adjacencies.gateways().iter().copied().collect();
-        let mut contents = self.changed_contents(gateways);
+        let mut contents = self.changed_contents(self.adjacencies.gateways().clone());
         if contents.is_empty() {
             return;
         }
-        let spread = self
-            .adjacencies
-            .all()
-            .filter(|index| matches!(self.adjacencies.key(*index), Some(Key::Multipath(_))));
-        contents.extend(self.changed_contents(spread.collect()));
+        let spread = contents
+            .iter()
+            .flat_map(|(gateway, _)| self.adjacencies.spread_over(*gateway))
+            .collect();
+        contents.extend(self.changed_contents(spread));
         self.publisher.update(|tables| set_all(tables, contents));
     }
 
@@ -128,6 +136,29 @@ impl ControlPlane {
 
 fn checks_sources(interface: &Interface) -> bool {
     interface.reverse_path != ReversePath::Off
+}
+
+/// With the name by which SAs know a tunnel.
+fn set_interface(tables: &mut Tables, index: u32, interface: Option<Arc<Interface>>) {
+    let if_id = |interface: &Interface| match interface.kind {
+        InterfaceKind::Tunnel { if_id, .. } => Some(if_id),
+        InterfaceKind::Ethernet { .. } => None,
+    };
+    let is = interface.as_deref().and_then(if_id);
+    let was = tables
+        .interfaces
+        .set(index, interface)
+        .and_then(|old| if_id(&old));
+    if was == is {
+        return;
+    }
+    let tunnels = &mut tables.sas.tunnels;
+    if let Some(was) = was.filter(|was| tunnels.get(*was) == Some(&index)) {
+        tunnels.set(was, None);
+    }
+    if let Some(is) = is {
+        tunnels.set(is, Some(index));
+    }
 }
 
 fn set_all(tables: &mut Tables, contents: Vec<(u32, Adjacency)>) {

@@ -176,11 +176,9 @@ impl ControlPlane {
     ) -> Result<(), ApplyError> {
         let vrf = self.vrf_index(&spec.vrf)?;
         let underlay_vrf = self.vrf_index(&spec.underlay_vrf)?;
-        let rival = self
-            .interfaces
-            .values()
-            .find(|other| other.if_id() == Some(spec.if_id) && other.name != spec.name);
-        if let Some(rival) = rival {
+        let holder = self.interfaces.tunnel(spec.if_id);
+        let rival = holder.and_then(|index| self.interfaces.get(&index));
+        if let Some(rival) = rival.filter(|rival| rival.name != spec.name) {
             return Err(ApplyError::IfIdTaken {
                 if_id: spec.if_id,
                 tunnel: rival.name.clone(),
@@ -261,8 +259,7 @@ impl ControlPlane {
                 self.restart_detection(index, now);
             }
         }
-        self.staged.interfaces.insert(index);
-        self.staged.all_adjacencies = true;
+        self.stage_interface(index);
         Ok(())
     }
 
@@ -297,8 +294,7 @@ impl ControlPlane {
             }
             actions.extend(port_changes(index, Some(&gone), None));
         }
-        self.staged.interfaces.insert(index);
-        self.staged.all_adjacencies = true;
+        self.stage_interface(index);
         Ok(())
     }
 

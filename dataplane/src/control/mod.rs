@@ -17,6 +17,7 @@ mod adjacency;
 mod commit;
 mod detection;
 mod error;
+mod interface_table;
 mod interfaces;
 mod neighbour;
 mod rib;
@@ -40,7 +41,7 @@ pub use self::error::ApplyError;
 use self::adjacency::Adjacencies;
 use self::commit::Staged;
 use self::detection::Detection;
-use self::interfaces::LocalInterface;
+use self::interface_table::InterfaceTable;
 use self::neighbour::NeighbourTable;
 use self::rib::Rib;
 use self::values::Spec;
@@ -92,7 +93,7 @@ pub struct ControlPlane {
     values: BTreeMap<String, bus::Value>,
     /// An index stays its name's for ever, so a route by a tunnel that is made anew finds it again.
     names: HashMap<String, u32>,
-    interfaces: BTreeMap<u32, LocalInterface>,
+    interfaces: InterfaceTable,
     /// MTU of tunnels by `if_id`, as the SAs in use have it.
     tunnel_mtus: HashMap<u32, u16>,
     vrf_names: HashMap<String, u32>,
@@ -110,7 +111,7 @@ impl ControlPlane {
             publisher,
             values: BTreeMap::new(),
             names: HashMap::new(),
-            interfaces: BTreeMap::new(),
+            interfaces: InterfaceTable::default(),
             tunnel_mtus: HashMap::new(),
             vrf_names: HashMap::new(),
             ribs: BTreeMap::new(),
@@ -276,18 +277,14 @@ impl ControlPlane {
         if self.tunnel_mtus.insert(if_id, mtu) != Some(mtu)
             && let Some(index) = self.tunnel_index(if_id)
         {
-            self.staged.interfaces.insert(index);
-            self.staged.all_adjacencies = true;
+            self.stage_interface(index);
             self.commit_or_report();
         }
     }
 
     /// The tunnel interface of an `if_id`.
     pub fn tunnel_index(&self, if_id: u32) -> Option<u32> {
-        self.interfaces
-            .iter()
-            .find(|(_, interface)| interface.if_id() == Some(if_id))
-            .map(|(index, _)| *index)
+        self.interfaces.tunnel(if_id)
     }
 
     /// The index of an interface that exists.

@@ -100,15 +100,11 @@ impl ControlPlane {
 
     /// The prefix is part of what a link connects.
     fn is_on_a_link(&self, vrf: u32, prefix: IpPrefix) -> bool {
-        self.interfaces
-            .iter()
-            .filter(|(_, interface)| interface.vrf == vrf && interface.mac().is_some())
-            .any(|(index, interface)| {
-                interface.addresses.iter().any(|own| {
-                    route_key(own.address, own.length, *index)
-                        .is_some_and(|link| covers(link, prefix))
-                })
+        self.interfaces.links(vrf).any(|(index, interface)| {
+            interface.addresses.iter().any(|own| {
+                route_key(own.address, own.length, index).is_some_and(|link| covers(link, prefix))
             })
+        })
     }
 
     /// A route to a link, or to part of it, decides over the neighbours there.

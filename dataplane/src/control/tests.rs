@@ -1,6 +1,8 @@
 //! The control plane from outside: operations, events and the clock in, tables, routes and actions out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod ten_thousand;
+
 use std::net::IpAddr;
 
 use culvert_model::bus::{self, operation::Verb, value::Kind};

@@ -120,35 +120,6 @@ impl State {
         Ok(())
     }
 
-    /// Tells SAs which tunnel interface their `if_id` is.
-    pub(super) fn bind_tunnels(&self) {
-        let current = self.publisher.current();
-        let wanted: HashMap<u32, u32> = current
-            .interfaces
-            .iter()
-            .filter_map(|(index, interface)| match interface.kind {
-                InterfaceKind::Tunnel { if_id, .. } => Some((if_id, index)),
-                InterfaceKind::Ethernet { .. } => None,
-            })
-            .collect();
-        let bound: HashMap<u32, u32> = current
-            .sas
-            .tunnels
-            .iter()
-            .map(|(if_id, index)| (if_id, *index))
-            .collect();
-        if wanted != bound {
-            self.publisher.update(|tables| {
-                for if_id in bound.keys() {
-                    tables.sas.tunnels.set(*if_id, None);
-                }
-                for (if_id, index) in wanted {
-                    tables.sas.tunnels.set(if_id, Some(index));
-                }
-            });
-        }
-    }
-
     /// Tells a tunnel what its newest SA leaves of the underlay's MTU.
     pub(super) fn measure_tunnel(&mut self, if_id: u32) {
         let tables = self.publisher.current();

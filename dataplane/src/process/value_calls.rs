@@ -20,7 +20,6 @@ pub(super) fn apply(
             error: one(state, operation).err(),
         })
         .collect();
-    state.bind_tunnels();
     state.wake();
     Ok(bus::ApplyReply { results })
 }
