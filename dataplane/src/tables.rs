@@ -15,7 +15,7 @@ use crate::chunked::Chunked;
 use crate::drop_reason::DropReason;
 use crate::fib::{Fib4, Fib6};
 use crate::path_mtu::PathMtus;
-use crate::sa::SaTables;
+use crate::sa::{OuterRules, SaTables};
 
 /// One version of everything that workers read.
 #[derive(Clone, Default)]
@@ -107,6 +107,8 @@ pub enum InterfaceKind {
         fragmentation: Fragmentation,
         /// What routers say about the size of its ESP packets is believed.
         learn_path_mtu: bool,
+        /// What crosses between inner and outer headers; else the SA says.
+        outer: Option<OuterRules>,
     },
 }
 

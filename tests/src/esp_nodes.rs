@@ -282,6 +282,7 @@ fn tables() -> Tables {
             fixed_mtu: Some(1400),
             fragmentation: Fragmentation::Before,
             learn_path_mtu: true,
+            outer: None,
         },
         vrf: 0,
         mtu: 1400,

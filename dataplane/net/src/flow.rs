@@ -61,6 +61,37 @@ impl Flow {
         }
     }
 
+    /// A number that is the same for all packets of the flow and spreads flows evenly over its 32 bits (RFC 2992).
+    /// Fragments have no ports: theirs is another than that of the rest of their flow.
+    pub fn spread(&self) -> u32 {
+        let mut hash = u64::from(self.protocol.0);
+        let mut mix = |value: u64| {
+            // Multiplication by an odd constant moves every bit upwards, the shift brings the high ones down again.
+            hash = (hash ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            hash ^= hash >> 32;
+        };
+        match self.addresses {
+            Addresses::V4 {
+                source,
+                destination,
+            } => mix(u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits())),
+            Addresses::V6 {
+                source,
+                destination,
+            } => {
+                for bits in [source.to_bits(), destination.to_bits()] {
+                    mix((bits >> 64) as u64);
+                    mix(bits as u64);
+                }
+            }
+        }
+        if let Some((source, destination)) = self.ports {
+            mix(u64::from(source) << 16 | u64::from(destination));
+        }
+        mix(0);
+        hash as u32
+    }
+
     /// Reads an IPv4 packet.
     #[inline]
     pub fn of_ipv4(packet: &Ipv4View<'_>) -> Self {

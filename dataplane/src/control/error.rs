@@ -27,6 +27,16 @@ pub enum ApplyError {
     /// An MTU is out of range.
     #[error("{0}")]
     Mtu(#[from] MtuError),
+    /// A field of a tunnel's outer headers is out of range.
+    #[error("{key}: {value} is no {field}")]
+    OuterHeader {
+        /// Of the tunnel.
+        key: String,
+        /// Which field.
+        field: &'static str,
+        /// As it came.
+        value: u32,
+    },
     /// A name is empty.
     #[error("{0}: the name is empty")]
     NoName(String),

@@ -14,6 +14,7 @@ use crate::counters::MAX_INTERFACES;
 use crate::nodes::ip6_lookup::scoped;
 use crate::nodes::link_frames::{self, LinkFrame};
 use crate::port::tap_port;
+use crate::sa::OuterRules;
 use crate::tables::{
     Fragmentation, Interface, InterfaceAddress, InterfaceKind, MTU_AFTER, MssClamp, ReversePath,
 };
@@ -49,6 +50,7 @@ pub(super) enum LocalKind {
         mtu: Option<u16>,
         fragmentation: Fragmentation,
         learn_path_mtu: bool,
+        outer: Option<OuterRules>,
     },
 }
 
@@ -192,6 +194,7 @@ impl ControlPlane {
                 mtu: spec.mtu,
                 fragmentation: spec.fragmentation,
                 learn_path_mtu: spec.learn_path_mtu,
+                outer: spec.outer,
             },
             vrf,
             admin_up: spec.admin_up,
@@ -471,12 +474,14 @@ impl ControlPlane {
                 mtu,
                 fragmentation,
                 learn_path_mtu,
+                outer,
             } => InterfaceKind::Tunnel {
                 if_id,
                 underlay_vrf,
                 fixed_mtu: mtu,
                 fragmentation,
                 learn_path_mtu,
+                outer,
             },
         };
         let mut addresses4 = Vec::new();

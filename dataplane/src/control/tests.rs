@@ -13,7 +13,7 @@ use super::*;
 use crate::nodes::link_frames;
 use crate::nodes::workbench::{Workbench, from_host, packet4};
 use crate::port::tap_port;
-use crate::tables::{MssClamp, Tables};
+use crate::tables::{InterfaceKind, MssClamp, Tables};
 
 const SECOND: u64 = 1_000_000_000;
 const WAN_MAC: MacAddr = MacAddr([2, 0, 0, 0, 2, 1]);
@@ -59,6 +59,7 @@ fn tunnel(name: &str, if_id: u32) -> (String, Kind) {
         tap: String::new(),
         fragment_after: false,
         ignore_path_mtu: false,
+        outer_header: None,
     });
     (format!("tunnel/{name}"), kind)
 }
@@ -895,4 +896,63 @@ fn routes_lead_into_the_tables_of_other_vrfs_and_to_gateways_there() {
     );
     gateway.delete("route/default/172.16.0.0/16");
     gateway.delete("vrf/blue");
+}
+
+#[test]
+fn a_tunnel_says_what_its_outer_headers_are_like() {
+    use crate::sa::{DontFragment, FlowLabel, OuterRules};
+    let mut gateway = Box::network();
+    let with = |header: bus::OuterHeader| {
+        let (key, mut kind) = tunnel("ipsec7", 77);
+        if let Kind::Tunnel(tunnel) = &mut kind {
+            tunnel.outer_header = Some(header);
+        }
+        (key, kind)
+    };
+    let header = bus::OuterHeader {
+        dscp: Some(46),
+        dscp_inward: true,
+        no_ecn: true,
+        dont_fragment: bus::outer_header::DontFragment::Set.into(),
+        hop_limit: 200,
+        flow_label: bus::outer_header::FlowLabel::Copy.into(),
+    };
+    gateway.create(with(header.clone()));
+    let tables = gateway.tables.current();
+    let index = gateway.index("ipsec7");
+    let InterfaceKind::Tunnel { outer, .. } = tables.interfaces.get(index).unwrap().kind else {
+        panic!("no tunnel");
+    };
+    assert_eq!(
+        outer,
+        Some(OuterRules {
+            class_kept: 0,
+            class_set: 46 << 2,
+            dont_fragment: DontFragment::Set,
+            hop_limit: 200,
+            flow_label: FlowLabel::Copy,
+            dscp_inward: true,
+        })
+    );
+    for (wrong, message) in [
+        (
+            bus::OuterHeader {
+                dscp: Some(64),
+                ..header.clone()
+            },
+            "64 is no DSCP",
+        ),
+        (
+            bus::OuterHeader {
+                hop_limit: 0,
+                ..header
+            },
+            "0 is no hop limit",
+        ),
+    ] {
+        let (key, kind) = with(wrong);
+        let value = bus::Value { kind: Some(kind) };
+        let refused = super::values::Spec::read(&key, &value).unwrap_err();
+        assert!(refused.to_string().contains(message), "{refused}");
+    }
 }

@@ -8,6 +8,7 @@ use culvert_net::{IpPrefix, Mtu};
 use super::error::ApplyError;
 use crate::drop_reason::DropReason;
 use crate::reassembly::Limits;
+use crate::sa::{DontFragment, FlowLabel, OuterRules};
 use crate::tables::{Fragmentation, MssClamp, ReversePath};
 
 /// A value of the dataplane.
@@ -43,6 +44,7 @@ pub(super) struct TunnelSpec {
     pub(super) mtu: Option<u16>,
     pub(super) fragmentation: Fragmentation,
     pub(super) learn_path_mtu: bool,
+    pub(super) outer: Option<OuterRules>,
     pub(super) admin_up: bool,
     pub(super) mss_clamp: MssClamp,
     pub(super) reverse_path: ReversePath,
@@ -113,6 +115,11 @@ impl Spec {
                     Fragmentation::Before
                 },
                 learn_path_mtu: !tunnel.ignore_path_mtu,
+                outer: tunnel
+                    .outer_header
+                    .as_ref()
+                    .map(|outer| outer_rules(key, outer))
+                    .transpose()?,
                 admin_up: tunnel.admin_up,
                 mss_clamp: mss_clamp(tunnel.mss_clamp)?,
                 reverse_path: reverse_path(tunnel.reverse_path()),
@@ -199,6 +206,41 @@ fn reverse_path(value: bus::ReversePath) -> ReversePath {
         bus::ReversePath::Loose => ReversePath::Loose,
         bus::ReversePath::Strict => ReversePath::Strict,
     }
+}
+
+fn outer_rules(key: &str, outer: &bus::OuterHeader) -> Result<OuterRules, ApplyError> {
+    use bus::outer_header as on_bus;
+    let refused = |field, value| ApplyError::OuterHeader {
+        key: key.to_owned(),
+        field,
+        value,
+    };
+    let dscp = outer
+        .dscp
+        .map(|dscp| match u8::try_from(dscp) {
+            Ok(dscp @ ..64) => Ok(dscp),
+            _ => Err(refused("DSCP", dscp)),
+        })
+        .transpose()?;
+    let hop_limit = match u8::try_from(outer.hop_limit) {
+        Ok(hops @ 1..) => hops,
+        _ => return Err(refused("hop limit", outer.hop_limit)),
+    };
+    Ok(OuterRules {
+        dont_fragment: match outer.dont_fragment() {
+            on_bus::DontFragment::Copy => DontFragment::Copy,
+            on_bus::DontFragment::Set => DontFragment::Set,
+            on_bus::DontFragment::Clear => DontFragment::Clear,
+        },
+        hop_limit,
+        flow_label: match outer.flow_label() {
+            on_bus::FlowLabel::Zero => FlowLabel::Zero,
+            on_bus::FlowLabel::Copy => FlowLabel::Copy,
+            on_bus::FlowLabel::Hash => FlowLabel::Hash,
+        },
+        dscp_inward: outer.dscp_inward,
+        ..OuterRules::default().dscp(dscp).ecn(!outer.no_ecn)
+    })
 }
 
 /// Absent: never; zero: from the MTU.

@@ -10,7 +10,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use culvert_net::{Addresses, Flow};
+use culvert_net::Flow;
 
 use super::icmp_error;
 use crate::buffer::{IcmpCause, Packet, flags};
@@ -124,8 +124,9 @@ impl<'t> Dispatch<'t> {
             Way::Onward => {
                 let data = context.buffers.data(&packet);
                 let found = destination(data).and_then(|destination| {
-                    self.tables
-                        .follow(adjacency, destination, || flow_hash(data))
+                    self.tables.follow(adjacency, destination, || {
+                        Flow::of(data).map_or(0, |flow| flow.spread())
+                    })
                 });
                 match found {
                     Some(index) => Self {
@@ -188,38 +189,6 @@ pub(super) fn is_own(flags: u32) -> bool {
     flags & (flags::INJECTED | flags::ORIGINATED | flags::ENCRYPTED) != 0
 }
 
-/// The same for all packets of a flow: addresses, protocol and ports (RFC 2992). Fragments have no ports and may go
-/// another way than the rest of their flow.
-fn flow_hash(packet: &[u8]) -> u32 {
-    let Ok(flow) = Flow::of(packet) else { return 0 };
-    let mut hash = u64::from(flow.protocol.0);
-    let mut mix = |value: u64| {
-        // Multiplication by an odd constant moves every bit upwards, the shift brings the high ones down again.
-        hash = (hash ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        hash ^= hash >> 32;
-    };
-    match flow.addresses {
-        Addresses::V4 {
-            source,
-            destination,
-        } => mix(u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits())),
-        Addresses::V6 {
-            source,
-            destination,
-        } => {
-            for bits in [source.to_bits(), destination.to_bits()] {
-                mix((bits >> 64) as u64);
-                mix(bits as u64);
-            }
-        }
-    }
-    if let Some((source, destination)) = flow.ports {
-        mix(u64::from(source) << 16 | u64::from(destination));
-    }
-    mix(0);
-    hash as u32
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -232,8 +201,8 @@ mod tests {
         for port in 0..3000u16 {
             let [high, low] = port.to_be_bytes();
             let packet = packet4(HOST_IP, FAR_IP, 6, &[high, low, 0, 80, 0, 0]);
-            let hash = flow_hash(&packet);
-            assert_eq!(hash, flow_hash(&packet));
+            let hash = Flow::of(&packet).unwrap().spread();
+            assert_eq!(hash, Flow::of(&packet).unwrap().spread());
             counts[((u64::from(hash) * 3) >> 32) as usize] += 1;
         }
         assert!(

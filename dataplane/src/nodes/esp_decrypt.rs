@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 use culvert_crypto::{OpenError, OpenOp, Verdict};
-use culvert_net::{Flow, HeaderPlace, Ipv4Mut, Ipv6Mut, Protocol, esp};
+use culvert_net::{Flow, HeaderPlace, Protocol, esp};
 
 use crate::buffer::{BufferPool, Packet, flags};
 use crate::drop_reason::DropReason;
@@ -44,8 +44,8 @@ struct Place<'t> {
     /// Offset of the ESP header in the area, and bytes from there to the end of the ICV.
     esp: u16,
     length: u16,
-    /// ECN of the outer header.
-    ecn: u8,
+    /// Traffic class of the outer header.
+    class: u8,
     /// The outer source is not what the SA knows: a NAT on the way may have changed its mapping.
     elsewhere: bool,
     verdict: Result<(), DropReason>,
@@ -136,7 +136,7 @@ fn locate<'t>(
         seq: u64::from(u32::from_be_bytes([n0, n1, n2, n3])),
         esp: (meta.offset() + at) as u16,
         length: (data.len() - at) as u16,
-        ecn: class & 3,
+        class,
         elsewhere: sa.endpoints.source != source || known != ports.map(|ports| ports.source),
         verdict: Ok(()),
     })
@@ -383,10 +383,16 @@ fn deliver<'t>(
     if !sa.carries(v6, || Flow::of(inner).ok()) {
         return Err(DropReason::EspSelectorMismatch);
     }
-    if place.ecn != 0 {
-        copy_congestion(inner, v6, place.ecn)?;
-    }
     let interface = tunnel_of(tables, sa.spec.if_id, last)?;
+    let rules = match &interface.1.kind {
+        InterfaceKind::Tunnel {
+            outer: Some(rules), ..
+        } => rules,
+        _ => &sa.rules,
+    };
+    if rules.touches(place.class) {
+        rules.carry_inwards(inner, place.class)?;
+    }
     match interface.1.mss_clamp {
         MssClamp::Off => {}
         MssClamp::FromMtu => mss_clamp::clamp(
@@ -446,34 +452,4 @@ fn tunnel_of<'t>(
         InterfaceKind::Tunnel { .. } => Err(DropReason::TunnelDown),
         InterfaceKind::Ethernet { .. } => Err(DropReason::EspWrongSa),
     }
-}
-
-/// Carries congestion marks of the outer header over to the inner one (RFC 6040 section 4.2).
-fn copy_congestion(inner: &mut [u8], v6: bool, outer: u8) -> Result<(), DropReason> {
-    const ECT1: u8 = 1;
-    const ECT0: u8 = 2;
-    const CE: u8 = 3;
-    let class = match inner {
-        [first, second, ..] if v6 => *first << 4 | *second >> 4,
-        [_, second, ..] => *second,
-        _ => return Err(DropReason::EspBadInner),
-    };
-    let ecn = match (class & 3, outer) {
-        (0, CE) => return Err(DropReason::EspCongestion),
-        (0, _) => return Ok(()),
-        (_, CE) => CE,
-        (ECT0, ECT1) => ECT1,
-        _ => return Ok(()),
-    };
-    let class = class & !3 | ecn;
-    if v6 {
-        Ipv6Mut::new(inner)
-            .map_err(|_| DropReason::EspBadInner)?
-            .set_traffic_class(class);
-    } else {
-        Ipv4Mut::new(inner)
-            .map_err(|_| DropReason::EspBadInner)?
-            .set_traffic_class(class);
-    }
-    Ok(())
 }

@@ -9,8 +9,6 @@
 //! Sequence numbers are reserved for a whole run of packets of one SA with one atomic addition; the engine gets all
 //! packets of a vector in one batch.
 
-use std::net::IpAddr;
-
 use arrayvec::ArrayVec;
 use culvert_crypto::SealOp;
 use culvert_net::{Protocol, esp};
@@ -20,7 +18,7 @@ use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
 use crate::nodes::{esp_transport, ip_fragment};
-use crate::sa::{IPV6_MINIMUM_MTU, Inherited, LimitKind, Sa};
+use crate::sa::{LimitKind, OuterRules, Sa};
 use crate::tables::{AdjacencyKind, Fragmentation, InterfaceKind, Tables};
 
 const SPEC: NodeSpec = NodeSpec {
@@ -105,7 +103,7 @@ impl Node for EspEncrypt {
                         let counters = context.counters.interface(tunnel);
                         counters.tx_packets.add(granted.len() as u64);
                         counters.tx_bytes.add(bytes);
-                        let underlay = Underlay::of(tables, tunnel, sa.endpoints.destination);
+                        let underlay = Underlay::of(tables, tunnel, sa);
                         outcome.path_mtu = underlay.path_mtu;
                         for (offset, packet) in granted.iter_mut().enumerate() {
                             let seq = reservation.first + offset as u64;
@@ -170,10 +168,12 @@ struct Underlay {
     may_be_cut: bool,
     /// See [`Run::path_mtu`].
     path_mtu: Option<u16>,
+    /// What their outer headers take from the packets inside.
+    rules: OuterRules,
 }
 
 impl Underlay {
-    fn of(tables: &Tables, tunnel: u32, peer: IpAddr) -> Self {
+    fn of(tables: &Tables, tunnel: u32, sa: &Sa) -> Self {
         match tables
             .interfaces
             .get(tunnel)
@@ -183,19 +183,22 @@ impl Underlay {
                 underlay_vrf,
                 fragmentation,
                 learn_path_mtu,
+                outer,
                 ..
             }) => Self {
                 vrf: underlay_vrf,
                 may_be_cut: fragmentation == Fragmentation::After,
                 path_mtu: tables
                     .path_mtus
-                    .get(underlay_vrf, peer)
+                    .get(underlay_vrf, sa.endpoints.destination)
                     .filter(|_| learn_path_mtu),
+                rules: outer.unwrap_or(sa.rules),
             },
             _ => Self {
                 vrf: crate::tables::VRF_DEFAULT,
                 may_be_cut: false,
                 path_mtu: None,
+                rules: sa.rules,
             },
         }
     }
@@ -220,7 +223,15 @@ fn prepare<'b>(
     let sealed = suite.sealed_len(inner);
     let esp = start.checked_sub(header)?;
     let outer = esp.checked_sub(sa.outer.len())?;
-    let (next, mut inherited) = inherit(sa, area.get(start..start + inner)?, seq);
+    let packet = area.get(start..start + inner)?;
+    let next = match packet.first()? >> 4 {
+        6 => Protocol::IPV6,
+        _ => Protocol::IPV4,
+    };
+    // Told apart from that of other SAs with the same peer: their packets may be cut at the same time.
+    let identification = (seq as u16).wrapping_add(sa.spi.get() as u16);
+    let rules = &underlay.rules;
+    let mut inherited = rules.inherit(packet, sa.outer.is_v6(), identification);
     inherited.dont_fragment &= !underlay.may_be_cut;
     let trailer = start + inner..esp + sealed - suite.icv_len();
     esp::write_trailer(area.get_mut(trailer)?, next).ok()?;
@@ -235,34 +246,6 @@ fn prepare<'b>(
     meta.vrf = underlay.vrf;
     meta.adjacency = meta.scratch as u32;
     Some(SealOp::new(sa.state.key(), seq, packet))
-}
-
-/// What the outer header takes from the inner one (RFC 4301 section 5.1.2, RFC 6040 section 4.1).
-#[inline(always)]
-fn inherit(sa: &Sa, inner: &[u8], seq: u64) -> (Protocol, Inherited) {
-    const ECN: u8 = 0x03;
-    let mask = if sa.copy_ecn { ECN } else { 0 } | if sa.copy_dscp { !ECN } else { 0 };
-    let word = inner.first_chunk::<8>().copied().unwrap_or_default();
-    // Told apart from that of other SAs with the same peer: their packets may be cut at the same time.
-    let identification = (seq as u16).wrapping_add(sa.spi.get() as u16);
-    if word[0] >> 4 == 6 {
-        let class = word[0] << 4 | word[1] >> 4;
-        // No router on the way fragments IPv6; none shall fragment its tunnel, but where the smallest MTU of IPv6 needs it.
-        let inherited = Inherited {
-            traffic_class: class & mask,
-            dont_fragment: sa.copy_df && inner.len() > usize::from(IPV6_MINIMUM_MTU),
-            identification,
-        };
-        (Protocol::IPV6, inherited)
-    } else {
-        let dont_fragment = sa.copy_df && word[6] & 0x40 != 0;
-        let inherited = Inherited {
-            traffic_class: word[1] & mask,
-            dont_fragment,
-            identification,
-        };
-        (Protocol::IPV4, inherited)
-    }
 }
 
 /// What we have encrypted begins here, so IPv6 may be cut, too (RFC 8200 section 5).

@@ -123,6 +123,7 @@ impl Tunnel {
                 fixed_mtu: None,
                 fragmentation: Fragmentation::Before,
                 learn_path_mtu: true,
+                outer: None,
             },
             vrf: 5,
             mtu: 1400,
@@ -478,6 +479,44 @@ fn the_outer_header_inherits_class_and_df_and_congestion_comes_back() {
     assert_eq!(back.len(), 1, "congestion on a packet without ECN drops it");
     assert_eq!(Ipv4View::verify(&back[0].2).unwrap().traffic_class(), 0xbb);
     assert_eq!(tunnel.bench.drops(DropReason::EspCongestion), 1);
+}
+
+#[test]
+fn the_tunnel_says_what_crosses_between_inner_and_outer_header() {
+    use crate::sa::{DontFragment, FlowLabel, OuterRules};
+    let rules = OuterRules {
+        dont_fragment: DontFragment::Clear,
+        hop_limit: 7,
+        flow_label: FlowLabel::Copy,
+        dscp_inward: true,
+        ..OuterRules::default().dscp(Some(46)).ecn(false)
+    };
+    for v6 in [false, true] {
+        let mut tunnel = Tunnel::looped(spec(Suite::AES128GCM16, v6, false, true, 0xc000_0001));
+        tunnel.bench.change_interface(TUNNEL, |interface| {
+            if let InterfaceKind::Tunnel { outer, .. } = &mut interface.kind {
+                *outer = Some(rules);
+            }
+        });
+        let sent = payloads(&tunnel.send(&[inner4(100, 0x22, true), inner6(100)]));
+        for (bytes, label) in sent.iter().zip([0, 5]) {
+            if v6 {
+                let view = Ipv6View::parse(bytes).unwrap();
+                let seen = (view.traffic_class(), view.hop_limit(), view.flow_label());
+                assert_eq!(seen, (0xb8, 7, label));
+            } else {
+                let view = Ipv4View::verify(bytes).unwrap();
+                let seen = (view.traffic_class(), view.ttl(), view.dont_fragment());
+                assert_eq!(seen, (0xb8, 7, false));
+            }
+        }
+        let back = payloads(&tunnel.receive(&sent));
+        assert_eq!(
+            Ipv4View::verify(&back[0]).unwrap().traffic_class(),
+            0xb8 | 2
+        );
+        assert_eq!(Ipv6View::parse(&back[1]).unwrap().traffic_class(), 0xb8);
+    }
 }
 
 #[test]

@@ -68,6 +68,7 @@ impl Peer {
             traffic_class: class,
             dont_fragment: true,
             identification: 1,
+            ..Inherited::default()
         };
         self.outer.write(outer, sealed, inherited);
         esp[..4].copy_from_slice(&self.spi.to_be_bytes());

@@ -278,6 +278,7 @@ fn find_way<'t>(
         fixed_mtu,
         fragmentation,
         learn_path_mtu,
+        ..
     } = interface.kind
     else {
         return Err(drop(DropReason::TunnelDown));

@@ -376,6 +376,7 @@ fn network(fib4: &Fib4Writer, fib6: &Fib6Writer) -> Tables {
                 fixed_mtu: None,
                 fragmentation: Fragmentation::Before,
                 learn_path_mtu: true,
+                outer: None,
             },
             vrf: VRF_DEFAULT,
             mtu: 1400,

@@ -10,6 +10,7 @@ use culvert_net::{Flow, Ipv4Header, Ipv6Header, Selector, Spi};
 
 use super::classifier::{Classifier, Rank, Selects};
 use super::outer::{OuterHeader, UdpPorts};
+use super::outer_rules::{DontFragment, OuterRules};
 use super::policy::covers_family;
 use super::spec::{Limits, SaMode, SaSpec};
 
@@ -23,12 +24,8 @@ pub struct Sa {
     pub esn: bool,
     /// Transport mode: the packet keeps its own IP header.
     pub transport: bool,
-    /// What the outer header takes from the packet inside.
-    pub copy_df: bool,
-    /// See [`SaSpec::copy_ecn`].
-    pub copy_ecn: bool,
-    /// See [`SaSpec::copy_dscp`].
-    pub copy_dscp: bool,
+    /// What crosses between inner and outer header where its tunnel interface does not say.
+    pub rules: OuterRules,
     /// Every IPv4, every IPv6 packet is inside the selectors.
     all_v4: bool,
     all_v6: bool,
@@ -108,9 +105,7 @@ impl Sa {
             spi: spec.id.spi,
             esn: spec.esn,
             transport: spec.mode == SaMode::Transport,
-            copy_df: spec.copy_df,
-            copy_ecn: spec.copy_ecn,
-            copy_dscp: spec.copy_dscp,
+            rules: rules(&spec),
             all_v4: covered(false),
             all_v6: covered(true),
             endpoints,
@@ -159,6 +154,21 @@ impl Sa {
             .max_payload(room)
             .and_then(|bytes| u16::try_from(bytes + kept).ok())
             .unwrap_or(0)
+    }
+}
+
+/// As charon asks for them: what is not copied is clear.
+fn rules(spec: &SaSpec) -> OuterRules {
+    let rules = OuterRules::default()
+        .dscp((!spec.copy_dscp).then_some(0))
+        .ecn(spec.copy_ecn);
+    OuterRules {
+        dont_fragment: if spec.copy_df {
+            DontFragment::Copy
+        } else {
+            DontFragment::Clear
+        },
+        ..rules
     }
 }
 

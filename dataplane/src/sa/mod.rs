@@ -14,6 +14,7 @@ mod association;
 mod classifier;
 mod manager;
 mod outer;
+mod outer_rules;
 mod policy;
 pub mod service;
 mod spec;
@@ -21,6 +22,7 @@ mod spec;
 pub use association::{Endpoints, LimitKind, Reservation, Sa, SaState, Usage};
 pub use manager::{PolicyId, PolicySpec, SaError, SaManager};
 pub use outer::{Inherited, OuterHeader, UdpPorts};
+pub use outer_rules::{DontFragment, FlowLabel, OuterRules};
 pub use policy::{Choice, OutPolicy, PolicyAction, PolicySet};
 pub use spec::{Limits, SaDirection, SaKeyId, SaMode, SaSpec, SpecError};
 

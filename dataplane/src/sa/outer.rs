@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use culvert_net::checksum::Sum;
 use culvert_net::{Ipv4Header, Ipv6Header, Protocol, UdpHeader};
 
+use super::outer_rules::HOPS;
+
 /// Ports of UDP encapsulation (RFC 3948).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpPorts {
@@ -14,13 +16,11 @@ pub struct UdpPorts {
     pub destination: u16,
 }
 
-/// TTL or hop limit of tunnel packets (RFC 1700's recommended default).
-const HOPS: u8 = 64;
 /// Largest outer header: IPv6 and UDP.
 pub const OUTER_MAX: usize = Ipv6Header::LEN + UdpHeader::LEN;
 
-/// What an outer header takes from the packet inside.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What an outer header has that its SA alone does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inherited {
     /// DSCP and ECN as one byte.
     pub traffic_class: u8,
@@ -28,6 +28,22 @@ pub struct Inherited {
     pub dont_fragment: bool,
     /// IPv4 identification of a packet that may be fragmented (RFC 6864).
     pub identification: u16,
+    /// TTL or hop limit.
+    pub hop_limit: u8,
+    /// Flow label of an outer IPv6 header: 20 bits.
+    pub flow_label: u32,
+}
+
+impl Default for Inherited {
+    fn default() -> Self {
+        Self {
+            traffic_class: 0,
+            dont_fragment: false,
+            identification: 0,
+            hop_limit: HOPS,
+            flow_label: 0,
+        }
+    }
 }
 
 /// The outer header of one SA.
@@ -35,7 +51,7 @@ pub struct Inherited {
 pub struct OuterHeader {
     template: [u8; OUTER_MAX],
     length: usize,
-    /// Of the IPv4 template: its checksum's sum before length, identification, class and flags are known.
+    /// Of the IPv4 template: its checksum's sum before length, identification, class, flags and TTL are known.
     sum: u16,
     v6: bool,
     udp: bool,
@@ -57,7 +73,7 @@ impl OuterHeader {
                     total_len: 0,
                     identification: 0,
                     flags_fragment: 0,
-                    ttl: HOPS,
+                    ttl: 0,
                     protocol,
                     source,
                     destination,
@@ -72,7 +88,7 @@ impl OuterHeader {
                     flow_label: 0,
                     payload_len: 0,
                     next_header: protocol,
-                    hop_limit: HOPS,
+                    hop_limit: 0,
                     source,
                     destination,
                 };
@@ -156,7 +172,9 @@ impl OuterHeader {
                     return;
                 };
                 ip[0] |= inherited.traffic_class >> 4;
-                ip[1] |= inherited.traffic_class << 4;
+                let [_, l0, l1, l2] = inherited.flow_label.to_be_bytes();
+                ip[1] |= inherited.traffic_class << 4 | l0;
+                [ip[2], ip[3], ip[7]] = [l1, l2, inherited.hop_limit];
                 [ip[4], ip[5]] = (total - 40).to_be_bytes();
                 if udp && let Some(udp) = rest.first_chunk_mut::<8>() {
                     [udp[4], udp[5]] = (payload as u16 + 8).to_be_bytes();
@@ -176,11 +194,13 @@ impl OuterHeader {
         [to[2], to[3]] = total.to_be_bytes();
         [to[4], to[5]] = inherited.identification.to_be_bytes();
         [to[6], to[7]] = flags.to_be_bytes();
+        to[8] = inherited.hop_limit;
         let sum = u32::from(self.sum)
             + u32::from(inherited.traffic_class)
             + u32::from(total)
             + u32::from(inherited.identification)
-            + u32::from(flags);
+            + u32::from(flags)
+            + (u32::from(inherited.hop_limit) << 8);
         let folded = (sum & 0xffff) + (sum >> 16);
         let checksum = !((folded & 0xffff) + (folded >> 16)) as u16;
         [to[10], to[11]] = checksum.to_be_bytes();
@@ -197,15 +217,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn v4_headers_are_valid(source: [u8; 4], destination: [u8; 4], class: u8, df: bool, id: u16, payload in 8usize..1480, ports: Option<(u16, u16)>) {
+        fn v4_headers_are_valid(source: [u8; 4], destination: [u8; 4], class: u8, df: bool, id: u16, hops: u8, payload in 8usize..1480, ports: Option<(u16, u16)>) {
             let udp = ports.map(|(source, destination)| UdpPorts { source, destination });
             let outer = OuterHeader::new(source.into(), destination.into(), udp).unwrap();
             let mut packet = vec![0x55; outer.len() + payload];
-            outer.write(&mut packet[..outer.len()], payload, Inherited { traffic_class: class, dont_fragment: df, identification: id });
+            outer.write(&mut packet[..outer.len()], payload, Inherited { traffic_class: class, dont_fragment: df, identification: id, hop_limit: hops, flow_label: 0 });
             let view = Ipv4View::verify(&packet).unwrap();
             prop_assert_eq!(view.source().octets(), source);
             prop_assert_eq!(view.destination().octets(), destination);
-            prop_assert_eq!((view.traffic_class(), view.dont_fragment(), view.identification()), (class, df, id));
+            prop_assert_eq!((view.traffic_class(), view.dont_fragment(), view.identification(), view.ttl()), (class, df, id, hops));
             prop_assert_eq!(usize::from(view.total_len()), packet.len());
             if let Some(ports) = udp {
                 let view = UdpView::parse(view.payload()).unwrap();
@@ -219,14 +239,14 @@ mod tests {
         }
 
         #[test]
-        fn v6_headers_are_valid(source: [u8; 16], destination: [u8; 16], class: u8, payload in 8usize..1440, udp: bool) {
+        fn v6_headers_are_valid(source: [u8; 16], destination: [u8; 16], class: u8, label in 0u32..1 << 20, hops: u8, payload in 8usize..1440, udp: bool) {
             let ports = udp.then_some(UdpPorts { source: 4500, destination: 40_000 });
             let outer = OuterHeader::new(source.into(), destination.into(), ports).unwrap();
             let mut packet = vec![0x55; outer.len() + payload];
-            outer.write(&mut packet[..outer.len()], payload, Inherited { traffic_class: class, ..Inherited::default() });
+            outer.write(&mut packet[..outer.len()], payload, Inherited { traffic_class: class, hop_limit: hops, flow_label: label, ..Inherited::default() });
             let view = Ipv6View::parse(&packet).unwrap();
             prop_assert_eq!((view.source().octets(), view.destination().octets()), (source, destination));
-            prop_assert_eq!(view.traffic_class(), class);
+            prop_assert_eq!((view.traffic_class(), view.flow_label(), view.hop_limit()), (class, label, hops));
             prop_assert_eq!(view.total_len(), packet.len());
             prop_assert_eq!(view.next_header(), if udp { Protocol::UDP } else { Protocol::ESP });
         }

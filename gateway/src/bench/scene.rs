@@ -195,6 +195,7 @@ const TUNNEL_KIND: InterfaceKind = InterfaceKind::Tunnel {
     fixed_mtu: None,
     fragmentation: Fragmentation::Before,
     learn_path_mtu: true,
+    outer: None,
 };
 
 fn ethernet(last: u8) -> InterfaceKind {

@@ -8,9 +8,16 @@ use ipnet::IpNet;
 use super::ports::{Ports, connected, default_vrf, is_link_local};
 use super::{Key, Part, PlanReason, Planner};
 use crate::bus::{self, value::Kind};
-use crate::config::{Config, Fragmentation, NextHop, PathMtu, ReversePath, Route, RouteAction};
+use crate::config::{
+    Config, DontFragment, Ecn, FlowLabel, Fragmentation, NextHop, OuterHeader, PathMtu,
+    ReversePath, Route, RouteAction,
+};
 use crate::decode::path;
 
+/// Of outer headers: that of the packet inside.
+const DSCP_COPY: &str = "copy";
+/// Of outer headers that name none.
+const DEFAULT_HOP_LIMIT: u32 = 64;
 /// Of an Ethernet interface that names none.
 pub(super) const DEFAULT_MTU: u32 = 1500;
 
@@ -83,6 +90,52 @@ fn reverse_path(configured: ReversePath) -> bus::ReversePath {
         ReversePath::Loose => bus::ReversePath::Loose,
         ReversePath::Strict => bus::ReversePath::Strict,
     }
+}
+
+fn outer_header(outer: &OuterHeader, origin: &str, planner: &mut Planner) -> bus::OuterHeader {
+    use bus::outer_header as on_bus;
+    let dscp = outer.dscp.as_deref().unwrap_or(DSCP_COPY);
+    let code_point = code_point(dscp);
+    if code_point.is_none() && dscp != DSCP_COPY {
+        planner.refuse(
+            path::field(origin, "dscp"),
+            PlanReason::Malformed {
+                given: dscp.to_owned(),
+                expected: "copy, clear, a name such as ef, cs5 or af41, or a number up to 63",
+            },
+        );
+    }
+    bus::OuterHeader {
+        dscp: code_point,
+        dscp_inward: outer.dscp_inward(),
+        no_ecn: outer.ecn() == Ecn::Compatibility,
+        dont_fragment: match outer.dont_fragment() {
+            DontFragment::Unspecified | DontFragment::Copy => on_bus::DontFragment::Copy,
+            DontFragment::Set => on_bus::DontFragment::Set,
+            DontFragment::Clear => on_bus::DontFragment::Clear,
+        }
+        .into(),
+        hop_limit: outer.hop_limit.unwrap_or(DEFAULT_HOP_LIMIT),
+        flow_label: match outer.flow_label() {
+            FlowLabel::Unspecified | FlowLabel::Zero => on_bus::FlowLabel::Zero,
+            FlowLabel::Copy => on_bus::FlowLabel::Copy,
+            FlowLabel::Hash => on_bus::FlowLabel::Hash,
+        }
+        .into(),
+    }
+}
+
+/// A DSCP by its name (RFC 2474, 2597, 3246) or number; `None` for `copy` and what is none.
+fn code_point(text: &str) -> Option<u32> {
+    let digit = |at: usize| text.chars().nth(at).and_then(|digit| digit.to_digit(10));
+    let known = match text {
+        "clear" | "be" => 0,
+        "ef" => 46,
+        _ if text.starts_with("cs") && text.len() == 3 => digit(2)? * 8,
+        _ if text.starts_with("af") && text.len() == 4 => digit(2)? * 8 + digit(3)? * 2,
+        _ => text.parse().ok()?,
+    };
+    (known < 64).then_some(known)
 }
 
 fn plan_interfaces(config: &Config, ports: &Ports, planner: &mut Planner) {
@@ -159,6 +212,9 @@ fn plan_tunnels(config: &Config, ports: &Ports, planner: &mut Planner) {
                 String::new()
             },
             reverse_path: reverse_path(tunnel.reverse_path()).into(),
+            outer_header: tunnel.outer_header.as_ref().map(|outer| {
+                outer_header(outer, &path::field(&port.origin, "outer_header"), planner)
+            }),
         });
         planner
             .add(port.key.clone(), kind, Part::Dataplane, &port.origin)

@@ -648,3 +648,61 @@ fn routes_that_lead_nowhere_are_refused() {
         assert_eq!(errors(&text), [expected]);
     }
 }
+
+#[test]
+fn outer_headers_are_what_the_tunnel_says() {
+    let outer = |text: &str| {
+        let text = changed(
+            r#""name": "ipsec0", "#,
+            &format!(r#""name": "ipsec0", "outer_header": {text}, "#),
+        );
+        match &plan_of(&text).unwrap()[&Key::from("tunnel/ipsec0")]
+            .value
+            .kind
+        {
+            Some(Kind::Tunnel(tunnel)) => tunnel.outer_header.clone().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        outer("{}"),
+        bus::OuterHeader {
+            hop_limit: 64,
+            ..bus::OuterHeader::default()
+        }
+    );
+    for (text, dscp) in [
+        ("copy", None),
+        ("clear", Some(0)),
+        ("be", Some(0)),
+        ("ef", Some(46)),
+        ("cs5", Some(40)),
+        ("af41", Some(34)),
+        ("af13", Some(14)),
+        ("0", Some(0)),
+        ("63", Some(63)),
+    ] {
+        assert_eq!(outer(&format!(r#"{{ "dscp": "{text}" }}"#)).dscp, dscp);
+    }
+    assert_eq!(
+        outer(
+            r#"{ "dscp": "cs1", "dscp_inward": true, "ecn": "compatibility", "dont_fragment": "clear",
+                 "hop_limit": 7, "flow_label": "hash" }"#
+        ),
+        bus::OuterHeader {
+            dscp: Some(8),
+            dscp_inward: true,
+            no_ecn: true,
+            dont_fragment: bus::outer_header::DontFragment::Clear.into(),
+            hop_limit: 7,
+            flow_label: bus::outer_header::FlowLabel::Hash.into(),
+        }
+    );
+    match &plan_of(GATEWAY).unwrap()[&Key::from("tunnel/ipsec0")]
+        .value
+        .kind
+    {
+        Some(Kind::Tunnel(tunnel)) => assert_eq!(tunnel.outer_header, None),
+        other => panic!("{other:?}"),
+    }
+}
