@@ -251,7 +251,7 @@ fn prepare<'b>(
 /// What we have encrypted begins here, so IPv6 may be cut, too (RFC 8200 section 5).
 fn may_be_cut(outer: &[u8]) -> bool {
     match outer {
-        [first, ..] if first >> 4 == 6 => true,
+        [first, ..] if first >> 4 == 6 => outer.first_chunk().is_some_and(ip_fragment::may_be_cut6),
         [_, _, _, _, _, _, flags, ..] => flags & 0x40 == 0,
         _ => false,
     }
@@ -274,6 +274,7 @@ fn dispatch(
     let mut runs = runs.iter();
     let mut run = runs.next();
     let mut refused = refused.iter().peekable();
+    let mut detour = false;
     for (place, mut packet) in vector.drain(..).enumerate() {
         while let Some(ended) = run
             && place >= ended.end
@@ -284,13 +285,19 @@ fn dispatch(
             context.drop(packet, *reason);
         } else if let Some(run) = run {
             let (meta, data) = context.buffers.parts_mut(&mut packet);
-            match run.path_mtu {
+            let next = match run.path_mtu {
                 Some(mtu) if data.len() > usize::from(mtu) && may_be_cut(data) => {
+                    detour = true;
                     ip_fragment::ask(meta, mtu, run.next);
-                    context.send(NodeId::IpFragment, packet);
+                    NodeId::IpFragment
                 }
-                _ => context.send(run.next, packet),
-            }
+                _ if detour => {
+                    ip_fragment::pass(meta, run.next);
+                    NodeId::IpFragment
+                }
+                _ => run.next,
+            };
+            context.send(next, packet);
         } else {
             context.drop(packet, DropReason::EspSaGone);
         }

@@ -13,8 +13,7 @@ use super::workbench::{INTO_TUNNEL, TUNNEL, WAN, Workbench};
 use crate::buffer::{IcmpCause, Metadata, flags};
 use crate::drop_reason::DropReason;
 use crate::event::Event;
-use crate::graph::NodeId;
-use crate::path_mtu::{Known, PathMtuTable, QuotedEsp, TooBig, Verdict};
+use crate::graph::{Node, NodeId};
 use crate::sa::{
     Limits, PolicyAction, PolicyId, PolicySpec, SaDirection, SaError, SaKeyId, SaManager, SaMode,
     SaSpec, UdpPorts,
@@ -113,7 +112,11 @@ pub(super) fn policy(selector: Selector, spi: u32, priority: u32) -> PolicySpec 
 impl Tunnel {
     /// A tunnel interface without SAs.
     pub(super) fn bare(out: SaSpec) -> Self {
-        let mut bench = Workbench::with(super::tunnels());
+        Self::bare_among(out, super::tunnels())
+    }
+
+    fn bare_among(out: SaSpec, nodes: Vec<Box<dyn Node>>) -> Self {
+        let mut bench = Workbench::with(nodes);
         let tunnel = Interface {
             index: TUNNEL,
             name: "ipsec0".into(),
@@ -154,7 +157,12 @@ impl Tunnel {
 
     /// One whose traffic, sent back to itself, is accepted.
     pub(super) fn looped(out: SaSpec) -> Self {
-        let mut tunnel = Self::bare(out);
+        Self::looped_among(out, super::tunnels())
+    }
+
+    /// The same with these nodes.
+    pub(super) fn looped_among(out: SaSpec, nodes: Vec<Box<dyn Node>>) -> Self {
+        let mut tunnel = Self::bare_among(out, nodes);
         let (encryption, integrity) = keys(tunnel.out.suite, 1);
         let mut inbound = tunnel.out.clone();
         inbound.id.direction = SaDirection::In;
@@ -174,45 +182,6 @@ impl Tunnel {
                 .unwrap();
         }
         tunnel
-    }
-
-    fn learn_path_mtu(&mut self, mtu: u16) {
-        let mut table = PathMtuTable::default();
-        let sas = &self.bench.tables.sas;
-        let sa = self.manager.get(sas, self.out.id).unwrap();
-        let message = TooBig {
-            vrf: 0,
-            mtu: u32::from(mtu),
-            packet: QuotedEsp {
-                source: self.out.source,
-                destination: self.out.id.destination,
-                udp: self.out.udp,
-                spi: self.out.id.spi.get(),
-                sequence: None,
-                length: 1500,
-            },
-        };
-        let known = Known {
-            sa,
-            vrf: 0,
-            link_mtu: 1500,
-            learn: true,
-        };
-        assert_eq!(table.hear(&message, Some(known), 0), Verdict::Learnt);
-        self.bench.tables.path_mtus = table.published();
-    }
-
-    fn set_tunnel(&mut self, change: impl FnOnce(&mut Fragmentation, &mut bool)) {
-        self.bench.change_interface(TUNNEL, |interface| {
-            if let InterfaceKind::Tunnel {
-                fragmentation,
-                learn_path_mtu,
-                ..
-            } = &mut interface.kind
-            {
-                change(fragmentation, learn_path_mtu);
-            }
-        });
     }
 
     pub(super) fn send(&mut self, packets: &[Vec<u8>]) -> Arrivals {
@@ -742,56 +711,6 @@ fn an_update_moves_the_tunnel_and_nothing_else() {
     // The SA is for 192.0.2.2 still: the inbound one was not moved.
     assert!(tunnel.receive(&after).is_empty());
     assert_eq!(tunnel.bench.drops(DropReason::EspWrongSa), 1);
-}
-
-/// What routers on the way have said makes packets smaller: cut or refused before encryption.
-#[test]
-fn a_path_that_takes_less_than_the_link_is_kept_to() {
-    let mut tunnel = Tunnel::looped(spec(Suite::AES128GCM16, false, false, true, 0xc000_0001));
-    tunnel.learn_path_mtu(1400);
-    let fits = Suite::AES128GCM16.max_payload(1380).unwrap();
-    let arrivals = tunnel.send(&[
-        inner4(fits, 0, true),
-        inner4(fits + 1, 0, true),
-        inner4(fits + 1, 0, false),
-    ]);
-    let lengths: Vec<_> = arrivals
-        .iter()
-        .map(|(node, meta, bytes)| (*node, meta.icmp.mtu, bytes.len()))
-        .collect();
-    assert!(
-        lengths.contains(&(NodeId::IcmpError, fits as u16, fits + 1)),
-        "{lengths:?}"
-    );
-    let sent: Vec<_> = lengths
-        .iter()
-        .filter(|(node, ..)| *node == NodeId::Ip4Rewrite)
-        .collect();
-    assert_eq!(sent.len(), 1, "{lengths:?}");
-    assert!((1397..=1400).contains(&sent[0].2));
-    assert!(lengths.iter().any(|(node, ..)| *node == NodeId::IpFragment));
-    tunnel.set_tunnel(|_, learn_path_mtu| *learn_path_mtu = false);
-    let arrivals = tunnel.send(&[inner4(fits + 1, 0, true)]);
-    assert_eq!(arrivals[0].0, NodeId::Ip4Rewrite, "nobody is believed");
-}
-
-/// Where packets are cut after encryption, the path decides into which pieces.
-#[test]
-fn an_esp_packet_is_cut_to_its_path() {
-    for v6 in [false, true] {
-        let mut tunnel = Tunnel::looped(spec(Suite::AES128GCM16, v6, false, true, 0xc000_0001));
-        tunnel.set_tunnel(|fragmentation, _| *fragmentation = Fragmentation::After);
-        tunnel.learn_path_mtu(1300);
-        let arrivals = tunnel.send(&[inner4(1200, 0, true), inner4(1400, 0, true)]);
-        let went: Vec<_> = arrivals.iter().map(|(node, ..)| *node).collect();
-        let rewrite = if v6 {
-            NodeId::Ip6Rewrite
-        } else {
-            NodeId::Ip4Rewrite
-        };
-        assert_eq!(went.len(), 2);
-        assert!(went.contains(&rewrite) && went.contains(&NodeId::IpFragment));
-    }
 }
 
 #[test]

@@ -41,6 +41,7 @@ impl Node for Ip4Rewrite {
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
         let tables = context.tables;
         let mut way = WayOut::NONE;
+        let mut detour = false;
         forward(
             context,
             vector,
@@ -49,7 +50,9 @@ impl Node for Ip4Rewrite {
                 if adjacency != way.adjacency {
                     way = WayOut::of(tables, adjacency, false);
                 }
-                rewrite(context.buffers, packet, &way)
+                let next = rewrite(context.buffers, packet, &way, detour);
+                detour |= next == Ok(NodeId::IpFragment);
+                next
             },
             |context, packet, refusal| match refusal {
                 Refusal::Drop(reason) => context.drop(packet, reason),
@@ -60,7 +63,12 @@ impl Node for Ip4Rewrite {
 }
 
 #[inline(always)]
-fn rewrite(buffers: &BufferPool, packet: &mut Packet, way: &WayOut) -> Result<NodeId, Refusal> {
+fn rewrite(
+    buffers: &BufferPool,
+    packet: &mut Packet,
+    way: &WayOut,
+    detour: bool,
+) -> Result<NodeId, Refusal> {
     let mut link = way.header()?;
     let (meta, data) = buffers.parts_mut(packet);
     complete(meta, data)?;
@@ -87,6 +95,11 @@ fn rewrite(buffers: &BufferPool, packet: &mut Packet, way: &WayOut) -> Result<No
             return Err(Refusal::Icmp(IcmpCause::too_big(false, way.mtu)));
         }
         ip_fragment::ask(meta, way.mtu, NodeId::Ip4Rewrite);
+        return Ok(NodeId::IpFragment);
+    }
+    if detour {
+        // A packet before it is cut first. It comes here again, behind the fragments.
+        ip_fragment::pass(meta, NodeId::Ip4Rewrite);
         return Ok(NodeId::IpFragment);
     }
     if forwarded {

@@ -40,8 +40,16 @@ impl Node for Ip6Local {
     }
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
+        let mut detour = false;
         forward_or_drop(context, vector, |context, packet| {
-            whose(context, packet, &mut self.errors)
+            let next = whose(context, packet, &mut self.errors)?;
+            detour |= next == NodeId::IpReassembly;
+            // ESP behind a fragment takes the same way, or it would overtake what is put together.
+            Ok(if detour && next == NodeId::EspDecrypt {
+                NodeId::IpReassembly
+            } else {
+                next
+            })
         });
     }
 }

@@ -34,6 +34,7 @@ impl Node for Ip6Rewrite {
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
         let tables = context.tables;
         let mut way = WayOut::NONE;
+        let mut detour = false;
         forward(
             context,
             vector,
@@ -42,7 +43,9 @@ impl Node for Ip6Rewrite {
                 if adjacency != way.adjacency {
                     way = WayOut::of(tables, adjacency, true);
                 }
-                rewrite(context.buffers, packet, &way)
+                let next = rewrite(context.buffers, packet, &way, detour);
+                detour |= next == Ok(NodeId::IpFragment);
+                next
             },
             |context, packet, refusal| match refusal {
                 Refusal::Drop(reason) => context.drop(packet, reason),
@@ -53,7 +56,12 @@ impl Node for Ip6Rewrite {
 }
 
 #[inline(always)]
-fn rewrite(buffers: &BufferPool, packet: &mut Packet, way: &WayOut) -> Result<NodeId, Refusal> {
+fn rewrite(
+    buffers: &BufferPool,
+    packet: &mut Packet,
+    way: &WayOut,
+    detour: bool,
+) -> Result<NodeId, Refusal> {
     let mut link = way.header()?;
     let (meta, data) = buffers.parts_mut(packet);
     complete(meta, data)?;
@@ -77,6 +85,11 @@ fn rewrite(buffers: &BufferPool, packet: &mut Packet, way: &WayOut) -> Result<No
             return Ok(NodeId::IpFragment);
         }
         return Err(Refusal::Icmp(IcmpCause::too_big(true, way.mtu)));
+    }
+    if detour {
+        // A packet before it is cut first. It comes here again, behind the fragments.
+        ip_fragment::pass(meta, NodeId::Ip6Rewrite);
+        return Ok(NodeId::IpFragment);
     }
     if forwarded {
         header[7] -= 1;

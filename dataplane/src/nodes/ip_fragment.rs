@@ -5,6 +5,9 @@
 //!              tunnel-output -> ip-fragment -> esp-encrypt                  larger than the tunnel's, before encryption
 //! ```
 //!
+//! Who sends one packet here sends all later packets of its vector here, too ([`pass`]): the order within a flow is
+//! kept, for a whole packet must not overtake one that is cut.
+//!
 //! Whoever sends a packet here has seen that it may be cut: of IPv4 those without DF, of IPv6 only what we send
 //! ourselves. The metadata says for which MTU, and who takes the fragments.
 
@@ -33,12 +36,23 @@ const MOST: usize = 48;
 /// Where the answer to [`ask`] stands in [`Metadata::scratch`]; the lower half is left to the node after.
 const MTU_SHIFT: u32 = 32;
 const NEXT_SHIFT: u32 = 48;
+/// No packet is larger: it is passed on as it is.
+const WHOLE: u16 = u16::MAX;
+/// Bits of an IPv6 identification that a worker counts by itself; above them is its number, so that no two workers
+/// give the same to packets between the same addresses.
+const COUNTED_BITS: u32 = 24;
 
 /// Says how the packet is to be cut, and which node takes the fragments, their metadata as the packet's is now.
 #[inline]
 pub(super) fn ask(meta: &mut Metadata, mtu: u16, next: NodeId) {
     let kept = meta.scratch & u64::from(u32::MAX);
     meta.scratch = kept | u64::from(mtu) << MTU_SHIFT | (next as u64) << NEXT_SHIFT;
+}
+
+/// Says that the packet is not to be cut, only not to overtake those that are, and which node takes it.
+#[inline]
+pub(super) fn pass(meta: &mut Metadata, next: NodeId) {
+    ask(meta, WHOLE, next);
 }
 
 fn asked(meta: &Metadata) -> (u16, NodeId) {
@@ -51,9 +65,9 @@ fn asked(meta: &Metadata) -> (u16, NodeId) {
 /// See the module.
 #[derive(Default)]
 pub struct IpFragment {
-    /// Of IPv6 packets, which have no identification before they are cut. Unpredictable is what matters between hosts
+    /// For IPv6 packets, which have no identification before they are cut. Unpredictable is what matters between hosts
     /// (RFC 7739); between gateways the ICV is.
-    identification: u32,
+    counted: u32,
 }
 
 impl Node for IpFragment {
@@ -64,8 +78,13 @@ impl Node for IpFragment {
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
         for packet in vector.drain(..) {
             let (mtu, next) = asked(context.buffers.meta(&packet));
-            self.identification = self.identification.wrapping_add(1);
-            match cut(context.buffers, &packet, mtu, self.identification) {
+            if mtu == WHOLE {
+                context.send(next, packet);
+                continue;
+            }
+            self.counted = self.counted.wrapping_add(1) & ((1 << COUNTED_BITS) - 1);
+            let identification = context.worker << COUNTED_BITS | self.counted;
+            match cut(context.buffers, &packet, mtu, identification) {
                 Ok(fragments) => {
                     context.counters.fragments.add(fragments.len() as u64);
                     for fragment in fragments {

@@ -59,6 +59,10 @@ impl Node for IpReassembly {
         let mut gone = Gone::new();
         for packet in vector.drain(..) {
             let vrf = context.buffers.meta(&packet).vrf;
+            if let Some(next) = whole(context.buffers.data(&packet)) {
+                context.send(next, packet);
+                continue;
+            }
             let Some((key, place, intent)) = read(context.buffers.data(&packet), vrf) else {
                 context.drop(packet, DropReason::ReassemblyMalformed);
                 continue;
@@ -122,6 +126,19 @@ impl IpReassembly {
         counters
             .reassembly_fragments
             .set(self.table.waiting() as u64);
+    }
+}
+
+/// Where a packet goes that is here only because it came behind a fragment: back, behind what is put together. Next
+/// time there is no fragment before it.
+fn whole(packet: &[u8]) -> Option<NodeId> {
+    if is_v6(packet) {
+        let layer = Ipv6View::parse(packet).ok()?.upper_layer().ok()?;
+        let whole = |fragment: Ipv6Fragment| fragment.offset == 0 && !fragment.more;
+        layer.fragment.is_none_or(whole).then_some(NodeId::Ip6Local)
+    } else {
+        matches!(packet, [_, _, _, _, _, _, flags, 0, ..] if flags & 0x3f == 0)
+            .then_some(NodeId::Ip4Local)
     }
 }
 

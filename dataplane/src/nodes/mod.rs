@@ -53,6 +53,9 @@ mod hostile_tests;
 mod hostile_traffic;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod path_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod whole_graph_tests;
 #[cfg(test)]
 pub(crate) mod workbench;

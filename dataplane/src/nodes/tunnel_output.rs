@@ -110,6 +110,7 @@ impl Node for TunnelOutput {
         if refusal.is_none() {
             return context.send_all(NodeId::EspEncrypt, vector);
         }
+        let mut detour = false;
         for (at, mut packet) in vector.drain(..).enumerate() {
             let refused = match at.cmp(&ready) {
                 Ordering::Less => None,
@@ -117,13 +118,20 @@ impl Node for TunnelOutput {
                 Ordering::Greater => prepare(context.buffers, tables, &mut packet, &mut way).err(),
             };
             match refused {
+                None if detour => {
+                    ip_fragment::pass(context.buffers.meta_mut(&mut packet), NodeId::EspEncrypt);
+                    context.send(NodeId::IpFragment, packet);
+                }
                 None => context.send(NodeId::EspEncrypt, packet),
                 Some(Refusal::Drop(reason)) => context.drop(packet, reason),
                 Some(Refusal::Icmp(cause)) => {
                     context.buffers.meta_mut(&mut packet).icmp = cause;
                     context.send(NodeId::IcmpError, packet);
                 }
-                Some(Refusal::Fragment) => context.send(NodeId::IpFragment, packet),
+                Some(Refusal::Fragment) => {
+                    detour = true;
+                    context.send(NodeId::IpFragment, packet);
+                }
                 Some(Refusal::Acquire(policy, flow)) => self.hold(context, packet, policy, flow),
             }
         }

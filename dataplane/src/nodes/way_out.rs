@@ -7,7 +7,7 @@ use crate::drop_reason::DropReason;
 use crate::tables::{AdjacencyKind, MssClamp, Tables};
 
 /// Why a packet does not leave.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     Drop(DropReason),
     Icmp(IcmpCause),
