@@ -150,7 +150,7 @@ drop_reasons! {
     EspLimit = "esp-limit",
     /// The SA was deleted between lookup and use.
     EspSaGone = "esp-sa-gone",
-    /// A router says that an ESP packet of ours is too big for its next link; `show paths` tells what became of it.
+    /// A router says that an ESP packet of ours is too big for its next link; `show too-big` tells what became of it.
     EspTooBig = "esp-too-big",
     /// A router says that an ESP packet of ours is too big, and many said so at once; it will say it again.
     EspTooBigLimited = "esp-too-big-limited",

@@ -65,38 +65,44 @@ impl PathMtus {
     }
 }
 
-/// What became of a message about a packet that was too big.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The path MTU was lowered.
-    Learnt,
-    /// We have no such SA, or it has other addresses or ports.
-    UnknownSa,
-    /// The packet was never sent, or was not too big for such a link.
-    Implausible,
-    /// No link has so small an MTU.
-    TooSmall,
-    /// It was known, or is larger than what is known.
-    NotLower,
-    /// The tunnel is configured not to listen.
-    Ignored,
+macro_rules! verdicts {
+    ($(#[doc = $doc:literal] $variant:ident = $name:literal,)+) => {
+        /// What became of a message about a packet that was too big.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Verdict {
+            $(#[doc = $doc] $variant,)+
+        }
+
+        impl Verdict {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// As shown.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// What it means.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $doc.trim_ascii_start(),)+ }
+            }
+        }
+    };
 }
 
-/// How many messages there were of each [`Verdict`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Verdicts {
-    /// See [`Verdict::Learnt`].
-    pub learnt: u64,
-    /// See [`Verdict::UnknownSa`].
-    pub unknown_sa: u64,
-    /// See [`Verdict::Implausible`].
-    pub implausible: u64,
-    /// See [`Verdict::TooSmall`].
-    pub too_small: u64,
-    /// See [`Verdict::NotLower`].
-    pub not_lower: u64,
-    /// See [`Verdict::Ignored`].
-    pub ignored: u64,
+verdicts! {
+    /// The path MTU was lowered.
+    Learnt = "learnt",
+    /// There is no such SA, or it has other addresses or ports: late, or forged.
+    UnknownSa = "unknown-sa",
+    /// The packet that is quoted was never sent, or was not too big for such a link.
+    Implausible = "implausible",
+    /// No path takes so little (576 bytes, IPv6 1,280): forged, or a link that tunnels cannot use.
+    TooSmall = "too-small",
+    /// It was known already, or is not less than what is known.
+    NotLower = "not-lower",
+    /// The tunnel is configured to ignore such messages.
+    Ignored = "ignored",
 }
 
 /// A path as it is known now.
@@ -125,7 +131,7 @@ pub struct Known<'a> {
 #[derive(Debug, Default)]
 pub struct PathMtuTable {
     paths: HashMap<(u32, IpAddr), Path>,
-    verdicts: Verdicts,
+    messages: [u64; Verdict::ALL.len()],
 }
 
 impl QuotedEsp {
@@ -150,15 +156,7 @@ impl PathMtuTable {
             }
             Err(verdict) => verdict,
         };
-        let counts = &mut self.verdicts;
-        *match verdict {
-            Verdict::Learnt => &mut counts.learnt,
-            Verdict::UnknownSa => &mut counts.unknown_sa,
-            Verdict::Implausible => &mut counts.implausible,
-            Verdict::TooSmall => &mut counts.too_small,
-            Verdict::NotLower => &mut counts.not_lower,
-            Verdict::Ignored => &mut counts.ignored,
-        } += 1;
+        self.messages[verdict as usize] += 1;
         verdict
     }
 
@@ -247,9 +245,9 @@ impl PathMtuTable {
         self.paths.iter().map(|(key, path)| (*key, *path))
     }
 
-    /// What became of all messages so far.
-    pub fn verdicts(&self) -> Verdicts {
-        self.verdicts
+    /// How many messages this became of so far.
+    pub fn messages(&self, verdict: Verdict) -> u64 {
+        self.messages[verdict as usize]
     }
 }
 
@@ -356,11 +354,8 @@ mod tests {
         assert!(table.expire(12 * MINUTE));
         assert_eq!(table.published().get(3, address(false, 2)), None);
         assert_eq!(table.next_timer(), None);
-        let counts = table.verdicts();
-        assert_eq!(
-            (counts.learnt, counts.not_lower, counts.implausible),
-            (2, 2, 1)
-        );
+        let counts = [Verdict::Learnt, Verdict::NotLower, Verdict::Implausible];
+        assert_eq!(counts.map(|verdict| table.messages(verdict)), [2, 2, 1]);
     }
 
     #[test]
@@ -406,8 +401,8 @@ mod tests {
             table.hear(&too_big(false, 1300), Some(deaf), 0),
             Verdict::Ignored
         );
-        let counts = table.verdicts();
-        assert_eq!((counts.unknown_sa, counts.ignored), (1, 1));
+        let counts = [Verdict::UnknownSa, Verdict::Ignored];
+        assert_eq!(counts.map(|verdict| table.messages(verdict)), [1, 1]);
         assert_eq!(table.iter().count(), 0);
     }
 

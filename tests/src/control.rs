@@ -7,7 +7,8 @@ use std::time::Duration;
 use culvert_bus::{Call, CallError, Client};
 use culvert_model::bus::{
     ChildState, DumpSasReply, DumpSasRequest, IkeState, InitiateRequest, RekeyRequest,
-    ShowDropsRequest, ShowIkeReply, ShowIkeRequest, TerminateRequest,
+    ShowDropsRequest, ShowIkeReply, ShowIkeRequest, ShowPathsReply, ShowPathsRequest,
+    TerminateRequest,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -121,6 +122,11 @@ impl Control {
         let reply = self.call(&self.dataplane, &ShowDropsRequest {}, PATIENCE)?;
         let occurred = reply.drops.into_iter().filter(|drop| drop.packets > 0);
         Ok(occurred.map(|drop| (drop.reason, drop.packets)).collect())
+    }
+
+    /// Paths to peers that take less than their link, and what became of messages that say so.
+    pub fn paths(&self) -> Result<ShowPathsReply, CallError> {
+        self.call(&self.dataplane, &ShowPathsRequest {}, PATIENCE)
     }
 
     /// Any request about SAs to the dataplane, as iked-bridge would make it.

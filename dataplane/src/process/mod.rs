@@ -186,6 +186,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
         .on(on(&shared, show_calls::drops))
         .on(on(&shared, show_calls::interfaces))
         .on(on(&shared, show_calls::reassembly))
+        .on(on(&shared, show_calls::paths))
         .on(on(&shared, show_calls::neighbours));
     let sa_server =
         Server::bind_for_secrets(&socket("dataplane-sa"), sa_calls::router(&shared))?.spawn()?;

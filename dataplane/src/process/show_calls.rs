@@ -3,9 +3,11 @@
 use culvert_model::bus::{self, Refusal};
 
 use super::state::State;
+use crate::clock;
 use crate::counters::WorkerCounters;
 use crate::drop_reason::DropReason;
 use crate::graph::NodeId;
+use crate::path_mtu::Verdict;
 use crate::port::tap_port;
 use crate::tables::Interface;
 
@@ -131,6 +133,38 @@ pub(super) fn reassembly(
         most_fragments: limits.fragments,
         timeout_ms: (limits.timeout / 1_000_000) as u32,
     })
+}
+
+/// Paths that take less than their link, and what became of the messages that said so.
+pub(super) fn paths(
+    state: &mut State,
+    _: &bus::ShowPathsRequest,
+) -> Result<bus::ShowPathsReply, Refusal> {
+    let tables = state.publisher.current();
+    let now = clock::monotonic_nanoseconds();
+    let mut paths: Vec<_> = state.paths.iter().collect();
+    paths.sort_by_key(|(key, _)| *key);
+    let paths = paths
+        .into_iter()
+        .map(|((vrf, peer), path)| bus::PathState {
+            vrf: tables
+                .vrfs
+                .get(vrf)
+                .map_or_else(String::new, |vrf| vrf.name.to_string()),
+            peer: Some(peer.into()),
+            mtu: u32::from(path.mtu),
+            age_s: (now.saturating_sub(path.learnt_at) / 1_000_000_000) as u32,
+        })
+        .collect();
+    let verdicts = Verdict::ALL
+        .iter()
+        .map(|verdict| bus::PathVerdict {
+            verdict: verdict.name().to_owned(),
+            messages: state.paths.messages(*verdict),
+            meaning: verdict.meaning().to_owned(),
+        })
+        .collect();
+    Ok(bus::ShowPathsReply { paths, verdicts })
 }
 
 /// Resolved neighbours.

@@ -54,6 +54,7 @@ calls! {
     "ShowDrops": ShowDropsRequest -> ShowDropsReply, reads;
     "ShowInterfaces": ShowInterfacesRequest -> ShowInterfacesReply, reads;
     "ShowReassembly": ShowReassemblyRequest -> ShowReassemblyReply, reads;
+    "ShowPaths": ShowPathsRequest -> ShowPathsReply, reads;
     "ShowNeighbours": ShowNeighboursRequest -> ShowNeighboursReply, reads;
     // iked.proto
     "ShowIke": ShowIkeRequest -> ShowIkeReply, reads;

@@ -162,6 +162,14 @@ impl Netlink {
         self.change(message, format!("set {name} down")).await
     }
 
+    /// Bytes of the largest IP packet that the link sends.
+    pub async fn set_mtu(&self, name: &str, mtu: u32) -> Result<(), NetlinkError> {
+        let message = LinkUnspec::new_with_index(self.index(name).await?)
+            .mtu(mtu)
+            .build();
+        self.change(message, format!("set the MTU of {name}")).await
+    }
+
     /// Removes the link, and the peer of a pair with it.
     pub async fn remove_link(&self, name: &str) -> Result<(), NetlinkError> {
         let index = self.index(name).await?;

@@ -60,6 +60,10 @@ enum Topic {
     Policies,
     /// Fragments that wait for the rest of their packets.
     Reassembly,
+    /// Paths to peers that take less than the link by which they begin.
+    Paths,
+    /// What became of messages of routers that ESP packets were too big.
+    TooBig,
     /// Packets dropped, by reason.
     Drops,
     /// What each node of the packet graph has cost.
@@ -120,6 +124,14 @@ pub fn execute(arguments: &Arguments) -> Result<ExitCode, ShowError> {
         Topic::Reassembly => {
             let reply = gateway.dataplane(&bus::ShowReassemblyRequest {})?;
             arguments.text(&rows::reassembly(&reply))
+        }
+        Topic::Paths => {
+            let reply = gateway.dataplane(&bus::ShowPathsRequest {})?;
+            arguments.text(&rows::paths(&reply))
+        }
+        Topic::TooBig => {
+            let reply = gateway.dataplane(&bus::ShowPathsRequest {})?;
+            arguments.text(&rows::verdicts(&reply))
         }
         Topic::Drops => {
             let reply = gateway.dataplane(&bus::ShowDropsRequest {})?;

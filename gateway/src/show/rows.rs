@@ -112,6 +112,19 @@ rows! {
         "#timeout ms" timeout_ms: u32,
         "#put together" reassembled: u64,
     }
+    /// A path that takes less than the link by which it begins.
+    Path {
+        "vrf" vrf: String,
+        "peer" peer: Option<String>,
+        "#mtu" mtu: u32,
+        "#age s" age_s: u32,
+    }
+    /// Messages that a packet was too big of which the same became.
+    Verdict {
+        "outcome" outcome: String,
+        "#messages" messages: u64,
+        "meaning" meaning: String,
+    }
     /// Packets dropped for one reason.
     Drop {
         "reason" reason: String,
@@ -395,6 +408,31 @@ pub(super) fn reassembly(reply: &bus::ShowReassemblyReply) -> Vec<Reassembly> {
             most_fragments: reply.most_fragments,
             timeout_ms: reply.timeout_ms,
             reassembled: worker.reassembled,
+        })
+        .collect()
+}
+
+pub(super) fn paths(reply: &bus::ShowPathsReply) -> Vec<Path> {
+    reply
+        .paths
+        .iter()
+        .map(|path| Path {
+            vrf: path.vrf.clone(),
+            peer: address(path.peer.as_ref()),
+            mtu: path.mtu,
+            age_s: path.age_s,
+        })
+        .collect()
+}
+
+pub(super) fn verdicts(reply: &bus::ShowPathsReply) -> Vec<Verdict> {
+    reply
+        .verdicts
+        .iter()
+        .map(|verdict| Verdict {
+            outcome: verdict.verdict.clone(),
+            messages: verdict.messages,
+            meaning: verdict.meaning.clone(),
         })
         .collect()
 }
