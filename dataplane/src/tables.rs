@@ -49,7 +49,7 @@ pub const ADJACENCY_LOCAL: u32 = 1;
 /// The VRF that always exists.
 pub const VRF_DEFAULT: u32 = 0;
 
-/// An interface of the box: Ethernet or tunnel.
+/// An interface of the box: Ethernet, loopback or tunnel.
 #[derive(Clone, Debug)]
 pub struct Interface {
     /// Its index: that of its port, counters and adjacencies.
@@ -95,6 +95,8 @@ pub enum InterfaceKind {
         /// Its MAC address.
         mac: MacAddr,
     },
+    /// None: only the box's own addresses are there.
+    Loopback,
     /// ESP of the SAs with this `if_id`.
     Tunnel {
         /// Binds policies and SAs to the interface.
@@ -180,7 +182,7 @@ impl Interface {
     pub fn mac(&self) -> Option<MacAddr> {
         match self.kind {
             InterfaceKind::Ethernet { mac } => Some(mac),
-            InterfaceKind::Tunnel { .. } => None,
+            InterfaceKind::Loopback | InterfaceKind::Tunnel { .. } => None,
         }
     }
 }

@@ -142,7 +142,7 @@ fn checks_sources(interface: &Interface) -> bool {
 fn set_interface(tables: &mut Tables, index: u32, interface: Option<Arc<Interface>>) {
     let if_id = |interface: &Interface| match interface.kind {
         InterfaceKind::Tunnel { if_id, .. } => Some(if_id),
-        InterfaceKind::Ethernet { .. } => None,
+        InterfaceKind::Ethernet { .. } | InterfaceKind::Loopback => None,
     };
     let is = interface.as_deref().and_then(if_id);
     let was = tables

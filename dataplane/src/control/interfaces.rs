@@ -8,7 +8,7 @@ use culvert_net::{IpPrefix, Ipv4Prefix, Ipv6Prefix, MacAddr};
 use super::adjacency::Key;
 use super::detection::{AddressId, Due};
 use super::neighbour::NeighbourId;
-use super::values::{AddressSpec, EthernetSpec, TunnelSpec};
+use super::values::{AddressSpec, EthernetSpec, LoopbackSpec, TunnelSpec};
 use super::{Action, ApplyError, ControlPlane};
 use crate::counters::MAX_INTERFACES;
 use crate::nodes::ip6_lookup::scoped;
@@ -44,6 +44,7 @@ pub(super) enum LocalKind {
         mac: MacAddr,
         mtu: u16,
     },
+    Loopback,
     Tunnel {
         if_id: u32,
         underlay_vrf: u32,
@@ -65,14 +66,14 @@ impl LocalInterface {
     pub(super) fn if_id(&self) -> Option<u32> {
         match self.kind {
             LocalKind::Tunnel { if_id, .. } => Some(if_id),
-            LocalKind::Ethernet { .. } => None,
+            LocalKind::Ethernet { .. } | LocalKind::Loopback => None,
         }
     }
 
     pub(super) fn mac(&self) -> Option<MacAddr> {
         match self.kind {
             LocalKind::Ethernet { mac, .. } => Some(mac),
-            LocalKind::Tunnel { .. } => None,
+            LocalKind::Loopback | LocalKind::Tunnel { .. } => None,
         }
     }
 
@@ -200,6 +201,25 @@ impl ControlPlane {
             admin_up: spec.admin_up,
             mss_clamp: spec.mss_clamp,
             reverse_path: spec.reverse_path,
+            tap: spec.tap.clone(),
+            addresses: Vec::new(),
+        };
+        self.set_interface(new, actions, now)
+    }
+
+    pub(super) fn set_loopback(
+        &mut self,
+        spec: &LoopbackSpec,
+        actions: &mut Vec<Action>,
+        now: u64,
+    ) -> Result<(), ApplyError> {
+        let new = LocalInterface {
+            name: spec.name.clone(),
+            kind: LocalKind::Loopback,
+            vrf: self.vrf_index(&spec.vrf)?,
+            admin_up: true,
+            mss_clamp: MssClamp::Off,
+            reverse_path: ReversePath::Off,
             tap: spec.tap.clone(),
             addresses: Vec::new(),
         };
@@ -468,6 +488,7 @@ impl ControlPlane {
         let interface = self.interfaces.get(&index)?;
         let kind = match interface.kind {
             LocalKind::Ethernet { mac, .. } => InterfaceKind::Ethernet { mac },
+            LocalKind::Loopback => InterfaceKind::Loopback,
             LocalKind::Tunnel {
                 if_id,
                 underlay_vrf,
@@ -520,6 +541,7 @@ impl ControlPlane {
     pub(super) fn mtu(&self, interface: &LocalInterface) -> u16 {
         match interface.kind {
             LocalKind::Ethernet { mtu, .. } => mtu,
+            LocalKind::Loopback => u16::MAX,
             LocalKind::Tunnel {
                 mtu,
                 fragmentation: Fragmentation::After,
@@ -562,7 +584,7 @@ fn port_changes(
     fn device(interface: &LocalInterface) -> Option<(&str, MacAddr)> {
         match &interface.kind {
             LocalKind::Ethernet { device, mac, .. } => Some((device, *mac)),
-            LocalKind::Tunnel { .. } => None,
+            LocalKind::Loopback | LocalKind::Tunnel { .. } => None,
         }
     }
     fn tap(interface: &LocalInterface) -> Option<&str> {

@@ -328,6 +328,7 @@ impl ControlPlane {
             }
             (_, Some(Spec::Vrf(name))) => self.create_vrf(name),
             (_, Some(Spec::Ethernet(spec))) => self.set_ethernet(spec, device, actions, now),
+            (_, Some(Spec::Loopback(spec))) => self.set_loopback(spec, actions, now),
             (_, Some(Spec::Tunnel(spec))) => self.set_tunnel(spec, actions, now),
             (_, Some(Spec::Address(spec))) => self.add_address(spec, now),
             (_, Some(Spec::Route(spec))) => self.set_route(spec, now),
@@ -341,6 +342,7 @@ impl ControlPlane {
             }
             (Some(Spec::Vrf(name)), None) => self.delete_vrf(name),
             (Some(Spec::Ethernet(spec)), None) => self.delete_interface(&spec.name, actions, now),
+            (Some(Spec::Loopback(spec)), None) => self.delete_interface(&spec.name, actions, now),
             (Some(Spec::Tunnel(spec)), None) => self.delete_interface(&spec.name, actions, now),
             (Some(Spec::Address(spec)), None) => {
                 self.remove_address(spec, now);

@@ -236,6 +236,7 @@ impl ControlPlane {
             };
         };
         let kind = match (&interface.kind, neighbour) {
+            (LocalKind::Loopback, _) => AdjacencyKind::Drop(DropReason::NoRoute),
             (LocalKind::Tunnel { .. }, _) => AdjacencyKind::Tunnel,
             (LocalKind::Ethernet { .. }, None) => AdjacencyKind::Glean,
             (LocalKind::Ethernet { mac, .. }, Some(address)) => {

@@ -956,3 +956,44 @@ fn a_tunnel_says_what_its_outer_headers_are_like() {
         assert!(refused.to_string().contains(message), "{refused}");
     }
 }
+
+#[test]
+fn a_loopback_is_up_at_once_and_leads_nowhere() {
+    let mut gateway = Box::network();
+    let loopback = Kind::Loopback(bus::Loopback {
+        name: "lo0".into(),
+        vrf: "default".into(),
+        tap: "lo0".into(),
+    });
+    let actions = gateway.create(("loopback/lo0".into(), loopback));
+    let index = gateway.index("lo0");
+    assert_eq!(
+        actions,
+        [Action::OpenTap {
+            port: tap_port(index),
+            tap: "lo0".into()
+        }]
+    );
+    gateway.create(address("lo0", "198.51.100.7/32"));
+    gateway.create(address("lo0", "2001:db8::7/128"));
+    assert!(gateway.plane.addresses_ready(index));
+    assert_eq!(gateway.kind("198.51.100.7"), AdjacencyKind::Local);
+    assert_eq!(gateway.kind("2001:db8::7"), AdjacencyKind::Local);
+    let published = gateway.tables.current();
+    let published = published.interfaces.get(index).unwrap();
+    assert!(published.admin_up);
+    assert_eq!(published.source4(), Some([198, 51, 100, 7].into()));
+    assert_eq!(published.link_local(), None);
+    gateway.create(route("192.0.2.0/24", &["%lo0"]));
+    assert_eq!(
+        gateway.kind("192.0.2.1"),
+        AdjacencyKind::Drop(DropReason::NoRoute)
+    );
+    gateway.delete("address/lo0/198.51.100.7/32");
+    gateway.delete("address/lo0/2001:db8::7/128");
+    gateway.delete("loopback/lo0");
+    assert_eq!(
+        gateway.kind("198.51.100.7"),
+        AdjacencyKind::Drop(DropReason::NoRoute)
+    );
+}

@@ -16,6 +16,7 @@ use crate::tables::{Fragmentation, MssClamp, ReversePath};
 pub(super) enum Spec {
     Vrf(String),
     Ethernet(EthernetSpec),
+    Loopback(LoopbackSpec),
     Tunnel(TunnelSpec),
     Address(AddressSpec),
     Route(RouteSpec),
@@ -32,6 +33,13 @@ pub(super) struct EthernetSpec {
     pub(super) admin_up: bool,
     pub(super) mss_clamp: MssClamp,
     pub(super) reverse_path: ReversePath,
+    pub(super) tap: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LoopbackSpec {
+    pub(super) name: String,
+    pub(super) vrf: String,
     pub(super) tap: String,
 }
 
@@ -103,6 +111,11 @@ impl Spec {
                 reverse_path: reverse_path(interface.reverse_path()),
                 tap: interface.tap.clone(),
             }),
+            Kind::Loopback(loopback) => Self::Loopback(LoopbackSpec {
+                name: named(&loopback.name)?,
+                vrf: named(&loopback.vrf)?,
+                tap: loopback.tap.clone(),
+            }),
             Kind::Tunnel(tunnel) => Self::Tunnel(TunnelSpec {
                 name: named(&tunnel.name)?,
                 if_id: tunnel.if_id,
@@ -152,6 +165,7 @@ impl Spec {
         match (self, other) {
             (Self::Vrf(one), Self::Vrf(two)) => one == two,
             (Self::Ethernet(one), Self::Ethernet(two)) => one.name == two.name,
+            (Self::Loopback(one), Self::Loopback(two)) => one.name == two.name,
             (Self::Tunnel(one), Self::Tunnel(two)) => one.name == two.name,
             (Self::Address(one), Self::Address(two)) => one == two,
             (Self::Route(one), Self::Route(two)) => {

@@ -422,7 +422,7 @@ fn deliver<'t>(
 fn underlay_vrf(interface: &Interface) -> u32 {
     match interface.kind {
         InterfaceKind::Tunnel { underlay_vrf, .. } => underlay_vrf,
-        InterfaceKind::Ethernet { .. } => interface.vrf,
+        InterfaceKind::Ethernet { .. } | InterfaceKind::Loopback => interface.vrf,
     }
 }
 
@@ -450,6 +450,6 @@ fn tunnel_of<'t>(
     match interface.kind {
         InterfaceKind::Tunnel { .. } if interface.admin_up => Ok((index, interface)),
         InterfaceKind::Tunnel { .. } => Err(DropReason::TunnelDown),
-        InterfaceKind::Ethernet { .. } => Err(DropReason::EspWrongSa),
+        InterfaceKind::Ethernet { .. } | InterfaceKind::Loopback => Err(DropReason::EspWrongSa),
     }
 }

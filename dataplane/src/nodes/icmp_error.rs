@@ -21,7 +21,7 @@ use super::way_out::complete;
 use crate::buffer::{BufferPool, IcmpCause, Metadata, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
-use crate::tables::{Interface, Tables};
+use crate::tables::{Interface, InterfaceKind, Tables};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::IcmpError,
@@ -178,14 +178,16 @@ impl IcmpError {
         context.counters.drop(reason).add(1);
         context.note_drop(&packet, reason);
         context.counters.interface(meta.rx_interface).drops.add(1);
-        let receiver = receiver(&meta, context.buffers.data(&packet), v6);
-        let addresses = receiver.and_then(|to| Some((own_address(context.tables, &meta, to)?, to)));
-        let Some((source, destination)) = addresses else {
+        let Some(destination) = receiver(&meta, context.buffers.data(&packet), v6) else {
             return give_up(context, packet, DropReason::IcmpNotAllowed);
         };
+        // Before the search for an address, which may take a look at every interface.
         if !self.bucket.take(context.now) {
             return give_up(context, packet, DropReason::IcmpRateLimited);
         }
+        let Some(source) = own_address(context.tables, &meta, destination) else {
+            return give_up(context, packet, DropReason::IcmpNotAllowed);
+        };
         self.identification = self.identification.wrapping_add(1);
         let built = match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(to)) => build4(
@@ -261,7 +263,8 @@ fn receiver(meta: &Metadata, data: &[u8], v6: bool) -> Option<IpAddr> {
     }
 }
 
-/// From which address: of the interface by which the packet came (RFC 1812 section 4.3.2.4), else of any in its VRF.
+/// From which address: of the interface by which the packet came (RFC 1812 section 4.3.2.4); of one that has none of its
+/// own, of the first loopback of its VRF that has, else of any interface there.
 fn own_address(tables: &Tables, meta: &Metadata, to: IpAddr) -> Option<IpAddr> {
     let came_by = tables.interfaces.get(meta.rx_interface);
     let address_of = |interface: &Interface| match to {
@@ -276,11 +279,14 @@ fn own_address(tables: &Tables, meta: &Metadata, to: IpAddr) -> Option<IpAddr> {
     came_by
         .and_then(|interface| address_of(interface))
         .or_else(|| {
-            tables
-                .interfaces
-                .iter()
-                .filter(|(_, interface)| interface.vrf == meta.vrf)
-                .find_map(|(_, interface)| address_of(interface))
+            let addressed = |wanted: fn(&InterfaceKind) -> bool| {
+                tables
+                    .interfaces
+                    .iter()
+                    .filter(|(_, one)| one.vrf == meta.vrf && wanted(&one.kind))
+                    .find_map(|(_, one)| address_of(one))
+            };
+            addressed(|kind| *kind == InterfaceKind::Loopback).or_else(|| addressed(|_| true))
         })
 }
 
@@ -364,9 +370,10 @@ mod tests {
 
     use super::*;
     use crate::nodes::workbench::{
-        FAR_IP, FAR_IP6, HOST_IP, HOST_IP6, HOST_MAC, LAN, LAN_IP, LAN_IP6, LAN_MAC, TUNNEL,
+        FAR_IP, FAR_IP6, HOST_IP, HOST_IP6, HOST_MAC, LAN, LAN_IP, LAN_IP6, LAN_MAC, TUNNEL, WAN,
         WAN_IP, Workbench, from_host, packet4, packet4_with, packet6,
     };
+    use crate::tables::{InterfaceAddress, VRF_DEFAULT};
 
     #[test]
     fn the_sender_of_an_expired_packet_is_told_from_the_address_it_sent_to() {
@@ -490,6 +497,41 @@ mod tests {
         let source = Ipv4View::verify(&arrived.bytes).unwrap().source();
         assert!([LAN_IP, WAN_IP].contains(&source));
         assert_eq!(arrived.meta.flags, flags::ORIGINATED);
+        bench.finish();
+    }
+
+    #[test]
+    fn an_interface_without_address_borrows_that_of_a_loopback_of_its_vrf() {
+        const LOOPBACK: u32 = 9;
+        let mut bench = Workbench::only(Box::<IcmpError>::default());
+        let mut loopback = bench.tables.interfaces.get(WAN).unwrap().as_ref().clone();
+        loopback.kind = InterfaceKind::Loopback;
+        loopback.addresses4 = [InterfaceAddress {
+            address: [192, 0, 2, 7].into(),
+            length: 32,
+            tentative: false,
+        }]
+        .into();
+        for (vrf, expected) in [(VRF_DEFAULT, true), (5, false)] {
+            loopback.vrf = vrf;
+            let one = Some(std::sync::Arc::new(loopback.clone()));
+            bench.tables.interfaces.set(LOOPBACK, one);
+            // One with addresses of its own does not borrow.
+            for (interface, borrows) in [(TUNNEL, expected), (LAN, false)] {
+                let bytes = packet4(FAR_IP, HOST_IP, 17, &[]);
+                bench.put(NodeId::IcmpError, interface, &bytes, |meta| {
+                    meta.icmp = IcmpCause::host_unreachable(false);
+                });
+                bench.run();
+                let arrived = bench.arrived().pop().unwrap();
+                let source = Ipv4View::verify(&arrived.bytes).unwrap().source();
+                assert_eq!(
+                    source.octets() == [192, 0, 2, 7],
+                    borrows,
+                    "{interface} {vrf}"
+                );
+            }
+        }
         bench.finish();
     }
 

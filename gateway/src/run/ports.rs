@@ -34,24 +34,45 @@ pub enum PortsError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     devices: BTreeSet<String>,
-    /// By name; with the device whose MAC address it has, none for a tunnel's.
-    taps: BTreeMap<TapName, Option<String>>,
+    /// By name; with what they stand for.
+    taps: BTreeMap<TapName, StandsFor>,
+}
+
+/// What a TAP shows Linux.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum StandsFor {
+    /// An interface on this device, whose MAC address it has.
+    Device(String),
+    Loopback,
+    Tunnel,
 }
 
 impl Wanted {
     /// Of a plan.
     pub fn of(plan: &Plan) -> Result<Self, TapError> {
         let mut devices = BTreeMap::new();
+        let mut loopbacks = BTreeSet::new();
         for planned in plan.values() {
-            if let Some(Kind::Interface(interface)) = &planned.value.kind {
-                devices.insert(interface.name.as_str(), interface.device.clone());
+            match &planned.value.kind {
+                Some(Kind::Interface(interface)) => {
+                    devices.insert(interface.name.as_str(), interface.device.clone());
+                }
+                Some(Kind::Loopback(loopback)) => {
+                    loopbacks.insert(loopback.name.as_str());
+                }
+                _ => {}
             }
         }
         let mut taps = BTreeMap::new();
         for planned in plan.values() {
             if let Some(Kind::LinuxLink(link)) = &planned.value.kind {
-                let device = devices.get(link.interface.as_str()).cloned();
-                taps.insert(link.tap.parse()?, device);
+                let name = link.interface.as_str();
+                let stands_for = match devices.get(name) {
+                    Some(device) => StandsFor::Device(device.clone()),
+                    None if loopbacks.contains(name) => StandsFor::Loopback,
+                    None => StandsFor::Tunnel,
+                };
+                taps.insert(link.tap.parse()?, stands_for);
             }
         }
         Ok(Self {
@@ -64,7 +85,7 @@ impl Wanted {
     pub fn underlay_taps(&self) -> impl Iterator<Item = &TapName> {
         self.taps
             .iter()
-            .filter(|(_, device)| device.is_some())
+            .filter(|(_, stands_for)| **stands_for != StandsFor::Tunnel)
             .map(|(tap, _)| tap)
     }
 }
@@ -113,10 +134,10 @@ impl Ports {
         self.wanted
             .taps
             .iter()
-            .filter_map(|(tap, device)| {
-                let mac = match device {
-                    Some(device) => mac_of(device)?,
-                    None => TUNNEL_MAC.0,
+            .filter_map(|(tap, stands_for)| {
+                let mac = match stands_for {
+                    StandsFor::Device(device) => mac_of(device)?,
+                    StandsFor::Loopback | StandsFor::Tunnel => TUNNEL_MAC.0,
                 };
                 Some((tap.clone(), mac))
             })
@@ -204,17 +225,18 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_has_a_tap_without_a_device_and_ike_does_not_use_it() {
+    fn tunnels_and_loopbacks_have_taps_without_a_device_and_ike_uses_those_of_loopbacks() {
         let wanted = wanted(
             r#"{"interfaces": [{"name": "wan", "device": "eth7"},
                                {"name": "quiet", "device": "eth8", "self_traffic": false}],
+                "loopbacks": [{"name": "lo0", "addresses": [{"address": "10.0.0.9/32"}]}],
                 "tunnels": [{"name": "ipsec0", "if_id": 1, "addresses": [{"address": "10.0.0.1/30"}]},
                             {"name": "ipsec1", "if_id": 2}]}"#,
         );
         let taps: Vec<&str> = wanted.taps.keys().map(TapName::as_str).collect();
-        assert_eq!(taps, ["ipsec0", "wan"]);
+        assert_eq!(taps, ["ipsec0", "lo0", "wan"]);
         let underlay: Vec<&str> = wanted.underlay_taps().map(TapName::as_str).collect();
-        assert_eq!(underlay, ["wan"]);
+        assert_eq!(underlay, ["lo0", "wan"]);
         assert_eq!(wanted.devices, ["eth7", "eth8"].map(str::to_owned).into());
     }
 

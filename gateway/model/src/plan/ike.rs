@@ -204,7 +204,8 @@ fn named_address(
     let all: Vec<(IpAddr, Key)> = ports
         .values()
         .filter(|port| port.vrf == underlay && port.tap)
-        .filter(|port| port.key.as_str().starts_with("interface/"))
+        // What comes out of a tunnel of its own IKE does not see.
+        .filter(|port| !port.key.as_str().starts_with("tunnel/"))
         .flat_map(|port| {
             port.addresses.iter().map(|address| {
                 let key = linux_address_key(&port.name, address.prefix);

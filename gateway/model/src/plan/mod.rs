@@ -1,7 +1,7 @@
 //! From a configuration to the values that the parts of a gateway must hold.
 //!
 //! ```text
-//!                         +-- dataplane: vrf, interface, address, route, tunnel, forwarding
+//!                         +-- dataplane: vrf, interface, loopback, address, route, tunnel, forwarding
 //! Config --> plan() ------+-- linux:     linux/link, linux/address, linux/route
 //!   (pure: no I/O)        +-- iked:      credential, connection
 //! ```
@@ -14,11 +14,12 @@
 //! | --- | --- | --- | --- |
 //! | `vrf/NAME` | dataplane | | |
 //! | `interface/NAME` | dataplane | its VRF | |
+//! | `loopback/NAME` | dataplane | its VRF | |
 //! | `tunnel/NAME` | dataplane | its VRF and its underlay VRF | |
-//! | `address/INTERFACE/PREFIX` | dataplane | its interface or tunnel | |
+//! | `address/INTERFACE/PREFIX` | dataplane | its interface, loopback or tunnel | |
 //! | `route/VRF/PREFIX` | dataplane | its VRF, interfaces and the addresses its gateways are reached by | |
 //! | `forwarding` | dataplane | | every other value of the dataplane |
-//! | `linux/link/TAP` | linux | | its interface or tunnel |
+//! | `linux/link/TAP` | linux | | its interface, loopback or tunnel |
 //! | `linux/address/TAP/PREFIX` | linux | its link | the same address of the dataplane |
 //! | `linux/route/PREFIX` | linux | its link, the address its gateway is reached by | |
 //! | `credential/NAME` | iked | | |
@@ -203,6 +204,14 @@ pub enum PlanReason {
         address: String,
         /// What it is instead.
         what: &'static str,
+    },
+    /// A network behind an interface that leads nowhere.
+    #[error("{address}: nothing is behind a loopback; its addresses have the length {whole}")]
+    LoopbackNetwork {
+        /// As written.
+        address: String,
+        /// Of the family.
+        whole: u8,
     },
     /// IPv6 does not work below 1280 bytes (RFC 8200, section 5).
     #[error("{mtu} bytes with an IPv6 address; IPv6 needs at least 1280")]

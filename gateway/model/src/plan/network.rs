@@ -30,6 +30,7 @@ pub(super) fn plan(
 ) {
     plan_vrfs(config, planner);
     plan_interfaces(config, ports, planner);
+    plan_loopbacks(config, ports, planner);
     plan_tunnels(config, ports, planner);
     plan_addresses(ports, planner);
     plan_routes(ports, routes, planner);
@@ -168,6 +169,29 @@ fn plan_interfaces(config: &Config, ports: &Ports, planner: &mut Planner) {
                 String::new()
             },
             reverse_path: reverse_path(interface.reverse_path()).into(),
+        });
+        planner
+            .add(port.key.clone(), kind, Part::Dataplane, &port.origin)
+            .needs = vec![vrf_key(&port.vrf)];
+    }
+}
+
+fn plan_loopbacks(config: &Config, ports: &Ports, planner: &mut Planner) {
+    for loopback in &config.loopbacks {
+        let Some(port) = ports
+            .get(loopback.name())
+            .filter(|port| port.key.as_str().starts_with("loopback/"))
+        else {
+            continue;
+        };
+        let kind = Kind::Loopback(bus::Loopback {
+            name: port.name.clone(),
+            vrf: port.vrf.clone(),
+            tap: if port.tap {
+                port.name.clone()
+            } else {
+                String::new()
+            },
         });
         planner
             .add(port.key.clone(), kind, Part::Dataplane, &port.origin)
@@ -440,10 +464,13 @@ fn hop_needs(
 ) -> Result<Vec<Key>, PlanReason> {
     let mut needs = vec![vrf_key(&hop.vrf)];
     if let Some(name) = hop.interface {
-        let port = ports.get(name).ok_or_else(|| PlanReason::Malformed {
-            given: name.to_owned(),
-            expected: "an interface or tunnel",
-        })?;
+        let port = ports
+            .get(name)
+            .filter(|port| !port.key.as_str().starts_with("loopback/"))
+            .ok_or_else(|| PlanReason::Malformed {
+                given: name.to_owned(),
+                expected: "an interface or tunnel",
+            })?;
         if port.vrf != hop.vrf {
             return Err(PlanReason::OtherVrf {
                 interface: name.to_owned(),

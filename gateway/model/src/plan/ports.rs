@@ -1,4 +1,4 @@
-//! Interfaces and tunnels alike: what has a name, a VRF and addresses.
+//! Interfaces, loopbacks and tunnels alike: what has a name, a VRF and addresses.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Key, PlanReason, Planner};
-use crate::config::{Config, InterfaceAddress};
+use crate::config::{Config, InterfaceAddress, Loopback};
 use crate::decode::path;
 
 /// Names that exist in every network namespace, or that sysctl paths give a meaning.
@@ -66,6 +66,10 @@ pub(super) fn read(config: &Config, planner: &mut Planner) -> Ports {
         };
         insert(port, &mut ports, planner);
     }
+    for loopback in &config.loopbacks {
+        let port = read_loopback(loopback, planner);
+        insert(port, &mut ports, planner);
+    }
     for tunnel in &config.tunnels {
         let name = tunnel.name();
         let origin = path::item("tunnels", &[name.to_owned()], 0);
@@ -90,6 +94,33 @@ pub(super) fn read(config: &Config, planner: &mut Planner) -> Ports {
     }
     check_addresses(&ports, planner);
     ports
+}
+
+fn read_loopback(loopback: &Loopback, planner: &mut Planner) -> Port {
+    let name = loopback.name();
+    let origin = path::item("loopbacks", &[name.to_owned()], 0);
+    let addresses = addresses(&loopback.addresses, &origin, planner);
+    for address in &addresses {
+        let prefix = address.prefix;
+        if prefix.prefix_len() != prefix.max_prefix_len() {
+            planner.refuse(
+                &*address.origin,
+                PlanReason::LoopbackNetwork {
+                    address: prefix.to_string(),
+                    whole: prefix.max_prefix_len(),
+                },
+            );
+        }
+    }
+    Port {
+        name: name.to_owned(),
+        vrf: loopback.vrf.clone().unwrap_or_else(default_vrf),
+        key: Key(format!("loopback/{name}")),
+        origin,
+        addresses,
+        tap: loopback.self_traffic.unwrap_or(true),
+        tap_mtu: super::network::DEFAULT_MTU,
+    }
 }
 
 /// The VRF of what names none.

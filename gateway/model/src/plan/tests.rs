@@ -706,3 +706,64 @@ fn outer_headers_are_what_the_tunnel_says() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn a_loopback_has_addresses_and_nothing_behind_them() {
+    let with = |loopback: &str| {
+        changed(
+            r#""tunnels": ["#,
+            &format!(r#""loopbacks": [{loopback}], "tunnels": ["#),
+        )
+    };
+    let text = with(r#"{ "name": "lo0", "addresses": [{ "address": "203.0.113.7/32" }, { "address": "2001:db8::7/128" }] }"#)
+        .replace(r#""local_address": "192.0.2.1""#, r#""local_address": "203.0.113.7""#);
+    let plan = plan_of(&text).unwrap();
+    for key in [
+        "loopback/lo0",
+        "address/lo0/203.0.113.7/32",
+        "address/lo0/2001:db8::7/128",
+        "linux/link/lo0",
+        "linux/address/lo0/203.0.113.7/32",
+    ] {
+        assert!(plan.contains_key(&Key::from(key)), "{key}");
+    }
+    // IKE may run from there.
+    let needs = &plan[&Key::from("connection/to-b")].needs;
+    assert!(needs.contains(&Key::from("linux/address/lo0/203.0.113.7/32")));
+    let quiet = with(
+        r#"{ "name": "lo0", "self_traffic": false, "addresses": [{ "address": "203.0.113.7/32" }] }"#,
+    );
+    let plan = plan_of(&quiet).unwrap();
+    assert!(!plan.contains_key(&Key::from("linux/link/lo0")));
+    for (text, expected) in [
+        (
+            with(r#"{ "name": "lo0", "addresses": [{ "address": "203.0.113.7/24" }] }"#),
+            "loopbacks[lo0].addresses[203.0.113.7/24]: 203.0.113.7/24: nothing is behind a loopback; its addresses have the length 32",
+        ),
+        (
+            with(r#"{ "name": "lo" }"#),
+            r#"loopbacks[lo].name: "lo" means something else to Linux; choose another name"#,
+        ),
+        (
+            with(r#"{ "name": "lan0" }"#),
+            "loopbacks[lan0].name: lan0 is also that of interfaces[lan0]; each has its own",
+        ),
+    ] {
+        assert_eq!(errors(&text), [expected]);
+    }
+}
+
+#[test]
+fn another_action_makes_another_route() {
+    let of = |action| {
+        let route = bus::Route {
+            action,
+            ..bus::Route::default()
+        };
+        bus::Value {
+            kind: Some(Kind::Route(route)),
+        }
+    };
+    assert!(same(&of(1), &of(1)));
+    assert!(!same(&of(1), &of(2)));
+}

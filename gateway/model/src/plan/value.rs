@@ -34,6 +34,7 @@ fn same_link(planned: &LinuxLink, held: &LinuxLink) -> bool {
 fn same_route(planned: &Route, held: &Route) -> bool {
     planned.vrf == held.vrf
         && planned.destination == held.destination
+        && planned.action == held.action
         && planned.next_hops.len() == held.next_hops.len()
         && planned
             .next_hops
@@ -52,6 +53,9 @@ pub fn updates_in_place(old: &Value, new: &Value) -> bool {
                 && old.vrf == new.vrf
                 && old.underlay_vrf == new.underlay_vrf
                 && old.tap == new.tap
+        }
+        (Some(Kind::Loopback(old)), Some(Kind::Loopback(new))) => {
+            old.vrf == new.vrf && old.tap == new.tap
         }
         (Some(Kind::Vrf(_)), Some(Kind::Vrf(_)))
         | (Some(Kind::Route(_)), Some(Kind::Route(_)))
