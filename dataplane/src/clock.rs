@@ -25,6 +25,14 @@ pub fn monotonic_nanoseconds() -> u64 {
     })
 }
 
+/// Nanoseconds since 1970, `CLOCK_REALTIME`: for people and files, never for timers.
+#[inline]
+pub fn realtime_nanoseconds() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME).map_or(0, |time| {
+        time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
+    })
+}
+
 /// Clocks a second, measured against the monotonic clock for 20 ms.
 pub fn clocks_per_second() -> u64 {
     let (began, first) = (Instant::now(), clocks());

@@ -5,6 +5,7 @@
 //!   culvert dataplane    forwards packets            (started by `run`)
 //!   culvert iked-bridge  joins charon to the dataplane (started by `run`)
 //!   culvert show         what a running gateway knows
+//!   culvert trace        what its nodes do with chosen packets
 //!   culvert lab          two gateways on one machine
 //!   culvert bench        clocks a packet
 //! ```
@@ -13,6 +14,7 @@
 
 mod bench;
 mod lab;
+mod observe;
 mod process;
 mod run;
 mod show;
@@ -42,6 +44,8 @@ enum Command {
     IkedBridge(process::iked_bridge::Arguments),
     /// What a running gateway knows: interfaces, SAs, drops and more.
     Show(show::Arguments),
+    /// What each node of a running gateway does with the next packets that match.
+    Trace(observe::trace::Arguments),
     /// Two gateways back to back on this machine, in network namespaces of their own.
     Lab(lab::Arguments),
     /// What the packet path costs, in clocks a packet, beside a yardstick.
@@ -67,6 +71,9 @@ fn main() -> ExitCode {
         Command::Dataplane(arguments) => process::dataplane::execute(&arguments),
         Command::IkedBridge(arguments) => process::iked_bridge::execute(arguments),
         Command::Show(arguments) => show::execute(&arguments).map_err(anyhow::Error::from),
+        Command::Trace(arguments) => {
+            observe::trace::execute(&arguments).map_err(anyhow::Error::from)
+        }
         Command::Lab(arguments) => lab::execute(&arguments).map_err(anyhow::Error::from),
         Command::Bench(arguments) => bench::execute(&arguments).map_err(anyhow::Error::from),
         Command::Completion { shell } => {

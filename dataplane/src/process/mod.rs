@@ -12,6 +12,7 @@
     reason = "handlers of the bus are all of one shape"
 )]
 
+mod observe;
 mod sa_calls;
 mod show_calls;
 mod state;
@@ -26,6 +27,7 @@ use culvert_crypto::{Engine, KeyError, Portable};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
+use self::observe::waits;
 use self::sa_calls::on;
 use self::state::{Shared, State};
 use self::value_calls::then_look_at_timers;
@@ -178,6 +180,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
         clocks_per_second: clock::clocks_per_second(),
         acquired: std::collections::HashMap::new(),
         paths: PathMtuTable::default(),
+        observations: observe::Observations::default(),
     }));
     let values = Router::new("dataplane")
         .on(then_look_at_timers(&shared, value_calls::apply))
@@ -187,7 +190,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
         .on(on(&shared, show_calls::interfaces))
         .on(on(&shared, show_calls::reassembly))
         .on(on(&shared, show_calls::paths))
-        .on(on(&shared, show_calls::neighbours));
+        .on(on(&shared, show_calls::neighbours))
+        .on(waits(&shared, observe::start_trace))
+        .on(waits(&shared, observe::read_trace))
+        .on(on(&shared, observe::stop_trace));
     let sa_server =
         Server::bind_for_secrets(&socket("dataplane-sa"), sa_calls::router(&shared))?.spawn()?;
     let value_server = Server::bind(&socket("dataplane"), values)?.spawn()?;

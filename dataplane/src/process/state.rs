@@ -10,6 +10,7 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use super::TapOpener;
+use super::observe::Observations;
 use crate::clock;
 use crate::control::{Action, ControlPlane};
 use crate::driver::af_packet::{AfPacket, Device, OpenError};
@@ -45,6 +46,7 @@ pub struct State {
     pub(super) clocks_per_second: u64,
     pub(super) acquired: HashMap<u32, Duration>,
     pub(super) paths: PathMtuTable,
+    pub(super) observations: Observations,
 }
 
 impl Shared {

@@ -56,6 +56,10 @@ calls! {
     "ShowReassembly": ShowReassemblyRequest -> ShowReassemblyReply, reads;
     "ShowPaths": ShowPathsRequest -> ShowPathsReply, reads;
     "ShowNeighbours": ShowNeighboursRequest -> ShowNeighboursReply, reads;
+    // observe.proto; reading takes away what it shows
+    "StartTrace": StartTraceRequest -> StartTraceReply, changes;
+    "ReadTrace": ReadTraceRequest -> ReadTraceReply, changes;
+    "StopTrace": StopTraceRequest -> StopTraceReply, changes;
     // iked.proto
     "ShowIke": ShowIkeRequest -> ShowIkeReply, reads;
     "Initiate": InitiateRequest -> InitiateReply, changes;

@@ -201,16 +201,23 @@ impl Gateway {
         open: fn(&Path) -> Result<Client, BusError>,
         request: &C,
     ) -> Result<C::Reply, ShowError> {
-        let path = self.root.join("run/bus").join(socket);
-        if !path.exists() {
-            return Err(ShowError::NotRunning {
-                root: self.root.clone(),
-                socket: path,
-            });
-        }
+        let path = socket_of(&self.root, socket)?;
         let guard = self.runtime.enter();
         let client = open(&path)?;
         drop(guard);
         Ok(self.runtime.block_on(client.call(request, PATIENCE))?)
+    }
+}
+
+/// Where a process of a running gateway is asked.
+pub fn socket_of(root: &Path, name: &str) -> Result<PathBuf, ShowError> {
+    let path = root.join("run/bus").join(name);
+    if path.exists() {
+        Ok(path)
+    } else {
+        Err(ShowError::NotRunning {
+            root: root.to_owned(),
+            socket: path,
+        })
     }
 }
