@@ -303,6 +303,7 @@ mod tests {
             copy_df: true,
             copy_ecn: true,
             copy_dscp: true,
+            tfc_padding: 0,
             reqid: 1,
             timers: [0; 3],
         };

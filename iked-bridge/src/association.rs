@@ -208,6 +208,7 @@ pub fn installation(
         copy_df,
         copy_ecn,
         copy_dscp,
+        tfc_padding: call.tfc,
     };
     let installation = bus::AddSaRequest {
         sa: Some(sa),
@@ -317,6 +318,7 @@ mod tests {
             replay_window: 64,
             encap: true,
             esn: true,
+            tfc: 700,
             ..wire::AddSa::default()
         }
     }
@@ -340,6 +342,7 @@ mod tests {
         );
         assert_eq!(sa.udp.unwrap().destination_port, 1024);
         assert_eq!(sa.limits.unwrap().hard_bytes, 6);
+        assert_eq!(sa.tfc_padding, 700);
         assert_eq!(installation.keys.as_ref().unwrap().encryption.len(), 20);
         assert!(!format!("{installation:?}").contains("165"));
     }

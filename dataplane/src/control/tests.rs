@@ -917,7 +917,7 @@ fn a_tunnel_says_what_its_outer_headers_are_like() {
         hop_limit: 200,
         flow_label: bus::outer_header::FlowLabel::Copy.into(),
     };
-    gateway.create(with(header.clone()));
+    gateway.create(with(header));
     let tables = gateway.tables.current();
     let index = gateway.index("ipsec7");
     let InterfaceKind::Tunnel { outer, .. } = tables.interfaces.get(index).unwrap().kind else {
@@ -938,7 +938,7 @@ fn a_tunnel_says_what_its_outer_headers_are_like() {
         (
             bus::OuterHeader {
                 dscp: Some(64),
-                ..header.clone()
+                ..header
             },
             "64 is no DSCP",
         ),

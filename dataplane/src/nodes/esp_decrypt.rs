@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 use culvert_crypto::{OpenError, OpenOp, Verdict};
-use culvert_net::{Flow, HeaderPlace, Protocol, esp};
+use culvert_net::{Flow, HeaderPlace, Ipv6Header, Protocol, esp};
 
 use crate::buffer::{BufferPool, Packet, flags};
 use crate::drop_reason::DropReason;
@@ -380,6 +380,9 @@ fn deliver<'t>(
     {
         return Err(DropReason::EspBadInner);
     }
+    // What is behind the packet inside is padding against traffic analysis (RFC 4303 section 2.7).
+    let length = length.min(ip_length(inner, v6));
+    let inner = inner.get_mut(..length).ok_or(DropReason::EspBadInner)?;
     if !sa.carries(v6, || Flow::of(inner).ok()) {
         return Err(DropReason::EspSelectorMismatch);
     }
@@ -416,6 +419,18 @@ fn deliver<'t>(
     } else {
         NodeId::Ip4Input
     })
+}
+
+/// Bytes of an IP packet, as its header has it.
+#[inline(always)]
+fn ip_length(packet: &[u8], v6: bool) -> usize {
+    match packet {
+        [_, _, _, _, high, low, ..] if v6 => {
+            Ipv6Header::LEN + usize::from(u16::from_be_bytes([*high, *low]))
+        }
+        [_, _, high, low, ..] if !v6 => usize::from(u16::from_be_bytes([*high, *low])),
+        _ => 0,
+    }
 }
 
 /// The VRF in which the ESP packets of a tunnel travel: in transport mode what is inside stays there.

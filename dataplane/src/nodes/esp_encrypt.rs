@@ -103,8 +103,12 @@ impl Node for EspEncrypt {
                         let counters = context.counters.interface(tunnel);
                         counters.tx_packets.add(granted.len() as u64);
                         counters.tx_bytes.add(bytes);
-                        let underlay = Underlay::of(tables, tunnel, sa);
+                        let mut underlay = Underlay::of(tables, tunnel, sa);
                         outcome.path_mtu = underlay.path_mtu;
+                        if sa.tfc_padding != 0 {
+                            underlay.pad_to =
+                                pad_to(buffers, tables, sa, granted.first(), underlay.path_mtu);
+                        }
                         for (offset, packet) in granted.iter_mut().enumerate() {
                             let seq = reservation.first + offset as u64;
                             match prepare(buffers, sa, packet, seq, underlay) {
@@ -170,6 +174,8 @@ struct Underlay {
     path_mtu: Option<u16>,
     /// What their outer headers take from the packets inside.
     rules: OuterRules,
+    /// Bytes up to which shorter packets are padded.
+    pad_to: usize,
 }
 
 impl Underlay {
@@ -193,15 +199,34 @@ impl Underlay {
                     .get(underlay_vrf, sa.endpoints.destination)
                     .filter(|_| learn_path_mtu),
                 rules: outer.unwrap_or(sa.rules),
+                pad_to: 0,
             },
             _ => Self {
                 vrf: crate::tables::VRF_DEFAULT,
                 may_be_cut: false,
                 path_mtu: None,
                 rules: sa.rules,
+                pad_to: 0,
             },
         }
     }
+}
+
+/// Bytes up to which packets of this SA are padded: what it asks for, as far as the way to the peer takes it in one
+/// piece.
+fn pad_to(
+    buffers: &BufferPool,
+    tables: &Tables,
+    sa: &Sa,
+    first: Option<&Packet>,
+    path_mtu: Option<u16>,
+) -> usize {
+    let adjacency = first
+        .map(|packet| buffers.meta(packet).scratch as u32)
+        .and_then(|index| tables.adjacencies.get(index));
+    let Some(adjacency) = adjacency else { return 0 };
+    let mtu = path_mtu.map_or(adjacency.mtu, |path| path.min(adjacency.mtu));
+    (sa.tfc_padding as usize).min(usize::from(sa.inner_mtu(mtu)))
 }
 
 /// Makes an ESP packet of an inner packet, but for its encryption. `None` if it does not fit its buffer.
@@ -220,7 +245,8 @@ fn prepare<'b>(
     let (meta, area) = buffers.area_mut(packet);
     let (start, inner) = (meta.offset(), meta.len());
     let header = suite.header_len();
-    let sealed = suite.sealed_len(inner);
+    let payload = inner.max(underlay.pad_to);
+    let sealed = suite.sealed_len(payload);
     let esp = start.checked_sub(header)?;
     let outer = esp.checked_sub(sa.outer.len())?;
     let packet = area.get(start..start + inner)?;
@@ -233,7 +259,10 @@ fn prepare<'b>(
     let rules = &underlay.rules;
     let mut inherited = rules.inherit(packet, sa.outer.is_v6(), identification);
     inherited.dont_fragment &= !underlay.may_be_cut;
-    let trailer = start + inner..esp + sealed - suite.icv_len();
+    if payload > inner {
+        area.get_mut(start + inner..start + payload)?.fill(0);
+    }
+    let trailer = start + payload..esp + sealed - suite.icv_len();
     esp::write_trailer(area.get_mut(trailer)?, next).ok()?;
     let (before, from_esp) = area.split_at_mut_checked(esp)?;
     sa.outer.write(before.get_mut(outer..)?, sealed, inherited);

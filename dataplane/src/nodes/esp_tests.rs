@@ -87,6 +87,7 @@ pub(super) fn spec(suite: Suite, v6: bool, udp: bool, esn: bool, spi: u32) -> Sa
         copy_df: true,
         copy_ecn: true,
         copy_dscp: true,
+        tfc_padding: 0,
         reqid: 1,
         timers: [0; 3],
     }

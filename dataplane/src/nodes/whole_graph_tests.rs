@@ -129,6 +129,7 @@ fn tunnels(bench: &mut Workbench) -> Vec<Peer> {
             copy_df: true,
             copy_ecn: true,
             copy_dscp: true,
+            tfc_padding: 0,
             reqid: 1,
             timers: [0; 3],
         };

@@ -26,6 +26,8 @@ pub struct Sa {
     pub transport: bool,
     /// What crosses between inner and outer header where its tunnel interface does not say.
     pub rules: OuterRules,
+    /// See [`SaSpec::tfc_padding`].
+    pub tfc_padding: u32,
     /// Every IPv4, every IPv6 packet is inside the selectors.
     all_v4: bool,
     all_v6: bool,
@@ -106,6 +108,7 @@ impl Sa {
             esn: spec.esn,
             transport: spec.mode == SaMode::Transport,
             rules: rules(&spec),
+            tfc_padding: spec.tfc_padding,
             all_v4: covered(false),
             all_v6: covered(true),
             endpoints,

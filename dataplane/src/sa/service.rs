@@ -102,6 +102,7 @@ pub fn sa_from_bus(sa: &bus::Sa) -> Result<SaSpec, SpecError> {
         copy_df: sa.copy_df,
         copy_ecn: sa.copy_ecn,
         copy_dscp: sa.copy_dscp,
+        tfc_padding: sa.tfc_padding,
         timers: [
             sa.installed_at_ms,
             sa.soft_expires_at_ms,
@@ -426,6 +427,7 @@ pub fn dump(sa: &Sa) -> bus::SaDump {
             copy_df: spec.copy_df,
             copy_ecn: spec.copy_ecn,
             copy_dscp: spec.copy_dscp,
+            tfc_padding: spec.tfc_padding,
         }),
         usage: Some(usage_to_bus(spec.id, sa.state.usage())),
         fingerprint: fingerprint(sa),
@@ -531,6 +533,7 @@ mod tests {
             copy_df: true,
             copy_ecn: false,
             copy_dscp: true,
+            tfc_padding: 700,
         }
     }
 

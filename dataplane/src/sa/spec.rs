@@ -106,6 +106,8 @@ pub struct SaSpec {
     pub copy_ecn: bool,
     /// The outer header takes the inner DSCP.
     pub copy_dscp: bool,
+    /// Inner packets are padded to so many bytes, as far as the MTU of the path allows (RFC 4303 section 2.7); 0: not.
+    pub tfc_padding: u32,
     /// charon's number for policy and SA together.
     pub reqid: u32,
     /// When it was installed and when it ends, softly and hard, in `CLOCK_BOOTTIME` milliseconds: kept for

@@ -256,6 +256,7 @@ fn protect(
             copy_df: true,
             copy_ecn: true,
             copy_dscp: true,
+            tfc_padding: 0,
             reqid: 1,
             timers: [0; 3],
         })

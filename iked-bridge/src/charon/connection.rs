@@ -158,6 +158,9 @@ fn child(child: &Child) -> Message {
             "replay_window",
             child.replay_window.unwrap_or(REPLAY_WINDOW).to_string(),
         );
+    if !child.tfc_padding.is_empty() {
+        message.set("tfc_padding", &child.tfc_padding);
+    }
     if child.if_id != 0 {
         message
             .set("if_id_in", child.if_id.to_string())
@@ -225,6 +228,7 @@ mod tests {
                 start_action: StartAction::Start.into(),
                 rekey_time: Some(60),
                 life_bytes: Some(1000),
+                tfc_padding: "mtu".into(),
                 ..Child::default()
             }],
             ..Connection::default()
@@ -245,6 +249,7 @@ mod tests {
         assert_eq!(child.text("rekey_time"), Some("60s"));
         assert_eq!(child.text("life_bytes"), Some("1000"));
         assert_eq!(child.text("replay_window"), Some("1024"));
+        assert_eq!(child.text("tfc_padding"), Some("mtu"));
         assert_eq!(
             child.list("local_ts").collect::<Vec<_>>(),
             ["10.1.0.0/24", "10.3.0.0/24"]

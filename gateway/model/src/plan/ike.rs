@@ -369,5 +369,6 @@ fn plan_child(
         rekey_packets: child.rekey_packets,
         life_packets: child.life_packets,
         tunnel: child.tunnel().to_owned(),
+        tfc_padding: child.tfc_padding.clone().unwrap_or_default(),
     }
 }

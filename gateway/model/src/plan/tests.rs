@@ -660,7 +660,7 @@ fn outer_headers_are_what_the_tunnel_says() {
             .value
             .kind
         {
-            Some(Kind::Tunnel(tunnel)) => tunnel.outer_header.clone().unwrap(),
+            Some(Kind::Tunnel(tunnel)) => tunnel.outer_header.unwrap(),
             other => panic!("{other:?}"),
         }
     };
