@@ -101,7 +101,7 @@ pub struct IcmpCause {
     pub kind: u8,
     /// Code.
     pub code: u8,
-    /// Next-hop MTU where the type has one.
+    /// Next-hop MTU where the type has one; of a parameter problem, where in the packet it is.
     pub mtu: u16,
 }
 

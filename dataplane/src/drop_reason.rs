@@ -71,6 +71,8 @@ drop_reasons! {
     Ip4TtlExpired = "ip4-ttl-expired",
     /// The IPv6 header is truncated, or its lengths contradict each other.
     Ip6Malformed = "ip6-malformed",
+    /// A field or option of an extension header is wrong or unknown; its sender is told which, where RFC 8200 says so.
+    Ip6ParameterProblem = "ip6-parameter-problem",
     /// The hop limit has run out; an ICMP error was due.
     Ip6HopLimitExpired = "ip6-hop-limit-expired",
     /// The source address cannot be a sender's (multicast, loopback, unspecified, ours).

@@ -31,6 +31,10 @@ impl Icmpv6Type {
     pub const HOP_LIMIT_EXCEEDED: Self = Self { kind: 3, code: 0 };
     /// A fragment never came.
     pub const REASSEMBLY_EXCEEDED: Self = Self { kind: 3, code: 1 };
+    /// A field of a header is wrong; the second word says where it stands.
+    pub const BAD_FIELD: Self = Self { kind: 4, code: 0 };
+    /// An option of an extension header is unknown; the second word says where it stands.
+    pub const UNKNOWN_OPTION: Self = Self { kind: 4, code: 2 };
     /// An echo request.
     pub const ECHO_REQUEST: Self = Self { kind: 128, code: 0 };
     /// The answer to an echo request.

@@ -78,6 +78,15 @@ impl IcmpCause {
         }
     }
 
+    /// A field or option at this place of an IPv6 packet is wrong or unknown (RFC 4443 section 3.4).
+    pub const fn parameter_problem(code: u8, pointer: u16) -> Self {
+        Self {
+            kind: Icmpv6Type::BAD_FIELD.kind,
+            code,
+            mtu: pointer,
+        }
+    }
+
     /// What a route of this kind tells the sender; `None`: nothing.
     pub const fn of_route(v6: bool, reason: DropReason) -> Option<Self> {
         match reason {
@@ -124,6 +133,7 @@ impl IcmpCause {
             (false, 11, 1) | (true, 3, 1) => DropReason::ReassemblyTimedOut,
             (false, 11, _) => DropReason::Ip4TtlExpired,
             (true, 3, _) => DropReason::Ip6HopLimitExpired,
+            (true, 4, _) => DropReason::Ip6ParameterProblem,
             (false, 3, 4) | (true, 2, _) => DropReason::MtuExceeded,
             (false, 3, 1) | (true, 1, 3) => DropReason::NeighbourUnresolved,
             (false, 3, 13) | (true, 1, 1) => DropReason::TunnelNoPolicy,
@@ -223,8 +233,10 @@ fn receiver(meta: &Metadata, data: &[u8], v6: bool) -> Option<IpAddr> {
     }
     let many = meta.flags & flags::LINK_MULTICAST != 0;
     if v6 {
-        // Path MTU discovery works for groups too (RFC 4443 section 2.4 (e.3)).
-        let many_are_told = meta.icmp.kind == Icmpv6Type::PACKET_TOO_BIG.kind;
+        let IcmpCause { kind, code, .. } = meta.icmp;
+        // Path MTU discovery works for groups too, and a sender may ask what a group knows (RFC 4443 section 2.4 (e.3)).
+        let many_are_told = kind == Icmpv6Type::PACKET_TOO_BIG.kind
+            || Icmpv6Type { kind, code } == Icmpv6Type::UNKNOWN_OPTION;
         let view = Ipv6View::parse(data).ok()?;
         let (source, destination) = (view.source(), view.destination());
         if (many || destination.is_multicast()) && !many_are_told
@@ -235,8 +247,11 @@ fn receiver(meta: &Metadata, data: &[u8], v6: bool) -> Option<IpAddr> {
         }
         let layer = view.upper_layer().ok()?;
         let error = layer.protocol == Protocol::ICMPV6
-            && layer.payload.first().is_none_or(|kind| *kind < 128);
-        (layer.has_transport_header() && !error).then_some(source.into())
+            && (!layer.has_transport_header()
+                || layer.payload.first().is_none_or(|kind| *kind < 128));
+        // What is wrong with a later fragment only it shows.
+        let shown = layer.has_transport_header() || kind == Icmpv6Type::BAD_FIELD.kind;
+        (shown && !error).then_some(source.into())
     } else {
         let view = Ipv4View::parse(data).ok()?;
         let (source, destination) = (view.source(), view.destination());

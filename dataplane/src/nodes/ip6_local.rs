@@ -13,8 +13,9 @@ use culvert_net::{Ipv6View, Protocol};
 
 use super::esp_errors::EspErrors;
 use super::ip4_local::nat_traversal;
+use super::ip6_options::{self, Objection};
 use super::together::forward_or_drop;
-use crate::buffer::{Packet, flags};
+use crate::buffer::{BufferPool, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 
@@ -24,6 +25,7 @@ const SPEC: NodeSpec = NodeSpec {
         NodeId::EspDecrypt,
         NodeId::NdInput,
         NodeId::IpReassembly,
+        NodeId::IcmpError,
         NodeId::Punt,
     ],
 };
@@ -43,6 +45,7 @@ impl Node for Ip6Local {
         let mut detour = false;
         forward_or_drop(context, vector, |context, packet| {
             let next = whose(context, packet, &mut self.errors)?;
+            let next = unobjected(context.buffers, packet, next)?;
             detour |= next == NodeId::IpReassembly;
             // ESP behind a fragment takes the same way, or it would overtake what is put together.
             Ok(if detour && next == NodeId::EspDecrypt {
@@ -51,6 +54,33 @@ impl Node for Ip6Local {
                 next
             })
         });
+    }
+}
+
+/// Looks at extension headers of what Linux does not get to see; a fragment header alone has nothing to say.
+#[inline(always)]
+fn unobjected(
+    buffers: &BufferPool,
+    packet: &mut Packet,
+    next: NodeId,
+) -> Result<NodeId, DropReason> {
+    let (meta, data) = buffers.parts_mut(packet);
+    let ours = matches!(next, NodeId::EspDecrypt | NodeId::IpReassembly);
+    let plain = [Protocol::ESP, Protocol::UDP, Protocol::FRAGMENT];
+    if !ours
+        || data
+            .get(6)
+            .is_none_or(|next| plain.contains(&Protocol(*next)))
+    {
+        return Ok(next);
+    }
+    match ip6_options::objection(data) {
+        None => Ok(next),
+        Some(Objection::Silent(reason)) => Err(reason),
+        Some(Objection::Told(cause)) => {
+            meta.icmp = cause;
+            Ok(NodeId::IcmpError)
+        }
     }
 }
 
@@ -141,6 +171,24 @@ mod tests {
             assert_eq!(outcome(58, &[kind, 0, 0, 0, 0, 0, 0, 0]).1, Some(node));
         }
         assert_eq!(outcome(6, &[]).1, Some(NodeId::Punt));
+    }
+
+    #[test]
+    fn options_that_must_be_known_are_refused_where_linux_does_not_look() {
+        let unknown = |next: u8| [&[next, 0, 0x81, 4, 0, 0, 0, 0], &[1; 16][..]].concat();
+        let (bench, node) = outcome(60, &unknown(50));
+        assert_eq!(node, Some(NodeId::IcmpError));
+        let icmp = bench.arrived()[0].meta.icmp;
+        assert_eq!((icmp.kind, icmp.code, icmp.mtu), (4, 2, 42));
+        assert_eq!(outcome(60, &unknown(6)).1, Some(NodeId::Punt));
+        let mut silent = unknown(50);
+        silent[2] = 0x41;
+        let (bench, node) = outcome(60, &silent);
+        assert_eq!(node, None);
+        assert_eq!(bench.drops(DropReason::Ip6ParameterProblem), 1);
+        let mut fragment = vec![60, 0, 0, 1, 0, 0, 0, 1];
+        fragment.extend(unknown(50));
+        assert_eq!(outcome(44, &fragment).1, Some(NodeId::IpReassembly));
     }
 
     #[test]

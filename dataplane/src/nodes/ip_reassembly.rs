@@ -4,15 +4,18 @@
 //! ```text
 //!   ip4-local, ip6-local -> ip-reassembly -> ip4-local, ip6-local    whole again: ESP, native or in UDP
 //!                                       |--> punt                    what is Linux's, in fragments as it came
-//!                                       '--> icmp-error              the time is up, and the first fragment is here
+//!                                       '--> icmp-error              the time is up, and the first fragment is here;
+//!                                                                    or an IPv6 fragment cannot be one
 //! ```
 //!
 //! Which of the two a UDP packet is its first fragment tells; until then its other fragments wait. Fragments of IKE,
 //! whose certificates can make it longer than a buffer, are left to Linux.
 
 use arrayvec::ArrayVec;
-use culvert_net::fragment::Place;
-use culvert_net::{Ipv4View, Ipv6Fragment, Ipv6Header, Ipv6View, Protocol, checksum};
+use culvert_net::fragment::{FragmentError, Place};
+use culvert_net::{
+    HeaderPlace, Icmpv6Type, Ipv4View, Ipv6Fragment, Ipv6Header, Ipv6View, Protocol, checksum,
+};
 
 use crate::buffer::{AREA, BufferPool, HEADROOM, IcmpCause, Packet};
 use crate::drop_reason::DropReason;
@@ -63,9 +66,12 @@ impl Node for IpReassembly {
                 context.send(next, packet);
                 continue;
             }
-            let Some((key, place, intent)) = read(context.buffers.data(&packet), vrf) else {
-                context.drop(packet, DropReason::ReassemblyMalformed);
-                continue;
+            let (key, place, intent) = match read(context.buffers.data(&packet), vrf) {
+                Ok(read) => read,
+                Err(error) => {
+                    refuse(context, packet, error);
+                    continue;
+                }
             };
             let now = context.now;
             let outcome = self
@@ -158,15 +164,39 @@ fn give_up(context: &mut Context<'_>, packet: Packet, why: Why) {
     context.drop(packet, reason);
 }
 
+/// Drops a fragment that no packet has; the sender of an IPv6 one is told what is wrong with it (RFC 8200 section 4.5).
+#[cold]
+fn refuse(context: &mut Context<'_>, packet: Packet, error: FragmentError) {
+    const PAYLOAD_LENGTH: u16 = 4;
+    let data = context.buffers.data(&packet);
+    let pointer = match error {
+        FragmentError::Length(length) if length > 0 && is_v6(data) => Some(PAYLOAD_LENGTH),
+        FragmentError::Beyond(_) if is_v6(data) => {
+            HeaderPlace::find(data, |protocol, _| protocol != Protocol::FRAGMENT)
+                .ok()
+                .map(|header| header.offset as u16 + 2)
+        }
+        _ => None,
+    };
+    match pointer {
+        Some(pointer) => {
+            let cause = IcmpCause::parameter_problem(Icmpv6Type::BAD_FIELD.code, pointer);
+            icmp_error::refuse(context, packet, cause);
+        }
+        None => context.drop(packet, DropReason::ReassemblyMalformed),
+    }
+}
+
 /// Whose fragment it is, where it belongs, and what it tells of its packet.
-fn read(packet: &[u8], vrf: u32) -> Option<(Key, Place, Intent)> {
+fn read(packet: &[u8], vrf: u32) -> Result<(Key, Place, Intent), FragmentError> {
+    let header = FragmentError::Header;
     let (place, source, destination, protocol) = if is_v6(packet) {
-        let view = Ipv6View::parse(packet).ok()?;
-        let place = Place::of_ipv6(packet).ok()?;
+        let view = Ipv6View::parse(packet).map_err(|_| header)?;
+        let place = Place::of_ipv6(packet)?;
         (place, view.source().into(), view.destination().into(), 0)
     } else {
-        let view = Ipv4View::parse(packet).ok()?;
-        let place = Place::of_ipv4(packet).ok()?;
+        let view = Ipv4View::parse(packet).map_err(|_| header)?;
+        let place = Place::of_ipv4(packet)?;
         let protocol = place.protocol.0;
         (
             place,
@@ -183,8 +213,9 @@ fn read(packet: &[u8], vrf: u32) -> Option<(Key, Place, Intent)> {
         identification: place.identification,
     };
     let start = usize::from(place.header);
-    let payload = packet.get(start..start + usize::from(place.length))?;
-    Some((key, place, intent(&place, payload)))
+    let payload = packet.get(start..start + usize::from(place.length));
+    let payload = payload.ok_or(header)?;
+    Ok((key, place, intent(&place, payload)))
 }
 
 fn intent(place: &Place, payload: &[u8]) -> Intent {
@@ -333,6 +364,7 @@ impl Ecn {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use culvert_net::Icmpv6View;
     use proptest::prelude::*;
 
     use super::*;
@@ -482,6 +514,84 @@ mod tests {
             assert_eq!(bench.drops(reason), before + 1);
         }
         bench.finish();
+    }
+
+    /// RFC 8200 section 4.5: which field is wrong, and rate-limited as every error.
+    #[test]
+    fn the_sender_of_an_ipv6_fragment_that_cannot_be_one_is_told() {
+        let fragment = |before: &[u8], offset: u16, more: u8, length: usize| {
+            let [high, low] = offset.to_be_bytes();
+            let mut rest = before.to_vec();
+            rest.extend([50, 0, high, low | more, 0, 0, 0, 9]);
+            rest.extend(vec![1; length]);
+            packet6(
+                ROUTER_IP6,
+                WAN_IP6,
+                if before.is_empty() { 44 } else { 60 },
+                64,
+                &rest,
+            )
+        };
+        let pad = [44, 0, 1, 4, 0, 0, 0, 0];
+        for (bytes, pointer) in [
+            (fragment(&[], 0, 1, 9), Some(4)),
+            (fragment(&[], 800, 1, 15), Some(4)),
+            (fragment(&[], 0xfff8, 0, 9), Some(42)),
+            (fragment(&pad, 0xfff8, 0, 9), Some(50)),
+            (fragment(&[], 0xfff8, 1, 8), Some(42)),
+            (fragment(&[], 8, 1, 0), None),
+        ] {
+            let mut bench = Workbench::with(vec![
+                Box::<IpReassembly>::default(),
+                Box::<icmp_error::IcmpError>::default(),
+            ]);
+            let arrived = take(&mut bench, &bytes);
+            let Some(pointer) = pointer else {
+                assert!(arrived.is_empty());
+                assert_eq!(bench.drops(DropReason::ReassemblyMalformed), 1);
+                continue;
+            };
+            assert_eq!(arrived.len(), 1);
+            assert_eq!(arrived[0].node, NodeId::Ip6Lookup);
+            let ip = Ipv6View::parse(&arrived[0].bytes).unwrap();
+            assert_eq!(ip.destination(), ROUTER_IP6);
+            let icmp = Icmpv6View::verify(ip.payload(), ip.source(), ip.destination()).unwrap();
+            assert_eq!(
+                (icmp.kind(), icmp.rest(), icmp.body()),
+                (Icmpv6Type::BAD_FIELD, pointer, &bytes[..])
+            );
+            assert_eq!(bench.drops(DropReason::Ip6ParameterProblem), 1);
+            bench.finish();
+        }
+        // Never about what may be an error itself.
+        let mut bench = Workbench::only(Box::<icmp_error::IcmpError>::default());
+        let mut error = fragment(&[], 0xfff8, 0, 9);
+        error[40] = 58;
+        bench.put(NodeId::IcmpError, WAN, &error, |meta| {
+            meta.icmp = IcmpCause::parameter_problem(0, 42);
+        });
+        bench.run();
+        assert_eq!(bench.drops(DropReason::IcmpNotAllowed), 1);
+        bench.finish();
+    }
+
+    #[test]
+    fn an_ipv6_packet_whose_rest_does_not_come_is_told_of_too() {
+        let packet = packet6(ROUTER_IP6, WAN_IP6, 50, 64, &[7; 1700]);
+        let pieces = fragments(&packet, 1280);
+        for (given, told) in [(0, true), (1, false)] {
+            let mut bench = bench();
+            take(&mut bench, &pieces[given]);
+            bench.now += 30_000_000_000;
+            bench.tick();
+            let arrived = bench.take_arrived();
+            assert_eq!(arrived.len(), usize::from(told));
+            if let Some(first) = arrived.first() {
+                let icmp = first.meta.icmp;
+                assert_eq!((icmp.kind, icmp.code), (3, 1));
+            }
+            bench.finish();
+        }
     }
 
     #[test]

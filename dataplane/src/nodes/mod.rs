@@ -26,6 +26,7 @@ pub mod ip4_rewrite;
 pub mod ip6_input;
 pub mod ip6_local;
 pub mod ip6_lookup;
+mod ip6_options;
 pub mod ip6_rewrite;
 pub mod ip_fragment;
 pub mod ip_reassembly;
