@@ -61,8 +61,27 @@ impl Flow {
         }
     }
 
+    /// [`Flow::spread`] of a whole IP packet. All fragments of a packet, the first one too, have that of their addresses
+    /// alone, so that they take one path: only the first shows ports, and of IPv6 perhaps only it shows the transport.
+    pub fn spread_of(packet: &[u8]) -> Result<u32, FlowError> {
+        let mut flow = Self::of(packet)?;
+        let fragment = match flow.addresses {
+            Addresses::V4 { .. } => {
+                let view = Ipv4View::parse(packet)?;
+                view.more_fragments() || view.fragment_offset() != 0
+            }
+            Addresses::V6 { .. } => {
+                let header = Ipv6View::parse(packet)?.upper_layer()?.fragment;
+                header.is_some_and(|fragment| fragment.more || fragment.offset != 0)
+            }
+        };
+        if fragment {
+            (flow.protocol, flow.ports) = (Protocol(0), None);
+        }
+        Ok(flow.spread())
+    }
+
     /// A number that is the same for all packets of the flow and spreads flows evenly over its 32 bits (RFC 2992).
-    /// Fragments have no ports: theirs is another than that of the rest of their flow.
     pub fn spread(&self) -> u32 {
         let mut hash = u64::from(self.protocol.0);
         let mut mix = |value: u64| {
@@ -154,6 +173,37 @@ mod tests {
             destination: Ipv4Addr::new(10, 0, 0, 2),
         };
         [&header.to_bytes()[..], payload].concat()
+    }
+
+    #[test]
+    fn all_fragments_of_a_packet_take_one_path_and_flows_take_several() {
+        let spread = |packet: &[u8]| Flow::spread_of(packet).unwrap();
+        let four = |flags, ports: [u8; 4]| spread(&v4(Protocol::UDP, flags, &ports));
+        let first = four(0x2000, [1, 2, 3, 4]);
+        for later in [0x2001, 0x0064, 0x2000] {
+            assert_eq!(four(later, [9, 9, 9, 9]), first);
+        }
+        assert_ne!(four(0, [1, 2, 3, 4]), four(0x4000, [1, 2, 3, 5]));
+        assert_eq!(four(0, [1, 2, 3, 4]), four(0x4000, [1, 2, 3, 4]));
+        let six = |next: u8, word: [u8; 2], payload: &[u8]| {
+            let rest = [&[next, 0, word[0], word[1], 0, 0, 0, 7], payload].concat();
+            let header = Ipv6Header {
+                traffic_class: 0,
+                flow_label: 0,
+                payload_len: rest.len() as u16,
+                next_header: Protocol::FRAGMENT,
+                hop_limit: 64,
+                source: "2001:db8::1".parse().unwrap(),
+                destination: "2001:db8::2".parse().unwrap(),
+            };
+            spread(&[&header.to_bytes()[..], &rest].concat())
+        };
+        // Behind destination options, which a later fragment does not show.
+        let options = [17, 0, 1, 4, 0, 0, 0, 0, 1, 2, 3, 4, 0, 8, 0, 0];
+        assert_eq!(six(60, [0, 1], &options), six(60, [0, 16], &[5; 8]));
+        assert_eq!(six(17, [0, 1], &[7; 8]), six(17, [0, 9], &[6; 8]));
+        // An atomic fragment is whole (RFC 6946).
+        assert_ne!(six(17, [0, 0], &[7; 8]), six(17, [0, 0], &[6; 8]));
     }
 
     #[test]

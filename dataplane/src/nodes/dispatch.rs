@@ -125,7 +125,7 @@ impl<'t> Dispatch<'t> {
                 let data = context.buffers.data(&packet);
                 let found = destination(data).and_then(|destination| {
                     self.tables.follow(adjacency, destination, || {
-                        Flow::of(data).map_or(0, |flow| flow.spread())
+                        Flow::spread_of(data).unwrap_or(0)
                     })
                 });
                 match found {

@@ -133,7 +133,7 @@ impl OuterRules {
                 u32::from_be_bytes(word) & LABEL
             }
             FlowLabel::Copy => 0,
-            FlowLabel::Hash => Flow::of(inner).map_or(0, |flow| (flow.spread() & LABEL).max(1)),
+            FlowLabel::Hash => Flow::spread_of(inner).map_or(0, |spread| (spread & LABEL).max(1)),
         }
     }
 
