@@ -142,6 +142,9 @@ drop_reasons! {
     EspNotEndpoint = "esp-not-endpoint",
     /// Transport mode carries whole packets only, and this is a fragment (RFC 4303 section 3.3.4).
     EspTransportFragment = "esp-transport-fragment",
+    /// A packet came in the clear that a policy wants to come out of a tunnel. If it is honest, a policy of the
+    /// configuration that lets it through is missing, or the peer does not encrypt it.
+    PolicyUnprotected = "policy-unprotected",
     /// The inner packet is outside the SA's selectors.
     EspSelectorMismatch = "esp-selector-mismatch",
     /// The tunnel was congested, and the sender inside knows no ECN (RFC 6040 section 4.2).

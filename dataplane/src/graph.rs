@@ -68,6 +68,8 @@ node_ids! {
     Ip4Input = "ip4-input",
     /// IPv6 packets that are not yet trusted.
     Ip6Input = "ip6-input",
+    /// May it come in the clear (RFC 4301)?
+    PolicyInput = "policy-input",
     /// Is there a way back to the source (RFC 3704)?
     ReversePath = "reverse-path",
     /// Longest-prefix match in the packet's VRF.
@@ -82,6 +84,8 @@ node_ids! {
     IpReassembly = "ip-reassembly",
     /// Neighbour discovery (RFC 4861).
     NdInput = "nd-input",
+    /// May it leave in the clear (RFC 4301)?
+    PolicyOutput = "policy-output",
     /// Packets that a route sends into a tunnel: MTU, MSS, policy, SA.
     TunnelOutput = "tunnel-output",
     /// Cuts what is larger than its way out.

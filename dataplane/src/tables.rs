@@ -38,6 +38,8 @@ pub struct Tables {
     pub sas: SaTables,
     /// How many fragments for the box may wait, and how long.
     pub reassembly: crate::reassembly::Limits,
+    /// What protects packets by policy where no route leads into a tunnel; `None`: nothing does, and no packet is asked.
+    pub policy_based: Option<PolicyBased>,
     /// MTUs of the paths to peers, as far as they are smaller than the link's.
     pub path_mtus: PathMtus,
 }
@@ -48,6 +50,15 @@ pub const ADJACENCY_NO_ROUTE: u32 = 0;
 pub const ADJACENCY_LOCAL: u32 = 1;
 /// The VRF that always exists.
 pub const VRF_DEFAULT: u32 = 0;
+
+/// The tunnel of `if_id` 0: packets get into it because a policy covers them (RFC 4301 section 4.4.1), not by a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyBased {
+    /// In this VRF every packet is looked for in the policies.
+    pub vrf: u32,
+    /// The adjacency of the tunnel.
+    pub adjacency: u32,
+}
 
 /// An interface of the box: Ethernet, loopback or tunnel.
 #[derive(Clone, Debug)]

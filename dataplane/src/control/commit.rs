@@ -41,6 +41,7 @@ impl ControlPlane {
             .map(|index| (*index, self.published(*index)))
             .collect();
         let settings = staged.forwarding.is_some() || staged.reassembly.is_some();
+        let policy_based = self.policy_based();
         if !contents.is_empty() || !interfaces.is_empty() || settings {
             self.publisher.update(|tables| {
                 let mut checked = false;
@@ -53,6 +54,7 @@ impl ControlPlane {
                     || tables.reverse_path
                         && tables.interfaces.iter().any(|(_, one)| checks_sources(one));
                 set_all(tables, contents);
+                tables.policy_based = policy_based;
                 tables.forwarding = staged.forwarding.unwrap_or(tables.forwarding);
                 tables.reassembly = staged.reassembly.unwrap_or(tables.reassembly);
             });

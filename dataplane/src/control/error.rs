@@ -5,6 +5,7 @@ use culvert_net::{MtuError, PrefixError};
 use thiserror::Error;
 
 use crate::fib::PoolExhausted;
+use crate::sa::SpecError;
 
 /// Why an operation was refused. Nothing of it has been done.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -68,6 +69,9 @@ pub enum ApplyError {
         /// By what.
         by: String,
     },
+    /// A policy that makes no sense.
+    #[error(transparent)]
+    Policy(#[from] SpecError),
     /// A next hop of the other family.
     #[error("route {0}: destination and gateway are of different families")]
     Family(String),

@@ -16,13 +16,17 @@ use crate::nodes::link_frames::{self, LinkFrame};
 use crate::port::tap_port;
 use crate::sa::OuterRules;
 use crate::tables::{
-    Fragmentation, Interface, InterfaceAddress, InterfaceKind, MTU_AFTER, MssClamp, ReversePath,
+    Fragmentation, Interface, InterfaceAddress, InterfaceKind, MTU_AFTER, MssClamp, PolicyBased,
+    ReversePath,
 };
 
 /// Interfaces of one box: the upper half of the indexes is that of their TAPs.
 const MOST: u32 = MAX_INTERFACES as u32 / 2 - 1;
 /// MTU of a tunnel before its first SA is there: what the largest overhead leaves of 1500 bytes, and a bit.
 const TUNNEL_MTU: u16 = 1400;
+
+/// The `if_id` of what is protected by policies alone: packets get into its tunnel without a route.
+const POLICY_TUNNEL: u32 = 0;
 
 /// An interface that exists.
 #[derive(Debug)]
@@ -282,8 +286,34 @@ impl ControlPlane {
                 self.restart_detection(index, now);
             }
         }
+        self.hold_policy_tunnel(now);
         self.stage_interface(index);
         Ok(())
+    }
+
+    /// No route leads into the tunnel of policies: its adjacency is there as long as it is.
+    fn hold_policy_tunnel(&mut self, now: u64) {
+        let wanted = self.interfaces.tunnel(POLICY_TUNNEL);
+        let held = std::mem::replace(&mut self.policy_tunnel, wanted);
+        if held == wanted {
+            return;
+        }
+        if let Some(index) = wanted {
+            self.acquire(Key::Link(index), now);
+        }
+        let left = held.and_then(|index| self.adjacencies.index(&Key::Link(index)));
+        if let Some(adjacency) = left {
+            self.adjacencies.release(adjacency, now);
+        }
+    }
+
+    /// What workers see of it.
+    pub(super) fn policy_based(&self) -> Option<PolicyBased> {
+        let index = self.policy_tunnel?;
+        Some(PolicyBased {
+            vrf: self.interfaces.get(&index)?.vrf,
+            adjacency: self.adjacencies.index(&Key::Link(index))?,
+        })
     }
 
     pub(super) fn delete_interface(
@@ -317,6 +347,7 @@ impl ControlPlane {
             }
             actions.extend(port_changes(index, Some(&gone), None));
         }
+        self.hold_policy_tunnel(now);
         self.stage_interface(index);
         Ok(())
     }

@@ -48,6 +48,7 @@ use self::values::Spec;
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::reassembly::Limits;
+use crate::sa::Configured;
 use crate::tables::{
     ADJACENCY_LOCAL, ADJACENCY_NO_ROUTE, Adjacency, AdjacencyKind, Publisher, VRF_DEFAULT, Vrf,
 };
@@ -77,6 +78,13 @@ pub enum Action {
         /// Where the port stands.
         port: u32,
     },
+    /// Let a policy of the configuration stand, or take it away.
+    Configure {
+        /// Its name.
+        name: String,
+        /// `None`: it is there no more.
+        policy: Option<Configured>,
+    },
     /// Send a frame, as it is.
     Emit {
         /// By which interface.
@@ -101,6 +109,8 @@ pub struct ControlPlane {
     adjacencies: Adjacencies,
     neighbours: NeighbourTable,
     detection: Detection,
+    /// The tunnel of policies, while its adjacency is held.
+    policy_tunnel: Option<u32>,
     staged: Staged,
 }
 
@@ -118,6 +128,7 @@ impl ControlPlane {
             adjacencies: Adjacencies::default(),
             neighbours: NeighbourTable::default(),
             detection: Detection::new(timing),
+            policy_tunnel: None,
             staged: Staged::default(),
         };
         this.add_vrf("default", VRF_DEFAULT);
@@ -338,6 +349,20 @@ impl ControlPlane {
             }
             (_, Some(Spec::Reassembly(limits))) => {
                 self.staged.reassembly = Some(*limits);
+                Ok(())
+            }
+            (_, Some(Spec::Policy(name, policy))) => {
+                actions.push(Action::Configure {
+                    name: name.clone(),
+                    policy: Some(policy.clone()),
+                });
+                Ok(())
+            }
+            (Some(Spec::Policy(name, _)), None) => {
+                actions.push(Action::Configure {
+                    name: name.clone(),
+                    policy: None,
+                });
                 Ok(())
             }
             (Some(Spec::Vrf(name)), None) => self.delete_vrf(name),

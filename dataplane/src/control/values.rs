@@ -8,6 +8,8 @@ use culvert_net::{IpPrefix, Mtu};
 use super::error::ApplyError;
 use crate::drop_reason::DropReason;
 use crate::reassembly::Limits;
+use crate::sa::Configured;
+use crate::sa::service::configured_from_bus;
 use crate::sa::{DontFragment, FlowLabel, OuterRules};
 use crate::tables::{Fragmentation, MssClamp, ReversePath};
 
@@ -22,6 +24,7 @@ pub(super) enum Spec {
     Route(RouteSpec),
     Forwarding(bool),
     Reassembly(Limits),
+    Policy(String, Configured),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,6 +154,9 @@ impl Spec {
             }
             Kind::Route(route) => Self::Route(read_route(key, route)?),
             Kind::Forwarding(forwarding) => Self::Forwarding(forwarding.enabled),
+            Kind::Policy(policy) => {
+                Self::Policy(named(&policy.name)?, configured_from_bus(policy)?)
+            }
             Kind::Reassembly(limits) => Self::Reassembly(Limits {
                 packets: limits.packets,
                 fragments: limits.fragments,
@@ -171,6 +177,7 @@ impl Spec {
             (Self::Route(one), Self::Route(two)) => {
                 one.vrf == two.vrf && one.destination == two.destination
             }
+            (Self::Policy(one, _), Self::Policy(two, _)) => one == two,
             (Self::Forwarding(_), Self::Forwarding(_))
             | (Self::Reassembly(_), Self::Reassembly(_)) => true,
             _ => false,

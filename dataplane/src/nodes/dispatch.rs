@@ -7,6 +7,9 @@
 //!                                                    Tunnel    -> tunnel-output
 //!                                                    Drop      -> counted; no route, unreachable, prohibited: icmp-error
 //! ```
+//!
+//! Where policies decide what leaves in the clear, policy-output stands before all of these but the local nodes, tunnels
+//! and drops, and dispatches itself what they let through. No route is a way out, too: into a tunnel none is needed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -57,6 +60,8 @@ enum Way {
 pub(super) struct Dispatch<'t> {
     tables: &'t Tables,
     family: Family,
+    /// What leaves in the clear has to be asked for.
+    policies: bool,
     adjacency: u32,
     way: Way,
 }
@@ -66,8 +71,25 @@ impl<'t> Dispatch<'t> {
         Self {
             tables,
             family,
+            policies: tables.policy_based.is_some(),
             adjacency: ADJACENCY_NO_ROUTE,
-            way: Way::NoRoute,
+            way: way(
+                tables,
+                family,
+                tables.policy_based.is_some(),
+                ADJACENCY_NO_ROUTE,
+            ),
+        }
+    }
+
+    /// For packets that policies let through.
+    pub(super) fn past_policies(tables: &'t Tables, family: Family) -> Self {
+        Self {
+            tables,
+            family,
+            policies: false,
+            adjacency: ADJACENCY_NO_ROUTE,
+            way: way(tables, family, false, ADJACENCY_NO_ROUTE),
         }
     }
 
@@ -75,7 +97,7 @@ impl<'t> Dispatch<'t> {
     #[inline(always)]
     pub(super) fn send(&mut self, context: &mut Context<'_>, mut packet: Packet, adjacency: u32) {
         if adjacency != self.adjacency {
-            self.way = way(self.tables, self.family, adjacency);
+            self.way = way(self.tables, self.family, self.policies, adjacency);
             self.adjacency = adjacency;
         }
         if let Way::Node { node, interface } = self.way {
@@ -96,7 +118,9 @@ impl<'t> Dispatch<'t> {
         vector: &mut Vector,
         adjacency: u32,
     ) {
-        if let Way::Node { node, interface } = way(self.tables, self.family, adjacency) {
+        if let Way::Node { node, interface } =
+            way(self.tables, self.family, self.policies, adjacency)
+        {
             for packet in vector.iter_mut() {
                 let meta = context.buffers.meta_mut(packet);
                 meta.adjacency = adjacency;
@@ -132,8 +156,9 @@ impl<'t> Dispatch<'t> {
                     Some(index) => Self {
                         tables: self.tables,
                         family: self.family,
+                        policies: self.policies,
                         adjacency: index,
-                        way: way(self.tables, self.family, index),
+                        way: way(self.tables, self.family, self.policies, index),
                     }
                     .send(context, packet, index),
                     None => context.drop(packet, DropReason::RouteLoop),
@@ -155,7 +180,7 @@ fn destination(packet: &[u8]) -> Option<IpAddr> {
 
 /// An index that this version of the tables does not have yet counts as no route: its packets are lost in the one
 /// round in which a worker still uses the version before.
-fn way(tables: &Tables, family: Family, adjacency: u32) -> Way {
+fn way(tables: &Tables, family: Family, policies: bool, adjacency: u32) -> Way {
     let Some(found) = tables.adjacencies.get(adjacency) else {
         return Way::Drop(DropReason::NoRoute);
     };
@@ -166,12 +191,23 @@ fn way(tables: &Tables, family: Family, adjacency: u32) -> Way {
                 interface: 0,
             };
         }
+        AdjacencyKind::Drop(DropReason::NoRoute) if policies && tables.forwarding => {
+            NodeId::PolicyOutput
+        }
         AdjacencyKind::Drop(DropReason::NoRoute) => return Way::NoRoute,
         AdjacencyKind::Drop(reason) => {
             return IcmpCause::of_route(family.v6, *reason)
                 .map_or(Way::Drop(*reason), Way::Refused);
         }
         _ if !tables.forwarding => return Way::Drop(DropReason::ForwardingDisabled),
+        AdjacencyKind::Rewrite(_)
+        | AdjacencyKind::Multicast
+        | AdjacencyKind::Glean
+        | AdjacencyKind::Unresolved(_)
+            if policies =>
+        {
+            NodeId::PolicyOutput
+        }
         AdjacencyKind::Rewrite(_) | AdjacencyKind::Multicast => family.rewrite,
         AdjacencyKind::Glean | AdjacencyKind::Unresolved(_) => NodeId::NeighbourResolve,
         AdjacencyKind::Tunnel => NodeId::TunnelOutput,

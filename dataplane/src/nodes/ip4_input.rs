@@ -1,7 +1,7 @@
 //! IPv4 packets that nobody has looked at yet (RFC 791, RFC 1812 section 5.2.2, RFC 1122 section 3.2.1.3).
 //!
 //! ```text
-//!   ethernet-input, esp-decrypt -> ip4-input -> [reverse-path] -> ip4-lookup
+//!   ethernet-input, esp-decrypt -> ip4-input -> [policy-input] -> [reverse-path] -> ip4-lookup
 //! ```
 //!
 //! Behind this node a packet's version, lengths and header checksum hold, link padding is cut off, and its addresses
@@ -16,7 +16,7 @@ use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::Ip4Input,
-    next: &[NodeId::Ip4Lookup, NodeId::ReversePath],
+    next: &[NodeId::Ip4Lookup, NodeId::PolicyInput, NodeId::ReversePath],
 };
 
 /// See the module.
@@ -29,7 +29,9 @@ impl Node for Ip4Input {
     }
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
-        let next = if context.tables.reverse_path {
+        let next = if context.tables.policy_based.is_some() {
+            NodeId::PolicyInput
+        } else if context.tables.reverse_path {
             NodeId::ReversePath
         } else {
             NodeId::Ip4Lookup

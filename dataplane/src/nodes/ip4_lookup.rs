@@ -22,6 +22,7 @@ const SPEC: NodeSpec = NodeSpec {
     next: &[
         NodeId::Ip4Local,
         NodeId::Ip4Rewrite,
+        NodeId::PolicyOutput,
         NodeId::NeighbourResolve,
         NodeId::TunnelOutput,
         NodeId::IcmpError,

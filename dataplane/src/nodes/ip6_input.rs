@@ -1,7 +1,7 @@
 //! IPv6 packets that nobody has looked at yet (RFC 8200, RFC 4291 section 2).
 //!
 //! ```text
-//!   ethernet-input, esp-decrypt -> ip6-input -> [reverse-path] -> ip6-lookup
+//!   ethernet-input, esp-decrypt -> ip6-input -> [policy-input] -> [reverse-path] -> ip6-lookup
 //! ```
 //!
 //! Behind this node a packet's version and length hold, link padding is cut off, and its addresses may be a sender's
@@ -16,7 +16,7 @@ use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::Ip6Input,
-    next: &[NodeId::Ip6Lookup, NodeId::ReversePath],
+    next: &[NodeId::Ip6Lookup, NodeId::PolicyInput, NodeId::ReversePath],
 };
 
 /// See the module.
@@ -29,7 +29,9 @@ impl Node for Ip6Input {
     }
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
-        let next = if context.tables.reverse_path {
+        let next = if context.tables.policy_based.is_some() {
+            NodeId::PolicyInput
+        } else if context.tables.reverse_path {
             NodeId::ReversePath
         } else {
             NodeId::Ip6Lookup

@@ -22,6 +22,7 @@ const SPEC: NodeSpec = NodeSpec {
     next: &[
         NodeId::Ip6Local,
         NodeId::Ip6Rewrite,
+        NodeId::PolicyOutput,
         NodeId::NeighbourResolve,
         NodeId::TunnelOutput,
         NodeId::IcmpError,

@@ -34,6 +34,8 @@ pub mod link_frames;
 pub mod mss_clamp;
 pub mod nd_input;
 pub mod neighbour_resolve;
+pub mod policy_input;
+pub mod policy_output;
 pub mod reverse_path;
 mod together;
 mod token_bucket;
@@ -60,6 +62,9 @@ mod hostile_traffic;
 mod path_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod policy_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod whole_graph_tests;
 #[cfg(test)]
 pub(crate) mod workbench;
@@ -73,6 +78,7 @@ pub fn layer3() -> Vec<Box<dyn Node>> {
         Box::<arp_input::ArpInput>::default(),
         Box::<ip4_input::Ip4Input>::default(),
         Box::<ip6_input::Ip6Input>::default(),
+        Box::new(policy_input::PolicyInput),
         Box::new(reverse_path::ReversePathCheck),
         Box::<ip4_lookup::Ip4Lookup>::default(),
         Box::<ip6_lookup::Ip6Lookup>::default(),
@@ -80,6 +86,7 @@ pub fn layer3() -> Vec<Box<dyn Node>> {
         Box::<ip6_local::Ip6Local>::default(),
         Box::<nd_input::NdInput>::default(),
         Box::<icmp_error::IcmpError>::default(),
+        Box::new(policy_output::PolicyOutput),
         Box::<neighbour_resolve::NeighbourResolve>::default(),
         Box::<ip_reassembly::IpReassembly>::default(),
         Box::<ip_fragment::IpFragment>::default(),

@@ -18,7 +18,7 @@ use crate::event::Event;
 use crate::nodes::tunnel_output::underlay;
 use crate::path_mtu::{Known, PathMtuTable, TooBig, Verdict};
 use crate::sa::service::sa_event;
-use crate::sa::{Sa, SaManager};
+use crate::sa::{Sa, SaError, SaManager};
 use crate::tables::{InterfaceKind, Publisher, Tables, VRF_DEFAULT};
 use crate::worker::Worker;
 
@@ -64,7 +64,7 @@ impl Shared {
     }
 }
 
-/// Why a port could not be opened.
+/// Why something could not be done.
 #[derive(Debug, Error)]
 pub enum PerformError {
     /// The driver.
@@ -73,6 +73,9 @@ pub enum PerformError {
     /// The TAP.
     #[error("{0}")]
     Tap(String),
+    /// The policies.
+    #[error(transparent)]
+    Policies(#[from] SaError),
 }
 
 impl State {
@@ -91,6 +94,11 @@ impl State {
                     if let Some(worker) = self.workers.first() {
                         worker.transmit(interface, frame);
                     }
+                }
+                Action::Configure { name, policy } => {
+                    let Self { sas, publisher, .. } = self;
+                    publisher
+                        .update(|tables| sas.configure(&mut tables.sas, &name, policy.as_ref()))?;
                 }
                 Action::OpenPort { port, device } => self.open_device(port, &device)?,
                 Action::OpenTap { port, tap } => self.open_tap(port, &tap)?,
@@ -124,6 +132,10 @@ impl State {
 
     /// Tells a tunnel what its newest SA leaves of the underlay's MTU.
     pub(super) fn measure_tunnel(&mut self, if_id: u32) {
+        // Peers by the thousand share the tunnel of policies: each packet finds the MTU of its own SA.
+        if if_id == 0 {
+            return;
+        }
         let tables = self.publisher.current();
         let Some(interface) = tables
             .sas

@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::SaTables;
 use super::association::{Endpoints, Sa, SaState, Usage};
+use super::order::{self, Configured};
 use super::outer::UdpPorts;
 use super::policy::{OutPolicy, PolicyAction, PolicySet};
 use super::spec::{SaDirection, SaKeyId, SaSpec, SpecError};
@@ -66,6 +67,42 @@ pub struct PolicyId {
     pub spi: u32,
 }
 
+impl PolicyId {
+    /// It says what must not come in the clear.
+    fn is_gate(&self) -> bool {
+        !self.outbound && !self.forward && self.if_id == 0
+    }
+}
+
+/// What the configuration holds under one name.
+struct Standing {
+    configured: Configured,
+    /// The number of each, with its selector.
+    numbers: Vec<(Selector, u32)>,
+}
+
+/// A guard as an event names it.
+fn guard(selector: Selector) -> PolicySpec {
+    PolicySpec {
+        id: PolicyId {
+            outbound: true,
+            forward: false,
+            if_id: 0,
+            selector,
+            spi: 0,
+        },
+        action: PolicyAction::Protect,
+        priority: 0,
+        reqid: 0,
+        tunnel: None,
+    }
+}
+
+fn policy_set(tables: &SaTables, if_id: u32) -> PolicySet {
+    let held = tables.policies.get(if_id);
+    held.map_or_else(PolicySet::default, |set| PolicySet::clone(set))
+}
+
 /// What a policy asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicySpec {
@@ -94,6 +131,10 @@ pub struct SaManager {
     protected: HashMap<(u32, u32), HashSet<PolicyId>>,
     /// What events name policies by.
     numbers: HashMap<u32, PolicyId>,
+    /// Those of the configuration, by name.
+    configured: BTreeMap<String, Standing>,
+    /// What events name guards by: as charon's policies, though charon has none.
+    guards: HashMap<u32, PolicySpec>,
     next_policy: u32,
     identities: IdentityKey,
     keys: HashMap<SaKeyId, KeyIdentity>,
@@ -112,6 +153,8 @@ impl SaManager {
             policies: HashMap::new(),
             protected: HashMap::new(),
             numbers: HashMap::new(),
+            configured: BTreeMap::new(),
+            guards: HashMap::new(),
             next_policy: 1,
             identities: IdentityKey::random()?,
             keys: HashMap::new(),
@@ -264,20 +307,17 @@ impl SaManager {
         if self.policies.len() >= MAX_POLICIES {
             return Err(SaError::Full(MAX_POLICIES));
         }
-        let number = self.next_policy;
-        self.next_policy += 1;
+        let number = self.number();
+        let priority = order::negotiated(spec.id.if_id, spec.priority, &spec.id.selector);
         if spec.id.outbound {
             let of_tunnel = self.outbound.get(&spec.id.if_id);
             let sa = of_tunnel.and_then(|sas| sas.get(&spec.id.spi)).copied();
-            let mut set = tables
-                .policies
-                .get(spec.id.if_id)
-                .map_or_else(PolicySet::default, |set| PolicySet::clone(set));
+            let mut set = policy_set(tables, spec.id.if_id);
             set.insert(OutPolicy {
                 number,
                 selector: spec.id.selector,
                 action: spec.action,
-                priority: spec.priority,
+                priority,
                 spi: spec.id.spi,
                 sa,
                 reqid: spec.reqid,
@@ -285,6 +325,16 @@ impl SaManager {
             tables.policies.set(spec.id.if_id, Some(Arc::new(set)));
             let name = (spec.id.if_id, spec.id.spi);
             self.protected.entry(name).or_default().insert(spec.id);
+        } else if spec.id.is_gate() {
+            tables.inbound_policies.insert(OutPolicy {
+                number,
+                selector: spec.id.selector,
+                action: spec.action,
+                priority,
+                spi: spec.id.spi,
+                sa: None,
+                reqid: spec.reqid,
+            });
         }
         self.policies.insert(spec.id, (number, spec));
         self.numbers.insert(number, spec.id);
@@ -305,11 +355,86 @@ impl SaManager {
             && let Some(set) = tables.policies.get(id.if_id)
         {
             let mut set = PolicySet::clone(set);
-            set.remove(&id.selector, id.spi);
+            set.remove(&id.selector, number);
             let rest = (!set.is_empty()).then(|| Arc::new(set));
             tables.policies.set(id.if_id, rest);
         }
+        if id.is_gate() {
+            tables.inbound_policies.remove(&id.selector, number);
+        }
         Ok(())
+    }
+
+    /// Puts what the configuration holds under a name in the place of what it held before; with nothing, takes it away.
+    /// It stands by itself, without charon, and outlives [`SaManager::flush`].
+    pub fn configure(
+        &mut self,
+        tables: &mut SaTables,
+        name: &str,
+        configured: Option<&Configured>,
+    ) -> Result<(), SaError> {
+        let count = |standing: &Standing| standing.numbers.len();
+        let before = self.configured.get(name).map_or(0, count);
+        let others = self.configured.values().map(count).sum::<usize>() - before;
+        if others + configured.map_or(0, Configured::count) > MAX_POLICIES {
+            return Err(SaError::Full(MAX_POLICIES));
+        }
+        if let Some(old) = self.configured.remove(name) {
+            self.withdraw(tables, &old);
+        }
+        if let Some(configured) = configured {
+            let standing = self.stand(tables, configured.clone());
+            self.configured.insert(name.to_owned(), standing);
+        }
+        Ok(())
+    }
+
+    fn stand(&mut self, tables: &mut SaTables, configured: Configured) -> Standing {
+        let mut outbound = policy_set(tables, 0);
+        let mut numbers = Vec::with_capacity(configured.count());
+        for (selector, action, priority) in configured.all() {
+            let number = self.number();
+            numbers.push((selector, number));
+            let policy = OutPolicy {
+                number,
+                selector,
+                action,
+                priority,
+                spi: 0,
+                sa: None,
+                reqid: 0,
+            };
+            if action == PolicyAction::Protect {
+                self.guards.insert(number, guard(selector));
+            }
+            tables.inbound_policies.insert(OutPolicy {
+                selector: selector.reversed(),
+                ..policy.clone()
+            });
+            outbound.insert(policy);
+        }
+        tables.policies.set(0, Some(Arc::new(outbound)));
+        Standing {
+            configured,
+            numbers,
+        }
+    }
+
+    fn withdraw(&mut self, tables: &mut SaTables, standing: &Standing) {
+        let mut outbound = policy_set(tables, 0);
+        for (selector, number) in &standing.numbers {
+            self.guards.remove(number);
+            outbound.remove(selector, *number);
+            let reversed = selector.reversed();
+            tables.inbound_policies.remove(&reversed, *number);
+        }
+        let rest = (!outbound.is_empty()).then(|| Arc::new(outbound));
+        tables.policies.set(0, rest);
+    }
+
+    fn number(&mut self) -> u32 {
+        self.next_policy += 1;
+        self.next_policy - 1
     }
 
     /// The indexes of the outbound SAs that policies of this `if_id` name.
@@ -324,8 +449,10 @@ impl SaManager {
 
     /// The policy that an acquire names.
     pub fn policy(&self, number: u32) -> Option<&PolicySpec> {
-        let (_, spec) = self.policies.get(self.numbers.get(&number)?)?;
-        Some(spec)
+        match self.numbers.get(&number) {
+            Some(id) => self.policies.get(id).map(|(_, spec)| spec),
+            None => self.guards.get(&number),
+        }
     }
 
     /// All policies.
@@ -350,6 +477,11 @@ impl SaManager {
         self.protected.clear();
         self.numbers.clear();
         self.free.clear();
+        self.guards.clear();
+        for (name, standing) in std::mem::take(&mut self.configured) {
+            let standing = self.stand(tables, standing.configured);
+            self.configured.insert(name, standing);
+        }
         self.next = 0;
         counts
     }

@@ -13,6 +13,7 @@
 mod association;
 mod classifier;
 mod manager;
+mod order;
 mod outer;
 mod outer_rules;
 mod policy;
@@ -21,6 +22,7 @@ mod spec;
 
 pub use association::{Endpoints, LimitKind, Reservation, Sa, SaState, Usage};
 pub use manager::{PolicyId, PolicySpec, SaError, SaManager};
+pub use order::{Configured, ConfiguredPolicy, Guard};
 pub use outer::{Inherited, OuterHeader, UdpPorts};
 pub use outer_rules::{DontFragment, FlowLabel, OuterRules};
 pub use policy::{Choice, OutPolicy, PolicyAction, PolicySet};
@@ -43,6 +45,8 @@ pub struct SaTables {
     pub inbound: Sharded<u32>,
     /// Outbound policies by `if_id`.
     pub policies: Sharded<Arc<PolicySet>>,
+    /// What must not come in the clear, by the policies of `if_id` 0.
+    pub inbound_policies: PolicySet,
     /// Tunnel interfaces: `if_id` to interface index.
     pub tunnels: Sharded<u32>,
 }

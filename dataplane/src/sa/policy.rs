@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use culvert_net::{AddressRange, Flow, Selector};
+use culvert_net::{AddressRange, Flow, PortRange, Selector};
 
 use super::classifier::{Classifier, Rank, Selects};
 
@@ -47,6 +47,9 @@ pub struct PolicySet {
     /// The first policies of IPv4 and of IPv6, if they cover every packet: no packet need be parsed for them.
     all_v4: Option<Arc<OutPolicy>>,
     all_v6: Option<Arc<OutPolicy>>,
+    /// Those that look at ports and let nothing through, as if they did not look at them: a packet that does not show its
+    /// ports may be one of theirs.
+    of_ports: Classifier<OutPolicy>,
 }
 
 impl Selects for OutPolicy {
@@ -80,13 +83,21 @@ pub enum Choice<'p> {
 impl PolicySet {
     /// Puts a policy where its priority and age say.
     pub fn insert(&mut self, policy: OutPolicy) {
+        if policy.action != PolicyAction::Bypass && any_port(&policy.selector) != policy.selector {
+            self.of_ports.insert(&Arc::new(OutPolicy {
+                selector: any_port(&policy.selector),
+                ..policy.clone()
+            }));
+        }
         self.policies.insert(&Arc::new(policy));
         self.summarise();
     }
 
-    /// Takes away the newest policy with this selector and SPI.
-    pub fn remove(&mut self, selector: &Selector, spi: u32) -> Option<Arc<OutPolicy>> {
-        let policy = self.policies.remove(selector, |policy| policy.spi == spi)?;
+    /// Takes away the policy with this selector and number.
+    pub fn remove(&mut self, selector: &Selector, number: u32) -> Option<Arc<OutPolicy>> {
+        let is_it = |policy: &OutPolicy| policy.number == number;
+        let policy = self.policies.remove(selector, is_it)?;
+        self.of_ports.remove(&any_port(selector), is_it);
         self.summarise();
         Some(policy)
     }
@@ -120,6 +131,20 @@ impl PolicySet {
             .map_or(Choice::None, |policy| choice(policy))
     }
 
+    /// What is done with a packet that no route leads into a tunnel; `None`: no policy covers it. A packet that does not
+    /// show its ports (a fragment that is not the first) is discarded if a policy may cover it that comes first.
+    #[inline]
+    pub fn action(&self, flow: &Flow) -> Option<PolicyAction> {
+        let found = self.policies.find(flow);
+        if flow.ports.is_none()
+            && let Some(hidden) = self.of_ports.find(flow)
+            && found.is_none_or(|found| hidden.rank() < found.rank())
+        {
+            return Some(PolicyAction::Discard);
+        }
+        found.map(|policy| policy.action)
+    }
+
     fn summarise(&mut self) {
         let first = |v6: bool| {
             self.policies
@@ -140,6 +165,15 @@ fn choice(policy: &OutPolicy) -> Choice<'_> {
     }
 }
 
+/// The selector with every port.
+fn any_port(selector: &Selector) -> Selector {
+    Selector {
+        source_ports: PortRange::ANY,
+        destination_ports: PortRange::ANY,
+        ..*selector
+    }
+}
+
 /// The selector takes every packet of a family.
 pub(super) fn covers_family(selector: &Selector, v6: bool) -> bool {
     let all = if v6 {
@@ -157,7 +191,7 @@ pub(super) fn covers_family(selector: &Selector, v6: bool) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use culvert_net::{Addresses, IpPrefix, PortRange, Protocol};
+    use culvert_net::{Addresses, IpPrefix, Protocol};
 
     use super::*;
 
@@ -201,7 +235,7 @@ mod tests {
         set.insert(policy(2, any(), 0x2000, Some(20)));
         assert_eq!(set.choose(false, || None), Choice::Sa(20));
         assert_eq!(set.choose(true, || None), Choice::None);
-        set.remove(&any(), 0x2000).unwrap();
+        set.remove(&any(), 2).unwrap();
         assert_eq!(set.choose(false, || None), Choice::Sa(10));
     }
 
@@ -214,7 +248,7 @@ mod tests {
             ..policy(2, any(), 0, None)
         });
         assert_eq!(set.choose(false, || None), Choice::Sa(10));
-        set.remove(&any(), 0x1000).unwrap();
+        set.remove(&any(), 1).unwrap();
         assert!(
             matches!(set.choose(false, || None), Choice::Acquire(policy) if policy.number == 2)
         );
@@ -247,5 +281,37 @@ mod tests {
             set.choose(false, || Some(flow([10, 1, 0, 9], [10, 2, 0, 9]))),
             Choice::Discard
         );
+    }
+
+    #[test]
+    fn what_hides_its_ports_is_not_let_through_where_ports_decide() {
+        let of_port = |port| Selector {
+            protocol: Some(Protocol::UDP),
+            destination_ports: PortRange::one(port),
+            ..any()
+        };
+        let bypass = |number, priority, selector| OutPolicy {
+            action: PolicyAction::Bypass,
+            priority,
+            ..policy(number, selector, 0, None)
+        };
+        let mut set = PolicySet::default();
+        set.insert(policy(1, of_port(2000), 0x1000, Some(10)));
+        set.insert(bypass(2, 5, any()));
+        let first = flow([10, 1, 0, 1], [10, 2, 0, 1]);
+        let later = Flow {
+            ports: None,
+            ..first
+        };
+        assert_eq!(set.action(&first), Some(PolicyAction::Protect));
+        assert_eq!(set.action(&later), Some(PolicyAction::Discard));
+        set.insert(bypass(3, 0, any()));
+        assert_eq!(set.action(&later), Some(PolicyAction::Bypass));
+        set.remove(&any(), 3).unwrap();
+        set.remove(&of_port(2000), 1).unwrap();
+        assert_eq!(set.action(&later), Some(PolicyAction::Bypass));
+        set.remove(&any(), 2).unwrap();
+        assert_eq!(set.action(&later), None);
+        assert!(set.is_empty());
     }
 }

@@ -9,6 +9,7 @@ use culvert_net::{AddressRange, Addresses, Flow, PortRange, Protocol, Selector, 
 
 use super::association::{Sa, Usage};
 use super::manager::{PolicyId, PolicySpec};
+use super::order::{Configured, ConfiguredPolicy, Guard};
 use super::outer::UdpPorts;
 use super::policy::PolicyAction;
 use super::spec::{Limits, SaDirection, SaKeyId, SaMode, SaSpec, SpecError};
@@ -16,6 +17,8 @@ use crate::event::Event;
 
 /// Pairs of source and destination selectors that one SA may have.
 const MAX_SELECTORS: usize = 256;
+/// Pairs of one policy of the configuration.
+const MAX_CONFIGURED: usize = 4096;
 /// Packets of the largest replay window.
 const MAX_WINDOW: u32 = 4096;
 
@@ -165,8 +168,42 @@ fn selectors(
     sources: &[types::Selector],
     destinations: &[types::Selector],
 ) -> Result<Vec<Selector>, SpecError> {
+    pairs(sources, destinations, MAX_SELECTORS)
+}
+
+/// Reads a policy of the configuration.
+pub fn configured_from_bus(policy: &bus::TrafficPolicy) -> Result<Configured, SpecError> {
+    use bus::traffic_policy::Action;
+    let selectors = pairs(&policy.local, &policy.remote, MAX_CONFIGURED)?;
+    let action = match policy.action() {
+        Action::Unspecified => return Err(SpecError::Missing("action")),
+        Action::Protect => {
+            let guards = selectors.into_iter().map(|selector| Guard { selector });
+            return Ok(Configured::Guards(guards.collect()));
+        }
+        Action::Bypass => PolicyAction::Bypass,
+        Action::Discard => PolicyAction::Discard,
+    };
+    let priority = match u16::try_from(policy.priority) {
+        Ok(priority @ 1..) => priority,
+        _ => return Err(SpecError::Priority(policy.priority)),
+    };
+    let policies = selectors.into_iter().map(|selector| ConfiguredPolicy {
+        selector,
+        action,
+        priority,
+    });
+    Ok(Configured::Policies(policies.collect()))
+}
+
+/// Every pair of a source and a destination of one family.
+fn pairs(
+    sources: &[types::Selector],
+    destinations: &[types::Selector],
+    most: usize,
+) -> Result<Vec<Selector>, SpecError> {
     let pairs = sources.len().saturating_mul(destinations.len());
-    if pairs > MAX_SELECTORS {
+    if pairs > most {
         return Err(SpecError::TooManySelectors(pairs));
     }
     let mut all = Vec::with_capacity(pairs);

@@ -150,6 +150,9 @@ pub enum SpecError {
     /// More selectors than are kept.
     #[error("{0} selectors are too many")]
     TooManySelectors(usize),
+    /// A policy's priority is 0 or above 65535.
+    #[error("a priority of {0}; 1 to 65535 are possible")]
+    Priority(u32),
     /// A replay window that is larger than we keep.
     #[error("a replay window of {0} packets is too large; at most 4096")]
     ReplayWindow(u32),

@@ -343,8 +343,10 @@ impl Gateway {
                     (port, NodeId::EthernetInput, device == "wan0")
                 }
                 Action::OpenTap { port, .. } => (port, NodeId::Inject, false),
-                // What the control plane says itself passes no node.
-                Action::ClosePort { .. } | Action::Emit { .. } => continue,
+                // What the control plane says itself passes no node, and no policy is configured here.
+                Action::ClosePort { .. } | Action::Emit { .. } | Action::Configure { .. } => {
+                    continue;
+                }
             };
             let sent = self.sent.clone();
             let wire = Wire {

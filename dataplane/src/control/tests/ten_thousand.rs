@@ -128,7 +128,7 @@ fn ten_thousand_tunnels_are_set_up_and_carry_packets() {
         let [a, b, c, _] = network(number);
         gateway.create(route(&format!("{a}.{b}.{c}.0/24"), &[&format!("%{name}")]));
     }
-    let tunnels_there = (processor_time() - began);
+    let tunnels_there = processor_time() - began;
     for number in 0..TUNNELS {
         for direction in [bus::Direction::In, bus::Direction::Out] {
             let spec = sa_from_bus(&sa(number, direction)).unwrap();
@@ -145,7 +145,7 @@ fn ten_thousand_tunnels_are_set_up_and_carry_packets() {
         assert_eq!(manager.in_use(1 + number).count(), 1);
         gateway.plane.set_tunnel_mtu(1 + number, 1438);
     }
-    let all_there = (processor_time() - began);
+    let all_there = processor_time() - began;
 
     let nodes = layer3().into_iter().chain(tunnels());
     let mut bench = Workbench::with(nodes.collect());
