@@ -1,10 +1,13 @@
-//! Packet buffers: one region of memory, cut into equal buffers that are referred to by a small token.
+//! Packet buffers: one region of memory, cut into buffers of two sizes that are referred to by a small token.
 //!
 //! ```text
-//!  region  | buffer 0 | buffer 1 | ...                       (huge pages when there are some)
-//!  buffer  | Metadata, 1 line | headroom 128 B | data 2048 B  |
+//!  region  | buffer | buffer | ...   | large buffer | ...     (huge pages when there are some)
+//!  buffer  | Metadata, 1 line | headroom 128 B | data 2048 B  |          large: data 10,240 B
 //!                               ^ outer headers  ^ frame as received ... padding and ICV fit behind
 //! ```
+//!
+//! Large buffers are for jumbo frames and for what reassembly makes; a packet is in one piece wherever it is. They cost
+//! address space until they are used, and the one that was given back last is used first.
 //!
 //! A [`Packet`] is the only way to a buffer. It can be neither copied nor made outside this module, so whoever
 //! holds it is the only one who reads or writes that buffer: nodes pass packets on by value, and the accessors
@@ -12,14 +15,17 @@
 //!
 //! The stride is an odd number of cache lines: with a power of two the metadata of a whole vector would
 //! compete for two sets of the first-level cache.
+//!
+//! The region is also what `AF_XDP` calls UMEM ([`Memory`], [`Lent`]): the kernel writes frames where the graph reads them.
 #![allow(unsafe_code)]
 
 use std::num::NonZeroU32;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::mapping::{Mapping, Pages};
+use crate::mapping::{HUGE, Mapping, Pages};
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -27,23 +33,41 @@ const LINE: usize = 64;
 pub const HEADROOM: usize = 128;
 /// Bytes of the data area behind the headroom: a 1518-byte frame with tunnel overhead, padding and ICV.
 pub const DATA: usize = 2048;
-/// Bytes from one buffer to the next: 35 lines.
-const STRIDE: usize = size_of::<Metadata>() + HEADROOM + DATA;
+/// The same of a large buffer: a frame of a 9216-byte MTU, or a packet of ten fragments of an ordinary one.
+pub const LARGE_DATA: usize = 10_240;
 /// Bytes of the area that headers and payload share.
 pub const AREA: usize = HEADROOM + DATA;
+/// The same of a large buffer.
+pub const LARGE_AREA: usize = HEADROOM + LARGE_DATA;
+/// Bytes from one buffer to the next: 35 lines.
+const STRIDE: usize = LINE + AREA;
+/// The same of large buffers: 163 lines.
+const LARGE_STRIDE: usize = LINE + LARGE_AREA;
+/// Ordinary buffers for each large one.
+const FOR_EACH_LARGE: usize = 8;
+/// Bytes that the largest frame for an ordinary buffer leaves for padding and ICV.
+const TAILROOM: usize = 128;
 
 const _: () = assert!(size_of::<Metadata>() == LINE);
 const _: () = assert!(STRIDE.is_multiple_of(LINE) && (STRIDE / LINE) % 2 == 1);
+const _: () = assert!(LARGE_STRIDE.is_multiple_of(LINE) && (LARGE_STRIDE / LINE) % 2 == 1);
 
-/// The sole reference to one buffer; worth its weight: dropping it leaks the buffer, so it is passed on or freed.
+/// The sole reference to one buffer: the number of its first line in the region, from 1. Worth its weight: dropping it
+/// leaks the buffer, so it is passed on or freed.
 #[derive(PartialEq, Eq)]
 #[must_use = "a packet is passed on or freed, or its buffer is lost"]
 pub struct Packet(NonZeroU32);
 
 impl Packet {
-    /// Number of its buffer, below the pool's capacity.
+    /// Number of its buffer: that of its first line, from 0.
+    #[inline(always)]
     pub(crate) const fn number(&self) -> u32 {
         self.0.get() - 1
+    }
+
+    #[inline(always)]
+    const fn line(&self) -> usize {
+        self.number() as usize
     }
 }
 
@@ -88,9 +112,11 @@ pub struct Metadata {
     pub icmp: IcmpCause,
     /// Node-private scratch between a node and its successor.
     pub scratch: u64,
+    /// Bytes of the area beyond those of an ordinary buffer.
+    extra: u16,
+    reserved: u16,
     /// Number of the trace that it belongs to, when [`flags::TRACED`] is set.
     pub trace: u32,
-    reserved: u32,
 }
 
 /// Which ICMP error a packet has caused.
@@ -126,6 +152,23 @@ pub mod flags {
 }
 
 impl Metadata {
+    /// Bytes of the area.
+    #[inline(always)]
+    fn area(&self) -> usize {
+        AREA + self.extra as usize
+    }
+
+    /// Becomes what is known of another packet, but for the view: that belongs to the buffer.
+    #[inline]
+    pub fn inherit(&mut self, other: &Self) {
+        *self = Self {
+            offset: self.offset,
+            length: self.length,
+            extra: self.extra,
+            ..*other
+        };
+    }
+
     /// Bytes of the current view.
     #[inline(always)]
     pub fn len(&self) -> usize {
@@ -169,7 +212,7 @@ impl Metadata {
     /// Makes the view end `length` bytes after its start; refused when the area is shorter.
     #[inline(always)]
     pub fn set_len(&mut self, length: usize) -> Result<(), NoRoom> {
-        if length > AREA - self.offset as usize {
+        if length > self.area() - self.offset as usize {
             return Err(NoRoom);
         }
         self.length = length as u16;
@@ -179,7 +222,7 @@ impl Metadata {
     /// Puts the view at `offset..offset + length` of the area; refused when that is outside.
     #[inline(always)]
     pub fn set_view(&mut self, offset: usize, length: usize) -> Result<(), NoRoom> {
-        if offset > AREA || length > AREA - offset {
+        if offset > self.area() || length > self.area() - offset {
             return Err(NoRoom);
         }
         self.offset = offset as u16;
@@ -209,44 +252,162 @@ pub enum RegionError {
     TooMany(usize),
 }
 
-/// The buffers of one worker and the list of those that are free.
-pub struct BufferPool {
-    region: Mapping,
-    free: Vec<Packet>,
+/// The memory of the ordinary buffers of a pool, for a driver that lets the kernel read and write packets in place.
+#[derive(Clone)]
+pub struct Memory {
+    region: Arc<Mapping>,
     count: usize,
 }
 
-impl BufferPool {
-    /// Maps and threads `count` buffers.
-    pub fn new(count: usize) -> Result<Self, RegionError> {
-        if u32::try_from(count).is_err() || count == u32::MAX as usize {
-            return Err(RegionError::TooMany(count));
+impl Memory {
+    /// Where it begins.
+    pub fn start(&self) -> NonNull<u8> {
+        self.region.base()
+    }
+
+    /// How long it is.
+    pub fn bytes(&self) -> usize {
+        self.count * STRIDE
+    }
+
+    /// Whether each buffer is in one huge page, so that it is contiguous for a NIC too.
+    pub fn huge_pages(&self) -> bool {
+        self.region.huge_pages()
+    }
+
+    /// Nothing is lent yet.
+    pub fn lend_none(&self) -> Lent {
+        Lent {
+            packets: std::iter::repeat_with(|| None).take(self.count).collect(),
+            count: 0,
         }
-        let bytes = count
-            .checked_mul(STRIDE)
+    }
+}
+
+/// The packets whose buffers the kernel has. Nobody reads or writes them until it has given them back.
+pub struct Lent {
+    packets: Box<[Option<Packet>]>,
+    count: usize,
+}
+
+impl Lent {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether the kernel has none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Lends a buffer; gives the address of its area in the memory. A large one is given back: it is not in there.
+    #[inline]
+    pub fn lend(&mut self, packet: Packet) -> Result<u64, Packet> {
+        let start = packet.line() * LINE;
+        match self.packets.get_mut(start / STRIDE) {
+            Some(place) => {
+                *place = Some(packet);
+                self.count += 1;
+                Ok((start + LINE) as u64)
+            }
+            None => Err(packet),
+        }
+    }
+
+    /// Takes the buffer back in which this address is, with the address's offset in the area. `None` if it was not lent.
+    #[inline]
+    pub fn take_back(&mut self, address: u64) -> Option<(Packet, usize)> {
+        let address = usize::try_from(address).ok()?;
+        let packet = self.packets.get_mut(address / STRIDE)?.take()?;
+        self.count -= 1;
+        Some((packet, (address % STRIDE).saturating_sub(LINE)))
+    }
+
+    /// Takes everything back.
+    pub fn take_all_back(&mut self) -> impl Iterator<Item = Packet> {
+        self.count = 0;
+        self.packets.iter_mut().filter_map(Option::take)
+    }
+}
+
+/// The buffers of one worker and the lists of those that are free.
+pub struct BufferPool {
+    region: Arc<Mapping>,
+    free: Vec<Packet>,
+    free_large: Vec<Packet>,
+    /// Lines of the ordinary buffers; packets with a higher number are large.
+    lines: u32,
+    /// Ordinary buffers.
+    count: usize,
+    capacity: usize,
+}
+
+impl BufferPool {
+    /// Maps and threads `count` ordinary buffers, and one large one for every eight of them.
+    pub fn new(count: usize) -> Result<Self, RegionError> {
+        let large = count / FOR_EACH_LARGE;
+        let lines = count
+            .checked_mul(STRIDE / LINE)
             .ok_or(RegionError::TooMany(count))?;
+        let all = lines
+            .checked_add(large * (LARGE_STRIDE / LINE))
+            .filter(|all| *all < u32::MAX as usize)
+            .ok_or(RegionError::TooMany(count))?;
+        let bytes = all * LINE;
         let region = Mapping::new(bytes, Pages::Huge)
             .map_err(|source| RegionError::Map { bytes, source })?;
-        let free = (1..=count as u32)
+        let packet = |line: usize| NonZeroU32::new(line as u32 + 1).map(Packet);
+        // What is not contiguous for a NIC is left out: less than one in 900.
+        let crosses = |line: &usize| {
+            let start = line * LINE;
+            region.huge_pages() && start / HUGE != (start + STRIDE - 1) / HUGE
+        };
+        let free: Vec<Packet> = (0..count)
             .rev()
-            .filter_map(NonZeroU32::new)
-            .map(Packet)
+            .map(|number| number * (STRIDE / LINE))
+            .filter(|line| !crosses(line))
+            .filter_map(packet)
+            .collect();
+        let free_large: Vec<Packet> = (0..large)
+            .rev()
+            .map(|number| lines + number * (LARGE_STRIDE / LINE))
+            .filter_map(packet)
             .collect();
         Ok(Self {
-            region,
+            region: Arc::new(region),
+            capacity: free.len() + free_large.len(),
             free,
+            free_large,
+            lines: lines as u32,
             count,
         })
     }
 
-    /// Buffers in the pool, free or not.
+    /// Buffers in the pool of either size, free or not.
     pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Buffers of either size that are free now.
+    pub fn available(&self) -> usize {
+        self.free.len() + self.free_large.len()
+    }
+
+    /// Ordinary buffers, free or not.
+    pub fn ordinary(&self) -> usize {
         self.count
     }
 
-    /// Buffers that are free now.
-    pub fn available(&self) -> usize {
+    /// Ordinary buffers that are free now.
+    #[inline(always)]
+    pub fn available_ordinary(&self) -> usize {
         self.free.len()
+    }
+
+    /// Large buffers that are free now.
+    pub fn available_large(&self) -> usize {
+        self.free_large.len()
     }
 
     /// Whether the region got huge pages of its own (else the kernel was asked for transparent ones).
@@ -254,43 +415,109 @@ impl BufferPool {
         self.region.huge_pages()
     }
 
-    /// A buffer with an empty view behind the headroom; `None` when all are in use.
+    /// The memory of the ordinary buffers.
+    pub fn memory(&self) -> Memory {
+        Memory {
+            region: Arc::clone(&self.region),
+            count: self.count,
+        }
+    }
+
+    /// An ordinary buffer with an empty view behind the headroom; `None` when all are in use.
     #[inline(always)]
     pub fn allocate(&mut self) -> Option<Packet> {
         let mut packet = self.free.pop()?;
-        *self.meta_mut(&mut packet) = Metadata {
+        self.renew(&mut packet);
+        Some(packet)
+    }
+
+    /// A large buffer with an empty view behind the headroom; `None` when all are in use.
+    #[inline(never)]
+    pub fn allocate_large(&mut self) -> Option<Packet> {
+        let mut packet = self.free_large.pop()?;
+        self.renew(&mut packet);
+        Some(packet)
+    }
+
+    /// A buffer in which a packet of `length` bytes has room for padding and ICV behind it.
+    #[inline(always)]
+    pub fn allocate_for(&mut self, length: usize) -> Option<Packet> {
+        if length <= DATA - TAILROOM {
+            self.allocate()
+        } else {
+            self.allocate_large()
+        }
+    }
+
+    /// Makes the packet forget everything: an empty view behind the headroom.
+    #[inline(always)]
+    pub fn renew(&self, packet: &mut Packet) {
+        let extra = (self.area(packet) - AREA) as u16;
+        *self.meta_mut(packet) = Metadata {
             offset: HEADROOM as u16,
+            extra,
             ..Metadata::default()
         };
-        Some(packet)
     }
 
     /// Gives a buffer back.
     #[inline(always)]
     pub fn free(&mut self, packet: Packet) {
-        self.free.push(packet);
+        if self.is_large(&packet) {
+            self.free_large.push(packet);
+        } else {
+            self.free.push(packet);
+        }
     }
 
     /// Gives all of these back.
     #[inline]
     pub fn free_all(&mut self, packets: impl IntoIterator<Item = Packet>) {
-        self.free.extend(packets);
+        for packet in packets {
+            self.free(packet);
+        }
+    }
+
+    /// Whether the buffer is a large one.
+    #[inline(always)]
+    pub fn is_large(&self, packet: &Packet) -> bool {
+        packet.0.get() > self.lines
+    }
+
+    /// Bytes of the packet's area.
+    #[inline(always)]
+    fn area(&self, packet: &Packet) -> usize {
+        if self.is_large(packet) {
+            LARGE_AREA
+        } else {
+            AREA
+        }
     }
 
     #[inline(always)]
     fn at(&self, packet: &Packet) -> NonNull<u8> {
-        let index = packet.0.get() as usize - 1;
-        debug_assert!(index < self.count);
-        // SAFETY: packets are made in `new` only, with indexes below `count`, and `map` mapped `count * STRIDE` bytes.
+        debug_assert!(packet.line() * LINE < self.region.bytes());
+        // SAFETY: packets are made in `new` only, one for each buffer, and the region has room for all of them.
         // A process has one pool a worker, and a packet stays with its worker.
-        unsafe { self.region.base().add(index * STRIDE) }
+        unsafe { self.region.base().add(packet.line() * LINE) }
+    }
+
+    /// Where the view is in the area of this packet. Metadata that was written over as a whole, with that of a larger
+    /// buffer, shows nothing.
+    #[inline(always)]
+    fn view(&self, packet: &Packet, meta: &Metadata) -> (usize, usize) {
+        let (offset, length) = (meta.offset as usize, meta.length as usize);
+        if offset + length > self.area(packet) {
+            return (0, 0);
+        }
+        (offset, length)
     }
 
     /// The metadata of a packet.
     #[inline(always)]
     pub fn meta<'a>(&'a self, packet: &'a Packet) -> &'a Metadata {
-        // SAFETY: `at` points to a buffer whose first line is a `Metadata`, aligned since the mapping is and the
-        // stride is a multiple of the line; any bit pattern is a valid one. The packet is borrowed, so nobody writes.
+        // SAFETY: `at` points to a buffer whose first line is a `Metadata`, aligned since the mapping is and buffers
+        // begin with a line; any bit pattern is a valid one. The packet is borrowed, so nobody writes.
         unsafe { self.at(packet).cast().as_ref() }
     }
 
@@ -304,24 +531,25 @@ impl BufferPool {
     /// The bytes of the current view.
     #[inline(always)]
     pub fn data<'a>(&'a self, packet: &'a Packet) -> &'a [u8] {
-        let meta = self.meta(packet);
-        // SAFETY: the view lies inside the area (every method of Metadata that moves it checks), which lies behind the
-        // metadata in the same buffer; the packet is borrowed, so nobody writes.
+        let (offset, length) = self.view(packet, self.meta(packet));
+        // SAFETY: the view lies inside the area (`view` checks), which lies behind the metadata in the same buffer; the
+        // packet is borrowed, so nobody writes.
         unsafe {
-            let start = self.at(packet).add(LINE + meta.offset as usize);
-            std::slice::from_raw_parts(start.as_ptr(), meta.length as usize)
+            let start = self.at(packet).add(LINE + offset);
+            std::slice::from_raw_parts(start.as_ptr(), length)
         }
     }
 
     /// The metadata and the bytes of the current view, to write.
     #[inline(always)]
     pub fn parts_mut<'a>(&'a self, packet: &'a mut Packet) -> (&'a mut Metadata, &'a mut [u8]) {
+        let (offset, length) = self.view(packet, self.meta(packet));
         let base = self.at(packet);
         // SAFETY: as in `meta_mut` and `data`; metadata and area do not overlap, and the packet is the only way to both.
         unsafe {
             let meta: &mut Metadata = base.cast().as_mut();
-            let start = base.add(LINE + meta.offset as usize);
-            let data = std::slice::from_raw_parts_mut(start.as_ptr(), meta.length as usize);
+            let start = base.add(LINE + offset);
+            let data = std::slice::from_raw_parts_mut(start.as_ptr(), length);
             (meta, data)
         }
     }
@@ -334,13 +562,13 @@ impl BufferPool {
 
     /// The metadata and the whole area (headroom, data, tailroom), to write. `Metadata::offset` says where the view is.
     #[inline(always)]
-    pub fn area_mut<'a>(
-        &'a self,
-        packet: &'a mut Packet,
-    ) -> (&'a mut Metadata, &'a mut [u8; AREA]) {
-        let base = self.at(packet);
-        // SAFETY: as in `parts_mut`; the area has AREA bytes behind the metadata.
-        unsafe { (base.cast().as_mut(), base.add(LINE).cast().as_mut()) }
+    pub fn area_mut<'a>(&'a self, packet: &'a mut Packet) -> (&'a mut Metadata, &'a mut [u8]) {
+        let (base, bytes) = (self.at(packet), self.area(packet));
+        // SAFETY: as in `parts_mut`; the area has that many bytes behind the metadata.
+        unsafe {
+            let area = std::slice::from_raw_parts_mut(base.add(LINE).as_ptr(), bytes);
+            (base.cast().as_mut(), area)
+        }
     }
 
     /// Asks the processor for the metadata and the first line of the headers of a packet that is worked on soon.
@@ -366,15 +594,19 @@ mod tests {
 
     #[test]
     fn buffers_are_distinct_and_all_come_back() {
-        let count = if cfg!(miri) { 6 } else { 600 };
+        let count = if cfg!(miri) { 8 } else { 600 };
         let mut pool = BufferPool::new(count).unwrap();
         let mut packets: Vec<_> = std::iter::from_fn(|| pool.allocate()).collect();
         assert_eq!(packets.len(), count);
+        packets.extend(std::iter::from_fn(|| pool.allocate_large()));
+        assert_eq!((packets.len(), pool.available()), (count * 9 / 8, 0));
         for (number, packet) in packets.iter_mut().enumerate() {
+            let area = if number < count { AREA } else { LARGE_AREA };
             let meta = pool.meta_mut(packet);
             assert_eq!((meta.offset(), meta.len()), (HEADROOM, 0));
             meta.push_front(HEADROOM).unwrap();
-            meta.set_len(AREA).unwrap();
+            assert_eq!(meta.set_len(area + 1), Err(NoRoom));
+            meta.set_len(area).unwrap();
             pool.data_mut(packet).fill(number as u8);
         }
         for (number, packet) in packets.iter().enumerate() {
@@ -384,6 +616,61 @@ mod tests {
             );
         }
         pool.free_all(packets);
+        assert_eq!(pool.available(), pool.capacity());
+        assert_eq!(pool.available_large(), count / 8);
+    }
+
+    #[test]
+    fn what_does_not_fit_an_ordinary_buffer_gets_a_large_one() {
+        let mut pool = BufferPool::new(8).unwrap();
+        let small = pool.allocate_for(1920).unwrap();
+        let large = pool.allocate_for(1921).unwrap();
+        assert!(!pool.is_large(&small) && pool.is_large(&large));
+        assert!(pool.allocate_for(1921).is_none());
+        pool.free_all([small, large]);
+        assert_eq!(pool.available(), pool.capacity());
+    }
+
+    #[test]
+    fn metadata_of_a_large_buffer_opens_no_way_out_of_a_small_one() {
+        let mut pool = BufferPool::new(8).unwrap();
+        let (mut small, mut large) = (pool.allocate().unwrap(), pool.allocate_large().unwrap());
+        let meta = pool.meta_mut(&mut large);
+        meta.set_len(9000).unwrap();
+        meta.vrf = 7;
+        *pool.meta_mut(&mut small) = *pool.meta(&large);
+        assert!(pool.data(&small).is_empty());
+        assert_eq!(pool.area_mut(&mut small).1.len(), AREA);
+        pool.renew(&mut small);
+        pool.meta_mut(&mut small).inherit(pool.meta(&large));
+        let meta = pool.meta_mut(&mut small);
+        assert_eq!((meta.vrf, meta.len(), meta.offset()), (7, 0, HEADROOM));
+        assert_eq!(meta.set_len(DATA + 1), Err(NoRoom));
+        pool.free_all([small, large]);
+    }
+
+    #[test]
+    fn what_is_lent_comes_back_once() {
+        let mut pool = BufferPool::new(16).unwrap();
+        let mut lent = pool.memory().lend_none();
+        let packets: Vec<_> = std::iter::from_fn(|| pool.allocate()).collect();
+        let addresses: Vec<u64> = packets
+            .into_iter()
+            .map(|packet| lent.lend(packet).unwrap())
+            .collect();
+        assert_eq!(lent.len(), 16);
+        for (number, address) in addresses.iter().enumerate() {
+            let (packet, offset) = lent.take_back(address + number as u64).unwrap();
+            assert_eq!(offset, number);
+            pool.free(packet);
+            assert!(lent.take_back(*address).is_none());
+        }
+        for outside in [16 * STRIDE as u64, u64::MAX] {
+            assert!(lent.take_back(outside).is_none());
+        }
+        let large = pool.allocate_large().unwrap();
+        pool.free(lent.lend(large).unwrap_err());
+        assert!(lent.is_empty());
         assert_eq!(pool.available(), pool.capacity());
     }
 

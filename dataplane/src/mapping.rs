@@ -7,6 +7,9 @@
 
 use std::ptr::NonNull;
 
+/// Bytes of a huge page.
+pub(crate) const HUGE: usize = 2 << 20;
+
 /// Pages that a mapping is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pages {
@@ -25,6 +28,8 @@ pub(crate) struct Mapping {
 
 // SAFETY: it is plain memory; who may touch which part is decided by its owner.
 unsafe impl Send for Mapping {}
+// SAFETY: as above; it gives no way to its bytes but an address.
+unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps at least `bytes`, aligned to a page.
@@ -36,6 +41,11 @@ impl Mapping {
     #[inline(always)]
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
+    }
+
+    /// How long it is.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether the kernel had huge pages left for it.
@@ -63,9 +73,7 @@ mod system {
 
     use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
-    use super::Pages;
-
-    const HUGE: usize = 2 << 20;
+    use super::{HUGE, Pages};
 
     pub(super) fn map(
         bytes: usize,

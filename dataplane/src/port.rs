@@ -37,6 +37,11 @@ pub trait Port: Send {
 
     /// Readable when [`Port::receive`] has something; `None`: the port is polled in every round (packet generator).
     fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Closes the port; buffers that it holds are given back.
+    fn release(self: Box<Self>, buffers: &mut BufferPool) {
+        let _ = buffers;
+    }
 }
 
 struct Slot {
@@ -76,6 +81,15 @@ impl Ports {
         buffers.free_all(slot.pending.drain(..));
         self.renumber();
         Some(slot.port)
+    }
+
+    /// Closes all ports.
+    pub fn release(&mut self, buffers: &mut BufferPool) {
+        for mut slot in self.slots.drain(..) {
+            buffers.free_all(slot.pending.drain(..));
+            slot.port.release(buffers);
+        }
+        self.renumber();
     }
 
     /// How many there are.

@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use thiserror::Error;
 
-use crate::buffer::{BufferPool, RegionError};
+use crate::buffer::{BufferPool, Memory, RegionError};
 use crate::clock;
 use crate::counters::WorkerCounters;
 use crate::event::EventSender;
@@ -61,6 +61,7 @@ pub enum WorkerError {
 pub struct Worker {
     commands: Mutex<mpsc::Sender<Command>>,
     shared: Arc<Shared>,
+    memory: Memory,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -96,9 +97,11 @@ impl Worker {
             counters: WorkerCounters::default(),
         });
         let (commands, receiver) = mpsc::channel();
+        let buffers = BufferPool::new(BUFFERS)?;
+        let memory = buffers.memory();
         let state = Loop {
             number,
-            buffers: BufferPool::new(BUFFERS)?,
+            buffers,
             ports: Ports::default(),
             graph: Graph::new(nodes),
             reader: common.tables.reader(),
@@ -115,6 +118,7 @@ impl Worker {
         Ok(Self {
             commands: Mutex::new(commands),
             shared,
+            memory,
             thread: Some(thread),
         })
     }
@@ -143,6 +147,11 @@ impl Worker {
     pub fn wake(&self) {
         // Full is awake enough.
         let _ = self.shared.wake.write(1);
+    }
+
+    /// The memory of its packet buffers, for ports that share it with the kernel.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// What it has counted.
@@ -204,6 +213,7 @@ impl Loop {
             }
         }
         self.graph.release(&mut self.buffers);
+        self.ports.release(&mut self.buffers);
     }
 
     /// One pass over the ports; gives the packets received.
@@ -286,10 +296,14 @@ impl Loop {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Insert(interface, port) => {
-                    self.ports.insert(interface, port);
+                    if let Some(old) = self.ports.insert(interface, port) {
+                        old.release(&mut self.buffers);
+                    }
                 }
                 Command::Remove(interface) => {
-                    self.ports.remove(interface, &mut self.buffers);
+                    if let Some(port) = self.ports.remove(interface, &mut self.buffers) {
+                        port.release(&mut self.buffers);
+                    }
                 }
                 Command::Transmit(interface, frame) => self.transmit(interface, &frame),
                 Command::Observe(order) => self.graph.observe(order),

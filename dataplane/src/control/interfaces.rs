@@ -11,6 +11,7 @@ use super::neighbour::NeighbourId;
 use super::values::{AddressSpec, EthernetSpec, LoopbackSpec, TunnelSpec};
 use super::{Action, ApplyError, ControlPlane};
 use crate::counters::MAX_INTERFACES;
+use crate::driver::DriverChoice;
 use crate::nodes::ip6_lookup::scoped;
 use crate::nodes::link_frames::{self, LinkFrame};
 use crate::port::tap_port;
@@ -45,6 +46,7 @@ pub(super) struct LocalInterface {
 pub(super) enum LocalKind {
     Ethernet {
         device: String,
+        driver: Option<DriverChoice>,
         mac: MacAddr,
         mtu: u16,
     },
@@ -162,6 +164,7 @@ impl ControlPlane {
             name: spec.name.clone(),
             kind: LocalKind::Ethernet {
                 device: spec.device.clone(),
+                driver: spec.driver,
                 mac,
                 mtu: spec.mtu,
             },
@@ -612,9 +615,14 @@ fn port_changes(
     old: Option<&LocalInterface>,
     new: Option<&LocalInterface>,
 ) -> Vec<Action> {
-    fn device(interface: &LocalInterface) -> Option<(&str, MacAddr)> {
+    fn device(interface: &LocalInterface) -> Option<(&str, Option<DriverChoice>, MacAddr)> {
         match &interface.kind {
-            LocalKind::Ethernet { device, mac, .. } => Some((device, *mac)),
+            LocalKind::Ethernet {
+                device,
+                driver,
+                mac,
+                ..
+            } => Some((device, *driver, *mac)),
             LocalKind::Loopback | LocalKind::Tunnel { .. } => None,
         }
     }
@@ -625,9 +633,10 @@ fn port_changes(
     let (was, is) = (old.and_then(device), new.and_then(device));
     if was != is {
         actions.extend(was.map(|_| Action::ClosePort { port: index }));
-        actions.extend(is.map(|(device, _)| Action::OpenPort {
+        actions.extend(is.map(|(device, driver, _)| Action::OpenPort {
             port: index,
             device: device.to_owned(),
+            driver,
         }));
     }
     let (was, is) = (old.and_then(tap), new.and_then(tap));

@@ -45,6 +45,7 @@ use self::interface_table::InterfaceTable;
 use self::neighbour::NeighbourTable;
 use self::rib::Rib;
 use self::values::Spec;
+use crate::driver::DriverChoice;
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::reassembly::Limits;
@@ -65,6 +66,8 @@ pub enum Action {
         port: u32,
         /// The device.
         device: String,
+        /// How its frames are to come and go; `None`: as for every other.
+        driver: Option<DriverChoice>,
     },
     /// Give a worker the TAP of this name at this index ([`crate::port::tap_port`] of the interface).
     OpenTap {

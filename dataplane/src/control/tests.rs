@@ -34,6 +34,7 @@ fn wire_prefix(text: &str) -> culvert_model::types::IpPrefix {
 
 fn interface(name: &str) -> (String, Kind) {
     let kind = Kind::Interface(bus::Interface {
+        driver: bus::interface::Driver::Default.into(),
         name: name.into(),
         device: format!("{name}-device"),
         vrf: "default".into(),
@@ -223,7 +224,8 @@ fn an_interface_brings_its_port_its_routes_and_its_addresses_when_nobody_has_the
         [
             Action::OpenPort {
                 port: wan,
-                device: "wan-device".into()
+                device: "wan-device".into(),
+                driver: None,
             },
             Action::OpenTap {
                 port: tap_port(wan),
@@ -584,7 +586,8 @@ fn a_new_device_gets_a_new_port_and_a_new_link_local_address() {
             Action::ClosePort { port: lan },
             Action::OpenPort {
                 port: lan,
-                device: "wan-device".into()
+                device: "wan-device".into(),
+                driver: None,
             },
             Action::ClosePort {
                 port: tap_port(lan)

@@ -6,6 +6,7 @@ use culvert_model::bus::{self, value::Kind};
 use culvert_net::{IpPrefix, Mtu};
 
 use super::error::ApplyError;
+use crate::driver::DriverChoice;
 use crate::drop_reason::DropReason;
 use crate::reassembly::Limits;
 use crate::sa::Configured;
@@ -31,6 +32,7 @@ pub(super) enum Spec {
 pub(super) struct EthernetSpec {
     pub(super) name: String,
     pub(super) device: String,
+    pub(super) driver: Option<DriverChoice>,
     pub(super) vrf: String,
     pub(super) mtu: u16,
     pub(super) admin_up: bool,
@@ -107,6 +109,11 @@ impl Spec {
             Kind::Interface(interface) => Self::Ethernet(EthernetSpec {
                 name: named(&interface.name)?,
                 device: named(&interface.device)?,
+                driver: match interface.driver() {
+                    bus::interface::Driver::Default => None,
+                    bus::interface::Driver::AfPacket => Some(DriverChoice::AfPacket),
+                    bus::interface::Driver::AfXdp => Some(DriverChoice::AfXdp),
+                },
                 vrf: named(&interface.vrf)?,
                 mtu: Mtu::new(interface.mtu)?.get(),
                 admin_up: interface.admin_up,

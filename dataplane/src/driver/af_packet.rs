@@ -91,6 +91,11 @@ impl Device {
         &self.name
     }
 
+    /// Its number in the kernel.
+    pub fn index(&self) -> u32 {
+        self.index.cast_unsigned()
+    }
+
     fn error(&self, step: &'static str) -> OpenError {
         OpenError::Kernel {
             device: self.name.clone(),
@@ -117,7 +122,7 @@ pub fn hardware_address(device: &str) -> Result<MacAddr, OpenError> {
 /// One worker's port on a device.
 pub struct AfPacket {
     receiver: OwnedFd,
-    sender: OwnedFd,
+    sender: Sender,
     ring: Ring,
     next: usize,
     _device: Arc<Device>,
@@ -143,7 +148,7 @@ impl AfPacket {
     pub fn open(device: &Arc<Device>, workers: u32) -> Result<Self, OpenError> {
         // Protocol 0: receives nothing before the ring is ready and bound.
         let receiver = packet_socket().ok_or_else(|| device.error("open a packet socket"))?;
-        let sender = packet_socket().ok_or_else(|| device.error("open a packet socket"))?;
+        let sender = Sender::open(device)?;
         let set = |fd: &OwnedFd, option: i32, value: i32, step| {
             set_option(fd, option, &value)
                 .then_some(())
@@ -197,13 +202,6 @@ impl AfPacket {
         if !set_option(&receiver, libc::PACKET_ADD_MEMBERSHIP, &membership) {
             return Err(device.error("listen to multicast"));
         }
-        set(
-            &sender,
-            libc::PACKET_QDISC_BYPASS,
-            1,
-            "bypass the queueing discipline",
-        )?;
-        bind(&sender, device.index, 0).ok_or_else(|| device.error("bind"))?;
         Ok(Self {
             receiver,
             sender,
@@ -211,6 +209,92 @@ impl AfPacket {
             next: 0,
             _device: Arc::clone(device),
         })
+    }
+}
+
+/// A packet socket that sends, and hears nothing.
+pub struct Sender {
+    socket: OwnedFd,
+}
+
+impl Sender {
+    /// Opens one on a device.
+    pub fn open(device: &Device) -> Result<Self, OpenError> {
+        // Protocol 0: nothing is received.
+        let socket = packet_socket().ok_or_else(|| device.error("open a packet socket"))?;
+        if !set_option(&socket, libc::PACKET_QDISC_BYPASS, &1_i32) {
+            return Err(device.error("bypass the queueing discipline"));
+        }
+        bind(&socket, device.index, 0).ok_or_else(|| device.error("bind"))?;
+        Ok(Self { socket })
+    }
+
+    /// Never readable.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Sends the frames and frees the packets, as [`Port::transmit`].
+    pub fn transmit(
+        &self,
+        buffers: &mut BufferPool,
+        counters: &WorkerCounters,
+        vector: &mut Vector,
+    ) {
+        let mut pieces = ArrayVec::<libc::iovec, VECTOR>::new();
+        for packet in vector.iter() {
+            let data = buffers.data(packet);
+            pieces.push(libc::iovec {
+                iov_base: data.as_ptr().cast_mut().cast(),
+                iov_len: data.len(),
+            });
+        }
+        let mut messages: ArrayVec<libc::mmsghdr, VECTOR> = pieces
+            .iter_mut()
+            .map(|piece| {
+                // SAFETY: an all-zero mmsghdr is a valid one: no name, no data, no control.
+                let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+                message.msg_hdr.msg_iov = piece;
+                message.msg_hdr.msg_iovlen = 1;
+                message
+            })
+            .collect();
+        let (mut sent, mut tries) = (0, 0);
+        while let Some(rest) = messages.get_mut(sent..)
+            && !rest.is_empty()
+        {
+            // SAFETY: each message points to one iovec, each iovec to the bytes of a packet that we hold until the
+            // end of this function; the kernel only reads them.
+            let result = unsafe {
+                libc::sendmmsg(
+                    self.socket.as_raw_fd(),
+                    rest.as_mut_ptr(),
+                    rest.len() as u32,
+                    0,
+                )
+            };
+            match usize::try_from(result) {
+                Ok(count) if count > 0 => sent += count,
+                _ => {
+                    let error = std::io::Error::last_os_error().raw_os_error();
+                    let busy = matches!(error, Some(libc::EAGAIN | libc::ENOBUFS | libc::EINTR));
+                    tries += 1;
+                    if busy && tries < TX_TRIES {
+                        continue;
+                    }
+                    // One frame is the kernel's reason to stop: the others may pass.
+                    let reason = if busy {
+                        DropReason::TxQueueFull
+                    } else {
+                        DropReason::TxError
+                    };
+                    let lost = if busy { rest.len() } else { 1 };
+                    counters.drop(reason).add(lost as u64);
+                    sent += lost;
+                }
+            }
+        }
+        buffers.free_all(vector.drain(..));
     }
 }
 
@@ -386,60 +470,7 @@ impl Port for AfPacket {
         counters: &WorkerCounters,
         vector: &mut Vector,
     ) {
-        let mut pieces = ArrayVec::<libc::iovec, VECTOR>::new();
-        for packet in vector.iter() {
-            let data = buffers.data(packet);
-            pieces.push(libc::iovec {
-                iov_base: data.as_ptr().cast_mut().cast(),
-                iov_len: data.len(),
-            });
-        }
-        let mut messages: ArrayVec<libc::mmsghdr, VECTOR> = pieces
-            .iter_mut()
-            .map(|piece| {
-                // SAFETY: an all-zero mmsghdr is a valid one: no name, no data, no control.
-                let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
-                message.msg_hdr.msg_iov = piece;
-                message.msg_hdr.msg_iovlen = 1;
-                message
-            })
-            .collect();
-        let (mut sent, mut tries) = (0, 0);
-        while let Some(rest) = messages.get_mut(sent..)
-            && !rest.is_empty()
-        {
-            // SAFETY: each message points to one iovec, each iovec to the bytes of a packet that we hold until the
-            // end of this function; the kernel only reads them.
-            let result = unsafe {
-                libc::sendmmsg(
-                    self.sender.as_raw_fd(),
-                    rest.as_mut_ptr(),
-                    rest.len() as u32,
-                    0,
-                )
-            };
-            match usize::try_from(result) {
-                Ok(count) if count > 0 => sent += count,
-                _ => {
-                    let error = std::io::Error::last_os_error().raw_os_error();
-                    let busy = matches!(error, Some(libc::EAGAIN | libc::ENOBUFS | libc::EINTR));
-                    tries += 1;
-                    if busy && tries < TX_TRIES {
-                        continue;
-                    }
-                    // One frame is the kernel's reason to stop: the others may pass.
-                    let reason = if busy {
-                        DropReason::TxQueueFull
-                    } else {
-                        DropReason::TxError
-                    };
-                    let lost = if busy { rest.len() } else { 1 };
-                    counters.drop(reason).add(lost as u64);
-                    sent += lost;
-                }
-            }
-        }
-        buffers.free_all(vector.drain(..));
+        self.sender.transmit(buffers, counters, vector);
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {

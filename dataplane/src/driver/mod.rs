@@ -1,5 +1,46 @@
 //! Drivers: what a port is made of. TAPs are in the crate of their own side, tap-inject.
 
 pub mod af_packet;
+pub mod af_xdp;
 pub mod generator;
 mod offload;
+
+use thiserror::Error;
+
+/// The largest MTU of which every frame fits an ordinary buffer, with two VLAN tags.
+pub const ORDINARY_MTU: u16 = 1898;
+
+/// The drivers of interfaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// `AF_PACKET`: works on every interface.
+    #[default]
+    AfPacket,
+    /// `AF_XDP`: faster, for what fits an ordinary buffer.
+    AfXdp,
+}
+
+/// There is no driver of that name.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("there is no driver {0}; there are: af-packet, af-xdp")]
+pub struct UnknownDriver(String);
+
+impl std::fmt::Display for DriverChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::AfPacket => "af-packet",
+            Self::AfXdp => "af-xdp",
+        })
+    }
+}
+
+impl std::str::FromStr for DriverChoice {
+    type Err = UnknownDriver;
+
+    fn from_str(name: &str) -> Result<Self, UnknownDriver> {
+        [Self::AfPacket, Self::AfXdp]
+            .into_iter()
+            .find(|driver| driver.to_string() == name)
+            .ok_or_else(|| UnknownDriver(name.to_owned()))
+    }
+}

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use culvert_crypto::SealOp;
 use culvert_net::{HeaderPlace, Ipv4View, Ipv6View, Protocol, UdpHeader, checksum, esp};
 
-use crate::buffer::{AREA, BufferPool, Metadata, Packet, flags};
+use crate::buffer::{BufferPool, Metadata, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::graph::NodeId;
 use crate::sa::{Endpoints, Sa};
@@ -101,7 +101,7 @@ pub(super) fn prepare<'b>(
 /// against the SA.
 pub(super) fn deliver(
     meta: &mut Metadata,
-    area: &mut [u8; AREA],
+    area: &mut [u8],
     sa: &Sa,
     start: usize,
     length: usize,

@@ -15,7 +15,7 @@ use arrayvec::ArrayVec;
 use culvert_net::Protocol;
 use culvert_net::fragment::{FragmentError, Ipv4Cut, Ipv6Cut, Piece};
 
-use crate::buffer::{AREA, BufferPool, HEADROOM, Metadata, Packet, flags};
+use crate::buffer::{BufferPool, HEADROOM, Metadata, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 
@@ -178,8 +178,8 @@ fn fill(
     let cut = Cut::new(data, mtu, identification).ok()?;
     for (piece, fragment) in pieces.iter().zip(fragments) {
         let (meta, area) = buffers.area_mut(fragment);
-        let length = cut.write(data, *piece, area.get_mut(HEADROOM..AREA)?)?;
-        *meta = *like;
+        let length = cut.write(data, *piece, area.get_mut(HEADROOM..)?)?;
+        meta.inherit(like);
         meta.set_view(HEADROOM, length).ok()?;
         meta.l3_offset = HEADROOM as u16;
         meta.flags &= !flags::CHECKSUM_PARTIAL;

@@ -33,6 +33,7 @@ use self::state::{Shared, State};
 use self::value_calls::then_look_at_timers;
 use crate::clock;
 use crate::control::{ControlPlane, DetectionTiming};
+pub use crate::driver::DriverChoice;
 use crate::event;
 use crate::graph::{Node, NodeId};
 use crate::nodes;
@@ -53,19 +54,10 @@ pub enum EngineChoice {
     Portable,
 }
 
-/// The drivers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DriverChoice {
-    /// `AF_PACKET`: works on every interface.
-    #[default]
-    AfPacket,
-}
-
-/// There is no engine or driver of that name.
+/// There is no engine of that name.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("there is no {kind} {name}; there is: {known}")]
+#[error("there is no engine {name}; there is: {known}")]
 pub struct UnknownChoice {
-    kind: &'static str,
     name: String,
     known: &'static str,
 }
@@ -83,30 +75,8 @@ impl std::str::FromStr for EngineChoice {
         match name {
             "portable" => Ok(Self::Portable),
             _ => Err(UnknownChoice {
-                kind: "engine",
                 name: name.to_owned(),
                 known: "portable",
-            }),
-        }
-    }
-}
-
-impl std::fmt::Display for DriverChoice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("af-packet")
-    }
-}
-
-impl std::str::FromStr for DriverChoice {
-    type Err = UnknownChoice;
-
-    fn from_str(name: &str) -> Result<Self, UnknownChoice> {
-        match name {
-            "af-packet" => Ok(Self::AfPacket),
-            _ => Err(UnknownChoice {
-                kind: "driver",
-                name: name.to_owned(),
-                known: "af-packet",
             }),
         }
     }
@@ -120,7 +90,7 @@ pub struct Options {
     pub workers: u32,
     /// The cipher engine.
     pub engine: EngineChoice,
-    /// How frames come and go.
+    /// How frames of interfaces come and go that do not say it themselves.
     pub driver: DriverChoice,
     /// Nodes of other crates (punt and inject), made anew for each worker.
     pub nodes: fn() -> Vec<Box<dyn Node>>,
@@ -149,7 +119,6 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
     let engine: Arc<dyn Engine> = match options.engine {
         EngineChoice::Portable => Arc::new(Portable),
     };
-    let DriverChoice::AfPacket = options.driver;
     let publisher = Publisher::new(Tables::default());
     let plane = ControlPlane::new(publisher.clone(), DetectionTiming::default());
     let common = Common {
@@ -175,6 +144,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
         node_bases: vec![[0; 3]; workers.len() * NodeId::COUNT],
         workers,
         tap_opener: options.open_tap,
+        driver: options.driver,
+        drivers: std::collections::HashMap::new(),
         events: Announcer::bind(&socket("dataplane.events"))?,
         sa_events: Announcer::bind(&socket("dataplane-sa.events"))?,
         clocks_per_second: clock::clocks_per_second(),

@@ -106,6 +106,11 @@ fn interface_state(state: &State, interface: &Interface) -> bus::InterfaceState 
                 counters.interface(tap_port(interface.index)).drops.get()
             }),
         addresses_ready: !tentative,
+        driver: state
+            .drivers
+            .get(&interface.index)
+            .cloned()
+            .unwrap_or_default(),
     }
 }
 

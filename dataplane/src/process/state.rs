@@ -13,7 +13,9 @@ use super::TapOpener;
 use super::observe::Observations;
 use crate::clock;
 use crate::control::{Action, ControlPlane};
+use crate::driver::DriverChoice;
 use crate::driver::af_packet::{AfPacket, Device, OpenError};
+use crate::driver::af_xdp::AfXdp;
 use crate::event::Event;
 use crate::nodes::tunnel_output::underlay;
 use crate::path_mtu::{Known, PathMtuTable, TooBig, Verdict};
@@ -39,6 +41,10 @@ pub struct State {
     pub(super) sas: SaManager,
     pub(super) workers: Vec<Worker>,
     pub(super) tap_opener: TapOpener,
+    /// Of interfaces that do not say it themselves.
+    pub(super) driver: DriverChoice,
+    /// How each device was opened, by port, as it is shown.
+    pub(super) drivers: HashMap<u32, String>,
     pub(super) events: Announcer<bus::DataplaneEvent>,
     pub(super) sa_events: Announcer<bus::SaEvent>,
     /// Node counters at the last reset, by worker and node.
@@ -100,9 +106,14 @@ impl State {
                     publisher
                         .update(|tables| sas.configure(&mut tables.sas, &name, policy.as_ref()))?;
                 }
-                Action::OpenPort { port, device } => self.open_device(port, &device)?,
+                Action::OpenPort {
+                    port,
+                    device,
+                    driver,
+                } => self.open_device(port, &device, driver.unwrap_or(self.driver))?,
                 Action::OpenTap { port, tap } => self.open_tap(port, &tap)?,
                 Action::ClosePort { port } => {
+                    self.drivers.remove(&port);
                     for worker in &self.workers {
                         worker.remove(port);
                     }
@@ -113,12 +124,40 @@ impl State {
         Ok(())
     }
 
-    fn open_device(&self, port: u32, device: &str) -> Result<(), PerformError> {
+    /// Opens a device by the driver that is wanted, or by the one that always works.
+    fn open_device(
+        &mut self,
+        port: u32,
+        device: &str,
+        driver: DriverChoice,
+    ) -> Result<(), PerformError> {
+        let mut shown = DriverChoice::AfPacket.to_string();
+        if driver == DriverChoice::AfXdp {
+            let memories: Vec<_> = self
+                .workers
+                .iter()
+                .map(|worker| worker.memory().clone())
+                .collect();
+            match AfXdp::open(device, &memories) {
+                Ok((ports, mode)) => {
+                    for (worker, opened) in self.workers.iter().zip(ports) {
+                        worker.insert(port, Box::new(opened));
+                    }
+                    self.drivers.insert(port, format!("{driver} ({mode})"));
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::warn!(device, %error, "af-xdp does not work here; af-packet is used");
+                    shown = format!("{shown} ({error})");
+                }
+            }
+        }
         let device = Arc::new(Device::take(device)?);
         let workers = self.workers.len() as u32;
         for worker in &self.workers {
             worker.insert(port, Box::new(AfPacket::open(&device, workers)?));
         }
+        self.drivers.insert(port, shown);
         Ok(())
     }
 

@@ -81,6 +81,8 @@ pub struct RunOptions {
     pub engine: Option<String>,
     /// Forwarding threads; absent: the dataplane's choice.
     pub workers: Option<u32>,
+    /// How frames come and go; absent: the dataplane's choice.
+    pub driver: Option<String>,
 }
 
 /// One gateway, running or not.
@@ -165,6 +167,9 @@ impl Gateway {
         }
         if let Some(workers) = options.workers {
             command.args(["--workers", &workers.to_string()]);
+        }
+        if let Some(driver) = &options.driver {
+            command.args(["--driver", driver]);
         }
         // A group of its own: an interrupt from the keyboard is for the laboratory, which stops its
         // gateways in order.

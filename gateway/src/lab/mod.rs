@@ -82,6 +82,9 @@ struct RunArguments {
     /// Forwarding threads of each gateway [default: the dataplane's choice]
     #[arg(long, value_name = "N")]
     workers: Option<u32>,
+    /// How frames come and go: af-packet or af-xdp [default: the dataplane's choice]
+    #[arg(long, value_name = "NAME")]
+    driver: Option<String>,
 }
 
 /// Why a laboratory could not be built, driven or removed.
@@ -249,6 +252,7 @@ impl RunArguments {
         RunOptions {
             engine: self.engine.clone(),
             workers: self.workers,
+            driver: self.driver.clone(),
         }
     }
 }

@@ -40,6 +40,7 @@ rows! {
         "#tx packets" tx_packets: u64,
         "#tx bytes" tx_bytes: u64,
         "#drops" drops: u64,
+        "driver" driver: Option<String>,
     }
     /// A route as configured.
     Route {
@@ -227,6 +228,7 @@ pub(super) fn interfaces(reply: &bus::ShowInterfacesReply) -> Vec<Interface> {
             tx_packets: interface.tx_packets,
             tx_bytes: interface.tx_bytes,
             drops: interface.drops,
+            driver: (!interface.driver.is_empty()).then(|| interface.driver.clone()),
         })
         .collect();
     rows.sort_by(|one, two| one.name.cmp(&two.name));

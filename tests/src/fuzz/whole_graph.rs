@@ -339,7 +339,7 @@ impl Gateway {
     fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             let (at, input, is_wan) = match action {
-                Action::OpenPort { port, device } => {
+                Action::OpenPort { port, device, .. } => {
                     (port, NodeId::EthernetInput, device == "wan0")
                 }
                 Action::OpenTap { port, .. } => (port, NodeId::Inject, false),

@@ -9,7 +9,7 @@ use super::ports::{Ports, connected, default_vrf, is_link_local};
 use super::{Key, Part, PlanReason, Planner};
 use crate::bus::{self, value::Kind};
 use crate::config::{
-    Config, DontFragment, Ecn, FlowLabel, Fragmentation, NextHop, OuterHeader, PathMtu,
+    Config, DontFragment, Driver, Ecn, FlowLabel, Fragmentation, NextHop, OuterHeader, PathMtu,
     ReversePath, Route, RouteAction,
 };
 use crate::decode::path;
@@ -169,6 +169,12 @@ fn plan_interfaces(config: &Config, ports: &Ports, planner: &mut Planner) {
                 String::new()
             },
             reverse_path: reverse_path(interface.reverse_path()).into(),
+            driver: match interface.driver() {
+                Driver::Unspecified => bus::interface::Driver::Default,
+                Driver::AfPacket => bus::interface::Driver::AfPacket,
+                Driver::AfXdp => bus::interface::Driver::AfXdp,
+            }
+            .into(),
         });
         planner
             .add(port.key.clone(), kind, Part::Dataplane, &port.origin)

@@ -1,4 +1,4 @@
-//! The `AF_PACKET` driver on a veth pair, in network namespaces that live as long as a thread.
+//! The drivers `AF_PACKET` and `AF_XDP` on a veth pair, in network namespaces that live as long as a thread.
 //!
 //! ```text
 //!   sockets of the kernel -- culvert-a ==== culvert-b -- the driver's port
@@ -17,6 +17,7 @@ use culvert_dataplane::buffer::{BufferPool, Metadata, flags};
 use culvert_dataplane::clock::monotonic_nanoseconds;
 use culvert_dataplane::counters::WorkerCounters;
 use culvert_dataplane::driver::af_packet::{AfPacket, Device};
+use culvert_dataplane::driver::af_xdp::{AfXdp, Mode, XdpError};
 use culvert_dataplane::driver::generator::Random;
 use culvert_dataplane::drop_reason::DropReason;
 use culvert_dataplane::graph::Vector;
@@ -127,21 +128,68 @@ fn put(fd: &OwnedFd, frame: &[u8]) {
     );
 }
 
+/// Which driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    AfPacket,
+    AfXdp,
+}
+
 /// The driver's side.
 struct Driver {
-    port: AfPacket,
+    port: Box<dyn Port>,
     buffers: BufferPool,
     counters: WorkerCounters,
 }
 
 impl Driver {
-    fn open() -> Self {
-        let device = Arc::new(Device::take("culvert-b").unwrap());
-        Self {
-            port: AfPacket::open(&device, 1).unwrap(),
-            buffers: BufferPool::new(16_384).unwrap(),
+    fn open(kind: Kind) -> Self {
+        let buffers = BufferPool::new(16_384).unwrap();
+        let port: Box<dyn Port> = match kind {
+            Kind::AfPacket => {
+                let device = Arc::new(Device::take("culvert-b").unwrap());
+                Box::new(AfPacket::open(&device, 1).unwrap())
+            }
+            Kind::AfXdp => {
+                let (mut ports, mode) = AfXdp::open("culvert-b", &[buffers.memory()]).unwrap();
+                let native = Mode {
+                    native: true,
+                    zero_copy: false,
+                };
+                assert_eq!((ports.len(), mode), (1, native));
+                Box::new(ports.remove(0))
+            }
+        };
+        let mut driver = Self {
+            port,
+            buffers,
             counters: WorkerCounters::default(),
-        }
+        };
+        // Lends the kernel buffers.
+        let mut vector = Vector::new();
+        driver
+            .port
+            .receive(&mut driver.buffers, &driver.counters, &mut vector);
+        driver.buffers.free_all(vector.drain(..));
+        driver
+    }
+
+    /// Looks for frames when there is none.
+    fn receive_nothing(&mut self) {
+        let mut vector = Vector::new();
+        self.port
+            .receive(&mut self.buffers, &self.counters, &mut vector);
+        assert!(vector.is_empty());
+    }
+
+    /// Whether there are frames, now or soon.
+    fn wait(&self, longest: Duration) -> bool {
+        let mut descriptors = [PollFd::new(
+            self.port.descriptor().unwrap(),
+            PollFlags::POLLIN,
+        )];
+        let timeout = PollTimeout::try_from(longest).unwrap();
+        poll(&mut descriptors, timeout).unwrap() > 0
     }
 
     /// Waits for frames, and gives those that one call of the driver has for us.
@@ -149,11 +197,7 @@ impl Driver {
         let began = Instant::now();
         let mut vector = Vector::new();
         while vector.is_empty() && began.elapsed() < PATIENCE {
-            let mut descriptors = [PollFd::new(
-                self.port.descriptor().unwrap(),
-                PollFlags::POLLIN,
-            )];
-            poll(&mut descriptors, PollTimeout::from(200_u16)).unwrap();
+            self.wait(Duration::from_millis(200));
             self.port
                 .receive(&mut self.buffers, &self.counters, &mut vector);
         }
@@ -168,6 +212,17 @@ impl Driver {
             .collect();
         self.buffers.free_all(vector.drain(..));
         frames
+    }
+
+    /// The first frame that is as wanted; others are passed over.
+    fn receive_until(&mut self, wanted: impl Fn(&[u8]) -> bool) -> (Metadata, Vec<u8>) {
+        loop {
+            let received = self.receive();
+            assert!(!received.is_empty(), "it did not come");
+            if let Some(found) = received.into_iter().find(|(_, frame)| wanted(frame)) {
+                return found;
+            }
+        }
     }
 
     fn receive_all(&mut self, count: usize) -> Vec<(Metadata, Vec<u8>)> {
@@ -203,7 +258,8 @@ impl Driver {
         self.counters.drop(reason).get()
     }
 
-    fn finish(&self) {
+    fn finish(mut self) {
+        self.port.release(&mut self.buffers);
         assert_eq!(self.buffers.available(), self.buffers.capacity());
     }
 }
@@ -216,10 +272,9 @@ fn frame(random: &mut Random, length: usize, ether_type: u16) -> Vec<u8> {
     frame
 }
 
-#[test]
-fn frames_of_every_length_pass_both_ways_unchanged_and_in_order() {
-    on_a_pair(|| {
-        let (kernel, mut driver) = (raw(), Driver::open());
+fn frames_of_every_length_pass_both_ways_unchanged_and_in_order(kind: Kind) {
+    on_a_pair(move || {
+        let (kernel, mut driver) = (raw(), Driver::open(kind));
         let mut random = Random::new(1);
         let frames: Vec<_> = (14..=1514)
             .map(|length| frame(&mut random, length, EXPERIMENT))
@@ -253,11 +308,10 @@ fn frames_of_every_length_pass_both_ways_unchanged_and_in_order() {
     });
 }
 
-#[test]
-fn a_burst_larger_than_the_ring_arrives_while_it_is_taken_and_else_is_counted() {
+fn a_burst_larger_than_the_ring_arrives_while_it_is_taken_and_else_is_counted(kind: Kind) {
     const BURST: usize = 10_000;
-    on_a_pair(|| {
-        let (kernel, mut driver) = (raw(), Driver::open());
+    on_a_pair(move || {
+        let (kernel, mut driver) = (raw(), Driver::open(kind));
         let taken = Arc::new(AtomicUsize::new(0));
         let sender = std::thread::spawn({
             let taken = Arc::clone(&taken);
@@ -296,6 +350,8 @@ fn a_burst_larger_than_the_ring_arrives_while_it_is_taken_and_else_is_counted() 
         let kept = driver.receive_all(4000).len();
         put(&kernel, &frame(&mut random, 60, EXPERIMENT));
         let after = driver.receive().len();
+        // After a burst the kernel is asked what it has counted.
+        driver.receive_nothing();
         let lost = driver.drops(DropReason::RxRingFull) as usize;
         assert_eq!(kept + after + lost, BURST + 1, "{kept}, {after}, {lost}");
         driver.finish();
@@ -325,12 +381,11 @@ fn assert_right_udp(packet: &[u8], payload: &[u8]) {
     assert_eq!(&view.payload()[8..], payload);
 }
 
-#[test]
-fn unfilled_checksums_are_flagged_and_vlan_tags_are_put_back() {
-    on_a_pair(|| {
+fn unfilled_checksums_are_flagged_and_vlan_tags_are_put_back(kind: Kind) {
+    on_a_pair(move || {
         ip("addr add 10.99.0.1/24 dev culvert-a");
         ip("neigh add 10.99.0.2 lladdr 02:00:00:00:00:02 dev culvert-a");
-        let (kernel, mut driver) = (raw(), Driver::open());
+        let (kernel, mut driver) = (raw(), Driver::open(kind));
         let payload = b"an unfilled checksum covers these bytes";
         let plain = UdpSocket::bind("10.99.0.1:4000").unwrap();
         plain.send_to(payload, "10.99.0.2:5000").unwrap();
@@ -372,6 +427,76 @@ fn unfilled_checksums_are_flagged_and_vlan_tags_are_put_back() {
     });
 }
 
+fn the_kernels_own_packets_arrive_as_on_a_wire(kind: Kind) {
+    on_a_pair(move || {
+        ip("addr add 10.99.0.1/24 dev culvert-a");
+        ip("neigh add 10.99.0.2 lladdr 02:00:00:00:00:02 dev culvert-a");
+        ip("addr add fd00:99::1/64 dev culvert-a nodad");
+        ip("neigh add fd00:99::2 lladdr 02:00:00:00:00:02 dev culvert-a");
+        let mut driver = Driver::open(kind);
+        let payload = b"an unfilled checksum covers these bytes";
+        let plain = UdpSocket::bind("[fd00:99::1]:4000").unwrap();
+        plain.send_to(payload, "[fd00:99::2]:5000").unwrap();
+        let (meta, bytes) =
+            driver.receive_until(|frame| frame[12..14] == [0x86, 0xdd] && frame[20] == 17);
+        assert_eq!((meta.checksum_start, meta.checksum_offset), (54, 6));
+        let whole = completed(&meta, &bytes);
+        let mut address = [[0; 16]; 2];
+        address[0].copy_from_slice(&whole[22..38]);
+        address[1].copy_from_slice(&whole[38..54]);
+        let udp = &whole[54..];
+        let sum = checksum::pseudo_v6(
+            address[0].into(),
+            address[1].into(),
+            culvert_net::Protocol::UDP,
+            udp.len() as u32,
+        );
+        assert_eq!(sum.add_bytes(udp).finish(), 0);
+
+        std::thread::spawn(|| {
+            // Nobody answers: only the SYN is wanted.
+            let _ = std::net::TcpStream::connect_timeout(
+                &"10.99.0.2:80".parse().unwrap(),
+                Duration::from_millis(200),
+            );
+        });
+        let (meta, bytes) = driver.receive_until(|frame| frame[12..14] == [8, 0] && frame[23] == 6);
+        assert_eq!((meta.checksum_start, meta.checksum_offset), (34, 16));
+        let whole = completed(&meta, &bytes);
+        let view = Ipv4View::verify(&whole[14..]).unwrap();
+        let length = view.payload().len() as u16;
+        let sum = checksum::pseudo_v4(view.source(), view.destination(), view.protocol(), length);
+        assert_eq!(sum.add_bytes(view.payload()).finish(), 0);
+        driver.finish();
+    });
+}
+
+/// Each with both drivers.
+macro_rules! with_both {
+    ($($test:ident)+) => {
+        mod af_packet {
+            $(#[test]
+            fn $test() {
+                super::$test(super::Kind::AfPacket);
+            })+
+        }
+        mod af_xdp {
+            $(#[test]
+            fn $test() {
+                super::$test(super::Kind::AfXdp);
+            })+
+        }
+    };
+}
+
+with_both! {
+    frames_of_every_length_pass_both_ways_unchanged_and_in_order
+    a_burst_larger_than_the_ring_arrives_while_it_is_taken_and_else_is_counted
+    unfilled_checksums_are_flagged_and_vlan_tags_are_put_back
+    the_kernels_own_packets_arrive_as_on_a_wire
+    the_first_frame_wakes_a_sleeper
+}
+
 #[test]
 fn frames_that_are_too_large_are_counted_and_the_others_pass() {
     on_a_pair(|| {
@@ -379,7 +504,7 @@ fn frames_that_are_too_large_are_counted_and_the_others_pass() {
         ip("link set culvert-b mtu 9000");
         ip("addr add 10.99.0.1/24 dev culvert-a");
         ip("neigh add 10.99.0.2 lladdr 02:00:00:00:00:02 dev culvert-a");
-        let (kernel, mut driver) = (raw(), Driver::open());
+        let (kernel, mut driver) = (raw(), Driver::open(Kind::AfPacket));
         let mut random = Random::new(4);
         put(&kernel, &frame(&mut random, 4000, EXPERIMENT));
         let small = frame(&mut random, 400, EXPERIMENT);
@@ -414,11 +539,10 @@ fn frames_that_are_too_large_are_counted_and_the_others_pass() {
     });
 }
 
-#[test]
-fn the_first_frame_wakes_a_sleeper() {
+fn the_first_frame_wakes_a_sleeper(kind: Kind) {
     const SAMPLES: usize = 200;
-    on_a_pair(|| {
-        let (kernel, mut driver) = (raw(), Driver::open());
+    on_a_pair(move || {
+        let (kernel, mut driver) = (raw(), Driver::open(kind));
         let sender = std::thread::spawn(move || {
             let mut frame = frame(&mut Random::new(5), 60, EXPERIMENT);
             for _ in 0..SAMPLES {
@@ -458,12 +582,185 @@ fn offloads_are_switched_off_while_the_interface_is_ours() {
                 .to_owned()
         };
         ethtool(&["-K", "culvert-b", "gro", "on"]);
-        let driver = Driver::open();
+        let driver = Driver::open(Kind::AfPacket);
         assert_eq!(gro(), "off");
         drop(driver);
         assert_eq!(gro(), "on");
         ethtool(&["-K", "culvert-b", "gro", "off"]);
-        drop(Driver::open());
+        drop(Driver::open(Kind::AfPacket));
         assert_eq!(gro(), "off", "what was off before stays off");
+    });
+}
+
+#[test]
+fn an_mtu_that_does_not_fit_a_buffer_is_refused_by_name() {
+    on_a_pair(|| {
+        let buffers = BufferPool::new(64).unwrap();
+        ip("link set culvert-b mtu 1899");
+        let refused = AfXdp::open("culvert-b", &[buffers.memory()]).err().unwrap();
+        assert_eq!(
+            refused.to_string(),
+            "culvert-b: AF_XDP takes an MTU of 1898 bytes at most, not 1899"
+        );
+        ip("link set culvert-b mtu 1898");
+        ip("link set culvert-a mtu 1898");
+        let (kernel, mut driver) = (raw(), Driver::open(Kind::AfXdp));
+        let mut random = Random::new(6);
+        let largest = frame(&mut random, 1898 + 14, EXPERIMENT);
+        put(&kernel, &largest);
+        assert!(driver.receive_all(1)[0].1 == largest);
+        driver.transmit(std::slice::from_ref(&largest));
+        let mut bytes = vec![0; 4096];
+        let length = recv(kernel.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap();
+        assert!(bytes[..length] == largest);
+        driver.finish();
+        let missing = AfXdp::open("culvert-c", &[buffers.memory()]).err().unwrap();
+        assert!(matches!(missing, XdpError::Device(_)), "{missing}");
+    });
+}
+
+#[test]
+fn what_a_link_that_is_down_does_not_send_is_counted_and_never_sent() {
+    on_a_pair(|| {
+        let (kernel, mut driver) = (raw(), Driver::open(Kind::AfXdp));
+        let mut random = Random::new(7);
+        let stale: Vec<_> = (0..20)
+            .map(|_| frame(&mut random, 400, EXPERIMENT))
+            .collect();
+        ip("link set culvert-b down");
+        driver.transmit(&stale);
+        assert_eq!(driver.drops(DropReason::TxError), 20);
+        ip("link set culvert-b up");
+        let fresh = frame(&mut random, 500, EXPERIMENT);
+        driver.transmit(std::slice::from_ref(&fresh));
+        let mut bytes = vec![0; 4096];
+        let length = recv(kernel.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap();
+        assert!(bytes[..length] == fresh);
+        // The other end takes a while to see that there is a link again.
+        let began = Instant::now();
+        while !driver.wait(Duration::from_millis(100)) && began.elapsed() < PATIENCE {
+            put(&kernel, &fresh);
+        }
+        let received = driver.receive();
+        assert!(!received.is_empty() && received.iter().all(|(_, frame)| *frame == fresh));
+        // The kernel counts what it skipped; we have.
+        while driver.wait(Duration::from_millis(10)) {
+            driver.receive();
+        }
+        driver.receive_nothing();
+        assert_eq!(driver.drops(DropReason::TxError), 20);
+        driver.finish();
+    });
+}
+
+#[test]
+fn a_queue_can_be_opened_again_at_once_also_after_a_kill() {
+    const HOLDER: &str = "CULVERT_TEST_HOLDER";
+    if std::env::var_os(HOLDER).is_some() {
+        let driver = Driver::open(Kind::AfXdp);
+        println!("ready");
+        // Until it is killed, by whoever started it.
+        std::thread::sleep(PATIENCE);
+        return driver.finish();
+    }
+    on_a_pair(|| {
+        let kernel = raw();
+        let mut random = Random::new(8);
+        for round in 0..4 {
+            if round % 2 == 1 {
+                let mut holder = Command::new(std::env::current_exe().unwrap())
+                    .args([
+                        "--exact",
+                        "a_queue_can_be_opened_again_at_once_also_after_a_kill",
+                    ])
+                    .arg("--nocapture")
+                    .env(HOLDER, "1")
+                    .stdout(std::process::Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                let lines = std::io::BufReader::new(holder.stdout.take().unwrap());
+                let ready = std::io::BufRead::lines(lines)
+                    .map_while(Result::ok)
+                    .any(|line| line.ends_with("ready"));
+                assert!(ready);
+                holder.kill().unwrap();
+                holder.wait().unwrap();
+            }
+            let mut driver = Driver::open(Kind::AfXdp);
+            let sent = frame(&mut random, 100, EXPERIMENT);
+            put(&kernel, &sent);
+            assert!(driver.receive_all(1)[0].1 == sent);
+            driver.transmit(std::slice::from_ref(&sent));
+            let mut bytes = vec![0; 4096];
+            let length = recv(kernel.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap();
+            assert!(bytes[..length] == sent);
+            driver.finish();
+        }
+    });
+}
+
+#[test]
+fn every_queue_has_a_worker_and_a_worker_without_one_sends() {
+    on_a_pair(|| {
+        ip("link del culvert-a");
+        ip(
+            "link add culvert-a numtxqueues 3 numrxqueues 3 type veth peer name culvert-b numtxqueues 3 numrxqueues 3",
+        );
+        for end in ["culvert-a", "culvert-b"] {
+            ip(&format!("link set {end} addrgenmode none"));
+            ip(&format!("link set {end} up"));
+        }
+        ip("addr add 10.99.0.1/24 dev culvert-a");
+        ip("neigh add 10.99.0.2 lladdr 02:00:00:00:00:02 dev culvert-a");
+        let kernel = raw();
+        for workers in [2, 4] {
+            let pools: Vec<_> = (0..workers)
+                .map(|_| BufferPool::new(16_384).unwrap())
+                .collect();
+            let memories: Vec<_> = pools.iter().map(BufferPool::memory).collect();
+            let (ports, _) = AfXdp::open("culvert-b", &memories).unwrap();
+            let mut drivers: Vec<_> = ports
+                .into_iter()
+                .zip(pools)
+                .map(|(port, buffers)| {
+                    let mut driver = Driver {
+                        port: Box::new(port),
+                        buffers,
+                        counters: WorkerCounters::default(),
+                    };
+                    driver.receive_nothing();
+                    driver
+                })
+                .collect();
+            // So many flows that each queue gets some.
+            let mut expected = 0;
+            for port in 5000..5200_u16 {
+                let sender = UdpSocket::bind("10.99.0.1:0").unwrap();
+                sender.send_to(b"flow", ("10.99.0.2", port)).unwrap();
+                expected += 1;
+            }
+            let mut came = vec![0; workers];
+            let began = Instant::now();
+            while came.iter().sum::<usize>() < expected && began.elapsed() < PATIENCE {
+                for (driver, came) in drivers.iter_mut().zip(&mut came) {
+                    if driver.wait(Duration::from_millis(5)) {
+                        *came += driver.receive().len();
+                    }
+                }
+            }
+            assert_eq!(came.iter().sum::<usize>(), expected, "{came:?}");
+            for (worker, came) in came.iter().enumerate() {
+                assert_eq!(*came > 0, worker < 3, "worker {worker} got {came}");
+            }
+            let mut bytes = vec![0; 4096];
+            let mut random = Random::new(9);
+            for mut driver in drivers {
+                let sent = frame(&mut random, 100, EXPERIMENT);
+                driver.transmit(std::slice::from_ref(&sent));
+                let length = recv(kernel.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap();
+                assert!(bytes[..length] == sent);
+                driver.finish();
+            }
+        }
     });
 }
