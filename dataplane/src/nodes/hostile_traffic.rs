@@ -129,7 +129,9 @@ impl Hostile {
             14..40 => self.through4(),
             40..60 => self.through6(),
             60..64 => self.junk(),
-            64..70 => self.fragment(),
+            64..67 => self.fragment(),
+            67 => self.fragment6(),
+            68..70 => self.about_esp(),
             _ => self.peer_traffic(),
         };
         if self.chance(70) {
@@ -421,6 +423,76 @@ impl Hostile {
             header.flags_fragment = bits;
         });
         self.link(EtherType::IPV4, &packet)
+    }
+
+    /// A fragment for the box, also of lengths and at places that none has, or with options before it.
+    fn fragment6(&mut self) -> Vec<u8> {
+        let length = self.length();
+        let word = self
+            .pick(&[1_u16, 0, 9, 800, 801, 0xfff8, 0xfff9])
+            .to_be_bytes();
+        let mut rest = vec![self.pick(&[50, 17, 58]), 0, word[0], word[1], 0, 0, 0];
+        rest.push(self.random.below(8) as u8);
+        rest.extend(self.bytes(length));
+        let option = self.pick(&[1, 1, 0x1e, 0x41, 0x81, 0xc1]);
+        let mut next = 44;
+        if self.chance(30) {
+            rest.splice(..0, [next, 0, option, 4, 0, 0, 0, 0]);
+            next = self.pick(&[0, 60, 43]);
+        }
+        let own = self.pick(&[
+            if self.interface == LAN {
+                LAN_IP6
+            } else {
+                WAN_IP6
+            },
+            FAR_IP6,
+        ]);
+        let packet = packet6(HOST_IP6, own, next, 64, &rest);
+        self.link(EtherType::IPV6, &packet)
+    }
+
+    /// An ICMP error about what may have been ESP of ours.
+    fn about_esp(&mut self) -> Vec<u8> {
+        let mut quoted = vec![0, 0, 0x10, self.random.below(4) as u8, 0, 0, 0, 1];
+        quoted.extend(self.bytes(20));
+        let mut protocol = 50;
+        if self.chance(40) {
+            quoted.splice(..0, [0x11, 0x94, 0x11, 0x94, 0, 36, 0, 0]);
+            protocol = 17;
+        }
+        let mut message = vec![0; 8];
+        let mtu = self.random.below(1600) as u32;
+        let too_big = self.chance(60);
+        if self.chance(50) {
+            message.extend(packet4_with(
+                WAN_IP,
+                ROUTER_IP,
+                protocol,
+                &quoted,
+                |header| {
+                    header.flags_fragment = Ipv4Header::DONT_FRAGMENT;
+                },
+            ));
+            let kind = if too_big {
+                icmpv4::Icmpv4Type::FRAGMENTATION_NEEDED
+            } else {
+                icmpv4::Icmpv4Type::PROTOCOL_UNREACHABLE
+            };
+            icmpv4::seal(&mut message, kind, mtu).unwrap();
+            let packet = packet4_with(ROUTER_IP, WAN_IP, 1, &message, |_| {});
+            self.link(EtherType::IPV4, &packet)
+        } else {
+            message.extend(packet6(WAN_IP6, ROUTER_IP6, protocol, 64, &quoted));
+            let kind = if too_big {
+                icmpv6::Icmpv6Type::PACKET_TOO_BIG
+            } else {
+                icmpv6::Icmpv6Type::ADDRESS_UNREACHABLE
+            };
+            icmpv6::seal(&mut message, kind, mtu, ROUTER_IP6, WAN_IP6).unwrap();
+            let packet = packet6(ROUTER_IP6, WAN_IP6, 58, 64, &message);
+            self.link(EtherType::IPV6, &packet)
+        }
     }
 
     /// An ESP packet of one of the peers: right, wrong under the ICV, or one that was here before.

@@ -594,6 +594,41 @@ mod tests {
         }
     }
 
+    /// RFC 6946: it is whole, and no part of what waits under the same identification.
+    #[test]
+    fn an_atomic_fragment_has_nothing_to_do_with_others() {
+        let fragment = |offset: u16, more: u8, payload: &[u8]| {
+            let [high, low] = offset.to_be_bytes();
+            let mut rest = vec![50, 0, high, low | more, 0, 0, 0, 9];
+            rest.extend(payload);
+            packet6(ROUTER_IP6, WAN_IP6, 44, 64, &rest)
+        };
+        let mut bench = Workbench::with(vec![
+            Box::<crate::nodes::ip6_local::Ip6Local>::default(),
+            Box::<IpReassembly>::default(),
+        ]);
+        // Also behind a fragment, in the same vector.
+        for bytes in [
+            fragment(0, 1, &[1; 8]),
+            fragment(0, 0, &[7; 24]),
+            fragment(8, 0, &[2; 24]),
+        ] {
+            bench.put(NodeId::Ip6Local, WAN, &bytes, |_| {});
+        }
+        bench.run();
+        let arrived = bench.take_arrived();
+        assert_eq!(arrived.len(), 2);
+        assert!(arrived.iter().all(|one| one.node == NodeId::EspDecrypt));
+        let esp = |arrived: &Arrived| {
+            let at = arrived.meta.l4_offset - arrived.meta.l3_offset;
+            arrived.bytes[usize::from(at)..].to_vec()
+        };
+        assert_eq!(esp(&arrived[0]), [7; 24]);
+        assert_eq!(esp(&arrived[1]), [&[1; 8][..], &[2; 24]].concat());
+        assert_eq!(bench.drops(DropReason::ReassemblyOverlap), 0);
+        bench.finish();
+    }
+
     #[test]
     fn a_mark_of_congestion_outlives_its_fragment() {
         let both = |first: u8, second: u8| {
