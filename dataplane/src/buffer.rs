@@ -540,6 +540,17 @@ impl BufferPool {
         }
     }
 
+    /// The bytes of the current view and `before` bytes before it; `None` if the area begins behind that.
+    pub(crate) fn data_from<'a>(&'a self, packet: &'a Packet, before: usize) -> Option<&'a [u8]> {
+        let meta = self.meta(packet);
+        let start = usize::from(meta.offset).checked_sub(before)?;
+        // SAFETY: as in `data`; the slice begins earlier, but not before the area.
+        Some(unsafe {
+            let start = self.at(packet).add(LINE + start);
+            std::slice::from_raw_parts(start.as_ptr(), usize::from(meta.length) + before)
+        })
+    }
+
     /// The metadata and the bytes of the current view, to write.
     #[inline(always)]
     pub fn parts_mut<'a>(&'a self, packet: &'a mut Packet) -> (&'a mut Metadata, &'a mut [u8]) {

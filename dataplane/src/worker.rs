@@ -322,6 +322,8 @@ impl Loop {
             .is_ok()
         {
             self.buffers.data_mut(&mut packet).copy_from_slice(frame);
+            self.graph
+                .observe(|observer| observer.sent(interface, frame));
             self.ports
                 .transmit(interface, packet, &mut self.buffers, &self.shared.counters);
             self.ports.flush(&mut self.buffers, &self.shared.counters);

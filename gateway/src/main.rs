@@ -6,6 +6,7 @@
 //!   culvert iked-bridge  joins charon to the dataplane (started by `run`)
 //!   culvert show         what a running gateway knows
 //!   culvert trace        what its nodes do with chosen packets
+//!   culvert capture      packets as they pass, as pcapng
 //!   culvert lab          two gateways on one machine
 //!   culvert bench        clocks a packet
 //! ```
@@ -46,6 +47,8 @@ enum Command {
     Show(show::Arguments),
     /// What each node of a running gateway does with the next packets that match.
     Trace(observe::trace::Arguments),
+    /// Packets of a running gateway as they pass an interface, reach a node or are dropped, as pcapng.
+    Capture(observe::capture::Arguments),
     /// Two gateways back to back on this machine, in network namespaces of their own.
     Lab(lab::Arguments),
     /// What the packet path costs, in clocks a packet, beside a yardstick.
@@ -73,6 +76,9 @@ fn main() -> ExitCode {
         Command::Show(arguments) => show::execute(&arguments).map_err(anyhow::Error::from),
         Command::Trace(arguments) => {
             observe::trace::execute(&arguments).map_err(anyhow::Error::from)
+        }
+        Command::Capture(arguments) => {
+            observe::capture::execute(&arguments).map_err(anyhow::Error::from)
         }
         Command::Lab(arguments) => lab::execute(&arguments).map_err(anyhow::Error::from),
         Command::Bench(arguments) => bench::execute(&arguments).map_err(anyhow::Error::from),

@@ -195,7 +195,10 @@ impl Workbench {
         let meta = self.buffers.meta_mut(&mut packet);
         meta.set_len(bytes.len()).unwrap();
         meta.rx_interface = interface;
-        meta.l3_offset = meta.offset() as u16;
+        // A frame as it comes from a driver: nobody has looked for its network header yet.
+        if node != NodeId::EthernetInput {
+            meta.l3_offset = meta.offset() as u16;
+        }
         change(meta);
         self.buffers.data_mut(&mut packet).copy_from_slice(bytes);
         let mut vector = Vector::new();

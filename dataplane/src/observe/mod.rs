@@ -11,12 +11,16 @@
 //! waits: it writes into memory that came with the order, counts what does not fit, and gives the memory away whole when
 //! the control thread has brought other.
 
+pub mod capture;
+#[cfg(test)]
+mod capture_tests;
 pub mod filter;
 pub mod headers;
 pub mod trace;
 #[cfg(test)]
 mod trace_tests;
 
+use self::capture::Capture;
 pub use self::filter::{Filter, FilterError};
 use self::headers::Layer;
 use self::trace::Trace;
@@ -30,12 +34,14 @@ use crate::port::Ports;
 pub struct Observer {
     /// What a trace is written to.
     pub trace: Option<Box<Trace>>,
+    /// Where packets are captured.
+    pub capture: Option<Box<Capture>>,
 }
 
 impl Observer {
     /// Something is to be seen.
     pub fn is_armed(&self) -> bool {
-        self.trace.is_some()
+        self.trace.is_some() || self.capture.is_some()
     }
 
     /// A node is about to get a vector.
@@ -44,6 +50,9 @@ impl Observer {
     pub(crate) fn before(&mut self, node: NodeId, vector: &mut Vector, buffers: &BufferPool) {
         if let Some(trace) = &mut self.trace {
             trace.before(node, vector, buffers);
+        }
+        if let Some(capture) = &mut self.capture {
+            capture.before(node, vector, buffers);
         }
     }
 
@@ -63,6 +72,9 @@ impl Observer {
         if let Some(trace) = &mut self.trace {
             trace.tick(node);
         }
+        if let Some(capture) = &mut self.capture {
+            capture.tick(node);
+        }
     }
 
     /// A packet is given up.
@@ -71,6 +83,18 @@ impl Observer {
     pub(crate) fn dropped(&mut self, packet: &Packet, reason: DropReason, buffers: &BufferPool) {
         if let Some(trace) = &mut self.trace {
             trace.dropped(packet, reason, buffers);
+        }
+        if let Some(capture) = &mut self.capture {
+            capture.dropped(packet, reason, buffers);
+        }
+    }
+
+    /// A frame of the control thread's leaves by an interface, past the graph.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn sent(&mut self, interface: u32, frame: &[u8]) {
+        if let Some(capture) = &mut self.capture {
+            capture.sent(interface, frame);
         }
     }
 }

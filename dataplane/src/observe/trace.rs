@@ -290,11 +290,15 @@ impl Trace {
         meta.flags & flags::TRACED != 0 && self.numbers.contains(meta.trace)
     }
 
+    /// A packet is asked for where it comes in; what came out of a tunnel comes in by it.
     fn wants(&self, node: NodeId, packet: &Packet, buffers: &BufferPool) -> bool {
-        let came_by = buffers.meta(packet).rx_interface;
+        let meta = buffers.meta(packet);
         let came_by = match node {
-            NodeId::Inject => interface_of_tap(came_by).unwrap_or(came_by),
-            _ => came_by,
+            NodeId::Inject => interface_of_tap(meta.rx_interface).unwrap_or(meta.rx_interface),
+            NodeId::Ip4Input | NodeId::Ip6Input if meta.flags & flags::DECRYPTED == 0 => {
+                return false;
+            }
+            _ => meta.rx_interface,
         };
         self.interface.is_none_or(|wanted| wanted == came_by)
             && self.filter.matches(buffers.data(packet), layer_at(node))

@@ -164,7 +164,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
         .on(on(&shared, show_calls::neighbours))
         .on(waits(&shared, observe::start_trace))
         .on(waits(&shared, observe::read_trace))
-        .on(on(&shared, observe::stop_trace));
+        .on(on(&shared, observe::stop_trace))
+        .on(waits(&shared, observe::start_capture))
+        .on(waits(&shared, observe::read_capture))
+        .on(on(&shared, observe::stop_capture));
     let sa_server =
         Server::bind_for_secrets(&socket("dataplane-sa"), sa_calls::router(&shared))?.spawn()?;
     let value_server = Server::bind(&socket("dataplane"), values)?.spawn()?;

@@ -60,6 +60,9 @@ calls! {
     "StartTrace": StartTraceRequest -> StartTraceReply, changes;
     "ReadTrace": ReadTraceRequest -> ReadTraceReply, changes;
     "StopTrace": StopTraceRequest -> StopTraceReply, changes;
+    "StartCapture": StartCaptureRequest -> StartCaptureReply, changes;
+    "ReadCapture": ReadCaptureRequest -> ReadCaptureReply, changes;
+    "StopCapture": StopCaptureRequest -> StopCaptureReply, changes;
     // iked.proto
     "ShowIke": ShowIkeRequest -> ShowIkeReply, reads;
     "Initiate": InitiateRequest -> InitiateReply, changes;

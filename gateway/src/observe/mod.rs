@@ -6,6 +6,8 @@
 //!
 //! The dataplane ends by itself what is no longer read: a client that is killed leaves nothing behind.
 
+pub mod capture;
+mod pcapng;
 pub mod trace;
 
 use std::path::{Path, PathBuf};
@@ -67,6 +69,17 @@ pub enum ObserveError {
     /// What was seen cannot be written.
     #[error("cannot write")]
     Write(#[source] std::io::Error),
+    /// The file cannot be made.
+    #[error("cannot write to {file}", file = file.display())]
+    File {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Nobody can read a capture from a terminal.
+    #[error("a capture is no text; name a file with --write, or let another program read it")]
+    Terminal,
 }
 
 /// The dataplane of a gateway.

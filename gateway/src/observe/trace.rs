@@ -46,7 +46,7 @@ pub struct Arguments {
     /// The first bytes of each packet at each node: they may be what people say to each other.
     #[arg(long)]
     hex: bool,
-    /// Write JSON, a packet a line.
+    /// Write JSON, a packet a line; what becomes of it after a node has kept it is a line of its own.
     #[arg(long)]
     json: bool,
 }

@@ -32,6 +32,10 @@ pub const TARGETS: &[Target] = &[
         feed: parsers::configuration_binary,
     },
     Target {
+        name: "filter",
+        feed: parsers::filter,
+    },
+    Target {
         name: "packet-headers",
         feed: parsers::packet_headers,
     },

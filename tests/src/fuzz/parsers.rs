@@ -3,6 +3,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use culvert_crypto::Suite;
+use culvert_dataplane::observe::Filter;
+use culvert_dataplane::observe::filter::LONGEST_TEXT;
+use culvert_dataplane::observe::headers::Layer;
 use culvert_model::decode;
 use culvert_model::plan::{self, DigestKey};
 use culvert_net::nd::{NeighbourAdvert, NeighbourSolicit, RouterAdvert, RouterSolicit};
@@ -114,6 +117,29 @@ pub fn text(bytes: &[u8]) {
         let _ = device::inherited(text);
     }
     let _ = (text.parse::<Ipv4Addr>(), text.parse::<Ipv6Addr>());
+}
+
+/// A filter, a zero, and a packet that it is asked about: as it was understood it reads the same.
+pub fn filter(bytes: &[u8]) {
+    let mut parts = bytes.splitn(2, |byte| *byte == 0);
+    let text = parts.next().and_then(|text| std::str::from_utf8(text).ok());
+    let packet = parts.next().unwrap_or_default();
+    let Some(Ok(filter)) = text.map(str::parse::<Filter>) else {
+        return;
+    };
+    let understood = filter.to_string();
+    // Qualifiers that were left out are written down: it may have grown.
+    if understood.len() <= LONGEST_TEXT {
+        assert_eq!(understood.parse(), Ok(filter.clone()));
+    }
+    for layer in [Layer::Link, Layer::Network] {
+        let holds = filter.matches(packet, layer);
+        if let Ok(opposite) = format!("not ({understood})").parse::<Filter>()
+            && !filter.is_all()
+        {
+            assert_ne!(opposite.matches(packet, layer), holds);
+        }
+    }
 }
 
 /// A message of charon's: read, written and read again it is the same; read as a listing it does not panic.

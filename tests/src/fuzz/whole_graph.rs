@@ -25,6 +25,9 @@ use culvert_dataplane::counters::WorkerCounters;
 use culvert_dataplane::event::{self, EventReceiver, EventSender};
 use culvert_dataplane::graph::{Graph, NodeId, Surroundings, Vector};
 use culvert_dataplane::nodes;
+use culvert_dataplane::observe::Filter;
+use culvert_dataplane::observe::capture::{Capture, Captured, Order, Point};
+use culvert_dataplane::observe::trace::{Numbers, Trace, Visits};
 use culvert_dataplane::port::{Port, Ports, tap_port};
 use culvert_dataplane::sa::{PolicyAction, PolicyId, PolicySpec, SaManager, service};
 use culvert_dataplane::tables::{Publisher, Tables};
@@ -219,7 +222,24 @@ impl Gateway {
         for _ in 0..10 {
             gateway.wait(1000 * MILLISECOND);
         }
+        gateway.watch();
         gateway
+    }
+
+    /// Looks at the first packets at every node, and at all that are dropped: whoever looks must stand anything, too.
+    fn watch(&mut self) {
+        let trace = Trace::new(
+            Arc::new(Filter::ALL),
+            None,
+            Arc::new(Numbers::new(0, 8)),
+            Visits::with_room(100),
+        );
+        let order = Order::new(Point::Drop, Filter::ALL, 256, 50);
+        let capture = Capture::new(Arc::new(order), Captured::with_room(50, 8192));
+        self.graph.observe(|observer| {
+            observer.trace = Some(Box::new(trace));
+            observer.capture = Some(Box::new(capture));
+        });
     }
 
     /// Applies what the configuration plans for the dataplane, in whatever order it can be.

@@ -83,7 +83,7 @@ pub(super) fn visit(
     }
 }
 
-fn interface_name(tables: &Tables, index: u32) -> String {
+pub(super) fn interface_name(tables: &Tables, index: u32) -> String {
     tables
         .interfaces
         .get(index)

@@ -6,6 +6,7 @@
 //!   stop  -- each worker gives everything back
 //! ```
 
+mod capture_calls;
 mod describe;
 mod trace_calls;
 
@@ -17,6 +18,7 @@ use culvert_model::bus::{Refusal, refusal::Code};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+pub(super) use self::capture_calls::{read_capture, start_capture, stop_capture};
 pub(super) use self::trace_calls::{read_trace, start_trace, stop_trace};
 use super::state::{Shared, State};
 use crate::observe::{Filter, Observer};
@@ -28,13 +30,14 @@ const FORGOTTEN: Duration = Duration::from_secs(10);
 /// A worker that does not answer within it has stopped.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is being watched: one trace at a time.
+/// What is being watched: one trace and one capture at a time.
 #[derive(Default)]
 pub struct Observations {
     last_id: u64,
     /// Numbers of traced packets so far: a packet that is still marked is never taken for one of a later trace.
     numbered: u32,
     trace: Option<trace_calls::Session>,
+    capture: Option<capture_calls::Session>,
 }
 
 impl Observations {
