@@ -2,13 +2,16 @@
 
 Request: "sa" (see `association`), "do" (below), packets as hexadecimal text from their outer IP header on.
 
-  seal  {"inner", "sequence", "high"}  ->  {"packet"}
+  seal  {"inner", "sequence", "high"}  ->  {"packet"}; with "header", fields of the tunnel's header in scapy's names, and
+        with "trailer": {"padding", "tfc", "next"}, bytes of the two kinds of padding and the next header, instead of
+        scapy's own
   open  {"packet", "high"}             ->  {"inner", "again", "whole", "outer"}
 
 `again` is the same packet sealed once more with the same sequence number and IV: where it equals what came, every
 byte of ESP is as scapy writes it. `outer` is what scapy reads in the headers around ESP.
 """
 
+import copy
 import json
 import re
 import sys
@@ -64,9 +67,26 @@ def numbered(secured, inner, sequence, esn, high, iv=None):
     return secured.encrypt(inner, seq_num=sequence, iv=iv, esn_en=esn, esn=high)
 
 
+def trailer(esp, padding, tfc, next):
+    """Padding of both kinds as it is asked for (RFC 4303 sections 2.4 and 2.7)."""
+    esp.data = raw(esp.data) + bytes([0xA5]) * tfc
+    esp.padding = bytes(range(1, padding + 1))
+    esp.padlen = padding
+    if next is not None:
+        esp.nh = next
+    return esp
+
+
 def seal(sa, request):
     inner = ip(bytes.fromhex(request["inner"]))
-    packet = numbered(association(sa), inner, request["sequence"], sa["esn"], request["high"])
+    secured = association(sa)
+    for name, value in request.get("header", {}).items():
+        setattr(secured.tunnel_header, name, value)
+    if "trailer" in request:
+        # Of its own: scapy's algorithms are shared by all SAs.
+        secured.crypt_algo = copy.copy(secured.crypt_algo)
+        secured.crypt_algo.pad = lambda esp: trailer(esp, **request["trailer"])
+    packet = numbered(secured, inner, request["sequence"], sa["esn"], request["high"])
     return {"packet": raw(packet).hex()}
 
 
@@ -76,10 +96,12 @@ def outer(packet, data):
     fresh = ip(data)
     if packet.version == 4:
         told |= {"protocol": packet.proto, "length": packet.len, "checksum": packet.chksum}
+        told |= {"class": packet.tos, "hops": packet.ttl, "df": bool(packet.flags.DF)}
         del fresh.chksum
         told["right_checksum"] = ip(raw(fresh)).chksum
     else:
         told |= {"protocol": packet.nh, "length": packet.plen + 40}
+        told |= {"class": packet.tc, "hops": packet.hlim, "label": packet.fl}
     if UDP in packet:
         udp = packet[UDP]
         told["udp"] = {"ports": [udp.sport, udp.dport], "length": udp.len, "checksum": udp.chksum}

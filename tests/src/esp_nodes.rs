@@ -20,18 +20,23 @@ use culvert_dataplane::nodes::{
 };
 use culvert_dataplane::port::Ports;
 use culvert_dataplane::sa::{
-    PolicyAction, PolicyId, PolicySpec, SaKeyId, SaManager, SaSpec, service,
+    OuterRules, PolicyAction, PolicyId, PolicySpec, SaDirection, SaKeyId, SaManager, SaSpec, Usage,
+    service,
 };
 use culvert_dataplane::tables::{
-    Adjacency, AdjacencyKind, Fragmentation, Interface, InterfaceKind, MssClamp, ReversePath,
-    Tables,
+    ADJACENCY_NO_ROUTE, Adjacency, AdjacencyKind, Fragmentation, Interface, InterfaceKind,
+    MssClamp, ReversePath, Tables,
 };
 use culvert_model::bus;
 use culvert_net::{AddressRange, HeaderPlace, PortRange, Selector};
+use serde_json::{Value, json};
+
+use crate::scapy::to_hex;
 
 /// Index of the tunnel interface, of its adjacency, and its `if_id`.
 const TUNNEL: u32 = 3;
 const INTO_TUNNEL: u32 = 9;
+const UNDERLAY: u32 = 2;
 const IF_ID: u32 = 42;
 
 /// One SA as both ends know it.
@@ -57,6 +62,74 @@ pub struct Association {
     pub transport: bool,
 }
 
+impl Association {
+    /// One between addresses for documentation, with keys that are the same every time.
+    pub fn example(suite: Suite, v6: bool, udp: bool, esn: bool) -> Self {
+        let address = |last: u8| -> IpAddr {
+            if v6 {
+                [0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(last)].into()
+            } else {
+                [192, 0, 2, last].into()
+            }
+        };
+        let key = |length: usize, seed: u8| -> Vec<u8> {
+            (0..length)
+                .map(|at| seed.wrapping_add(at as u8).wrapping_mul(37))
+                .collect()
+        };
+        Self {
+            suite,
+            encryption: key(suite.encryption_key_len(), 3),
+            integrity: key(suite.integrity_key_len(), 91),
+            spi: 0xc0de_0001,
+            source: address(1),
+            destination: address(2),
+            udp,
+            esn,
+            transport: false,
+        }
+    }
+
+    /// As scapy is told of it.
+    pub fn told(&self) -> Value {
+        json!({
+            "suite": self.suite.to_string(),
+            "encryption": to_hex(&self.encryption),
+            "integrity": to_hex(&self.integrity),
+            "spi": self.spi,
+            "source": self.source,
+            "destination": self.destination,
+            "udp": self.udp,
+            "esn": self.esn,
+            "transport": self.transport,
+        })
+    }
+}
+
+/// What an SA and its tunnel are asked for beyond what both ends must know.
+#[derive(Clone, Copy, Debug)]
+pub struct Choices {
+    /// Packets of the replay window.
+    pub replay_window: u32,
+    /// Bytes to which inner packets are padded.
+    pub tfc_padding: u32,
+    /// Bytes of the largest packet that the underlay takes.
+    pub underlay_mtu: u16,
+    /// What the tunnel's outer headers are like.
+    pub outer: Option<OuterRules>,
+}
+
+impl Default for Choices {
+    fn default() -> Self {
+        Self {
+            replay_window: 128,
+            tfc_padding: 0,
+            underlay_mtu: 1500,
+            outer: None,
+        }
+    }
+}
+
 /// A worker that knows one SA, outbound and inbound.
 pub struct EspNodes {
     buffers: BufferPool,
@@ -74,6 +147,11 @@ pub struct EspNodes {
 impl EspNodes {
     /// Installs the SA for both directions.
     pub fn new(association: &Association) -> anyhow::Result<Self> {
+        Self::with(association, &Choices::default())
+    }
+
+    /// Installs the SA for both directions, with these choices.
+    pub fn with(association: &Association, choices: &Choices) -> anyhow::Result<Self> {
         let arrivals = Arc::<Mutex<Vec<Vec<u8>>>>::default();
         let collectors = NodeId::ALL.iter().map(|id| {
             // Lives as long as the process, as the specifications of real nodes do.
@@ -87,11 +165,12 @@ impl EspNodes {
             Box::new(EspDecrypt),
         ];
         let graph = Graph::new(collectors.chain(nodes));
-        let mut tables = tables();
+        let mut tables = tables(choices);
         let mut manager = SaManager::new(Arc::new(Portable))?;
-        let outbound = spec(association, bus::Direction::Out)?;
+        let outbound = spec(association, choices, bus::Direction::Out)?;
         let id = outbound.id;
-        for spec in [spec(association, bus::Direction::In)?, outbound] {
+        let inbound = spec(association, choices, bus::Direction::In)?;
+        for spec in [inbound, outbound] {
             manager.add(
                 &mut tables.sas,
                 spec,
@@ -148,6 +227,16 @@ impl EspNodes {
         let reserved = sa.state.reserve(numbers, 0, 1);
         ensure!(reserved.granted == numbers, "{reserved:?}");
         Ok(())
+    }
+
+    /// What the inbound SA has seen.
+    pub fn received(&self) -> anyhow::Result<Usage> {
+        let inbound = SaKeyId {
+            direction: SaDirection::In,
+            ..self.outbound
+        };
+        let sa = self.manager.get(&self.tables.sas, inbound);
+        Ok(sa.context("the inbound SA is gone")?.state.usage())
     }
 
     /// Packets dropped for this reason so far.
@@ -219,7 +308,11 @@ fn everything() -> [Selector; 2] {
 }
 
 /// As iked-bridge would ask for it.
-fn spec(association: &Association, direction: bus::Direction) -> anyhow::Result<SaSpec> {
+fn spec(
+    association: &Association,
+    choices: &Choices,
+    direction: bus::Direction,
+) -> anyhow::Result<SaSpec> {
     let (encryption, bits) = match association.suite.cipher() {
         Cipher::AesGcm16(bits) => (bus::EncryptionAlgorithm::AesGcm16, bits.bits()),
         Cipher::AesGcm12(bits) => (bus::EncryptionAlgorithm::AesGcm12, bits.bits()),
@@ -254,7 +347,8 @@ fn spec(association: &Association, direction: bus::Direction) -> anyhow::Result<
         encryption_key_bits: bits.into(),
         integrity: integrity.into(),
         esn: association.esn,
-        replay_window: 128,
+        replay_window: choices.replay_window,
+        tfc_padding: choices.tfc_padding,
         udp: association.udp.then_some(bus::UdpEncapsulation {
             source_port: 4500,
             destination_port: 4500,
@@ -271,7 +365,7 @@ fn spec(association: &Association, direction: bus::Direction) -> anyhow::Result<
     Ok(service::sa_from_bus(&sa)?)
 }
 
-fn tables() -> Tables {
+fn tables(choices: &Choices) -> Tables {
     let mut tables = Tables::default();
     let interface = Interface {
         index: TUNNEL,
@@ -282,7 +376,7 @@ fn tables() -> Tables {
             fixed_mtu: Some(1400),
             fragmentation: Fragmentation::Before,
             learn_path_mtu: true,
-            outer: None,
+            outer: choices.outer,
         },
         vrf: 0,
         mtu: 1400,
@@ -294,6 +388,15 @@ fn tables() -> Tables {
         addresses6: Arc::default(),
     };
     tables.interfaces.set(TUNNEL, Some(Arc::new(interface)));
+    // The peer is reached by what no other route covers.
+    let underlay = Adjacency {
+        kind: AdjacencyKind::Rewrite([0; 14]),
+        interface: UNDERLAY,
+        mtu: choices.underlay_mtu,
+    };
+    tables
+        .adjacencies
+        .set(ADJACENCY_NO_ROUTE, Some(Arc::new(underlay)));
     let adjacency = Adjacency {
         kind: AdjacencyKind::Tunnel,
         interface: TUNNEL,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   tests/esp_against_scapy   ESP packets both ways        our nodes in memory <-> scapy
+//!   tests/esp_edges_...       replay, padding, headers     our nodes in memory <-> scapy
 //!   tests/stock_strongswan    a gateway of ours            culvert run <-> Debian's strongSwan, its own ESP
 //!   tests/faults              two gateways of ours         killed, silenced, robbed of messages, under traffic
 //!   tests/whole_box           one gateway of ours          what it owns, refuses and leaves behind

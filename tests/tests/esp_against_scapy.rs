@@ -8,7 +8,7 @@ use culvert_dataplane::drop_reason::DropReason;
 use culvert_net::{Ipv4Header, Ipv4Mut, Ipv6Header, Protocol, checksum};
 use culvert_tests::esp_nodes::{Association, EspNodes};
 use culvert_tests::scapy::{Scapy, from_hex, to_hex};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Every suite that scapy has: not GCM with a short ICV. Ours are held against the long ones where they are made.
 fn suites() -> impl Iterator<Item = Suite> {
@@ -24,53 +24,13 @@ fn combinations() -> Vec<Association> {
         for v6 in [false, true] {
             for udp in [false, true] {
                 for esn in [false, true] {
-                    all.push(association(suite, v6, udp, esn));
+                    all.push(Association::example(suite, v6, udp, esn));
                 }
             }
         }
     }
     assert_eq!(all.len(), 280);
     all
-}
-
-fn association(suite: Suite, v6: bool, udp: bool, esn: bool) -> Association {
-    let address = |last: u8| -> IpAddr {
-        if v6 {
-            format!("2001:db8::{last}").parse().unwrap()
-        } else {
-            [192, 0, 2, last].into()
-        }
-    };
-    let key = |length: usize, seed: u8| -> Vec<u8> {
-        (0..length)
-            .map(|at| seed.wrapping_add(at as u8).wrapping_mul(37))
-            .collect()
-    };
-    Association {
-        suite,
-        encryption: key(suite.encryption_key_len(), 3),
-        integrity: key(suite.integrity_key_len(), 91),
-        spi: 0xc0de_0001,
-        source: address(1),
-        destination: address(2),
-        udp,
-        esn,
-        transport: false,
-    }
-}
-
-fn told(association: &Association) -> Value {
-    json!({
-        "suite": association.suite.to_string(),
-        "encryption": to_hex(&association.encryption),
-        "integrity": to_hex(&association.integrity),
-        "spi": association.spi,
-        "source": association.source,
-        "destination": association.destination,
-        "udp": association.udp,
-        "esn": association.esn,
-        "transport": association.transport,
-    })
 }
 
 fn inner4(length: usize) -> Vec<u8> {
@@ -139,7 +99,7 @@ fn scapy_opens(
     sequence: u64,
 ) {
     let what = format!("{association:?}: {} bytes, number {sequence}", inner.len());
-    let request = json!({"do": "open", "sa": told(association), "packet": to_hex(sealed),
+    let request = json!({"do": "open", "sa": association.told(), "packet": to_hex(sealed),
         "high": high_half(association, sequence)});
     let answer = scapy
         .ask(&request)
@@ -188,7 +148,7 @@ fn scapy_seals(
     inner: &[u8],
     sequence: u64,
 ) -> Vec<u8> {
-    let request = json!({"do": "seal", "sa": told(association), "inner": to_hex(inner),
+    let request = json!({"do": "seal", "sa": association.told(), "inner": to_hex(inner),
         "sequence": sequence as u32, "high": high_half(association, sequence)});
     from_hex(&scapy.ask(&request).unwrap()["packet"]).unwrap()
 }
@@ -244,7 +204,7 @@ fn what_scapy_encrypts_we_open() {
 fn extended_numbers_pass_2_to_the_32nd_as_scapy_counts_them() {
     let mut scapy = Scapy::start().unwrap();
     for suite in suites() {
-        let association = association(suite, false, true, true);
+        let association = Association::example(suite, false, true, true);
         let mut nodes = EspNodes::new(&association).unwrap();
         nodes.skip(0xffff_fffc).unwrap();
         let packets = vec![inner4(64); 8];
@@ -408,7 +368,7 @@ fn transports() -> Vec<Association> {
     for suite in suites() {
         for v6 in [false, true] {
             for udp in [false, true] {
-                let mut one = association(suite, v6, udp, v6 != udp);
+                let mut one = Association::example(suite, v6, udp, v6 != udp);
                 one.transport = true;
                 all.push(one);
             }
@@ -428,7 +388,7 @@ fn transport_mode_is_byte_for_byte_what_scapy_writes() {
         assert_eq!(sealed.len(), packets.len(), "{association:?}");
         for (number, (inner, sealed)) in (1u64..).zip(packets.iter().zip(&sealed)) {
             let what = format!("{association:?}: {inner:02x?} as {sealed:02x?}");
-            let request = json!({"do": "open", "sa": told(&association), "packet": to_hex(sealed),
+            let request = json!({"do": "open", "sa": association.told(), "packet": to_hex(sealed),
                 "high": high_half(&association, number)});
             let answer = scapy
                 .ask(&request)
@@ -451,7 +411,7 @@ fn transport_mode_is_byte_for_byte_what_scapy_writes() {
 fn behind_a_nat_transport_checksums_are_of_the_addresses_that_arrive() {
     let mut scapy = Scapy::start().unwrap();
     let suite = suites().next().unwrap();
-    let mut behind = association(suite, false, true, false);
+    let mut behind = Association::example(suite, false, true, false);
     behind.transport = true;
     behind.source = [10, 9, 8, 7].into();
     let mut seen = behind.clone();
@@ -475,7 +435,7 @@ fn behind_a_nat_transport_checksums_are_of_the_addresses_that_arrive() {
 
 #[test]
 fn transport_mode_takes_whole_packets_of_its_own_ends_only() {
-    let mut own = association(suites().next().unwrap(), false, false, false);
+    let mut own = Association::example(suites().next().unwrap(), false, false, false);
     own.transport = true;
     let mut nodes = EspNodes::new(&own).unwrap();
     let mut fragment = transport_packets(&own).swap_remove(10);

@@ -250,9 +250,8 @@ fn outer_rules(key: &str, outer: &bus::OuterHeader) -> Result<OuterRules, ApplyE
             _ => Err(refused("DSCP", dscp)),
         })
         .transpose()?;
-    let hop_limit = match u8::try_from(outer.hop_limit) {
-        Ok(hops @ 1..) => hops,
-        _ => return Err(refused("hop limit", outer.hop_limit)),
+    let Ok(hop_limit @ 1..) = u8::try_from(outer.hop_limit) else {
+        return Err(refused("hop limit", outer.hop_limit));
     };
     Ok(OuterRules {
         dont_fragment: match outer.dont_fragment() {

@@ -124,15 +124,14 @@ impl OuterRules {
     }
 
     #[inline(always)]
-    fn label(&self, inner: &[u8], v6: bool) -> u32 {
+    fn label(self, inner: &[u8], v6: bool) -> u32 {
         const LABEL: u32 = 0x000f_ffff;
         match self.flow_label {
-            FlowLabel::Zero => 0,
             FlowLabel::Copy if v6 => {
                 let word = inner.first_chunk().copied().unwrap_or_default();
                 u32::from_be_bytes(word) & LABEL
             }
-            FlowLabel::Copy => 0,
+            FlowLabel::Zero | FlowLabel::Copy => 0,
             FlowLabel::Hash => Flow::spread_of(inner).map_or(0, |spread| (spread & LABEL).max(1)),
         }
     }
