@@ -79,6 +79,7 @@ async fn everything_charon_negotiates_arrives() {
     // With no random part, the soft limit of the outbound SA is dropped: one rekey event is enough.
     assert_eq!(inbound.lifetimes.unwrap().time.unwrap().rekey, 3000);
     assert_eq!(outbound.lifetimes.unwrap().time.unwrap().rekey, 0);
+    assert_eq!(outbound.tfc, 600, "the peer understands the padding");
     assert_ne!(inbound.keys, outbound.keys);
     assert_eq!(inbound.reqid, outbound.reqid);
     assert_eq!(setup.bridge.spis(), [spi(&inbound)]);
@@ -143,7 +144,7 @@ type Expected = (&'static str, u32, usize, u32, usize, bool);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_ends_get_the_same_keys_of_the_right_length_for_every_algorithm() {
-    const EXPECTED: [Expected; 9] = [
+    const EXPECTED: [Expected; 18] = [
         ("aes128gcm16-esn", 20, 20, 1024, 0, true),
         ("aes192gcm16", 20, 28, 1024, 0, false),
         ("aes256gcm16-esn-noesn", 20, 36, 1024, 0, true),
@@ -153,6 +154,15 @@ async fn both_ends_get_the_same_keys_of_the_right_length_for_every_algorithm() {
         ("aes192-sha256-esn", 12, 24, 12, 32, true),
         ("aes256-sha384", 12, 32, 13, 48, false),
         ("aes256-sha512", 12, 32, 14, 64, false),
+        ("aes128gcm8", 18, 20, 1024, 0, false),
+        ("aes192gcm8-esn", 18, 28, 1024, 0, true),
+        ("aes128gcm12-esn", 19, 20, 1024, 0, true),
+        ("aes128ctr-sha256", 13, 20, 12, 32, false),
+        ("aes256ctr-sha1-esn", 13, 36, 2, 20, true),
+        ("aes128gmac", 21, 20, 1024, 0, false),
+        ("aes256gmac-esn", 21, 36, 1024, 0, true),
+        ("null-sha1", 11, 0, 2, 20, false),
+        ("null-sha512-esn", 11, 0, 14, 64, true),
     ];
     let file = plugin_file();
     let hosts = [1, 2].map(|_| Host::new(&[(PLUGIN_FILE, &file)]).unwrap());

@@ -97,7 +97,8 @@ impl Setup {
             .with("rekey_packets", "70000")
             .with("life_packets", "80000")
             .with("rand_packets", "0")
-            .with("replay_window", "128");
+            .with("replay_window", "128")
+            .with("tfc_padding", "600");
         load(&vici, connection(1, 2, GCM, child)).await;
         load(
             &Vici::new(&peer.vici),
