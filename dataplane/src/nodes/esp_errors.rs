@@ -11,7 +11,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use culvert_net::{Icmpv4Type, Icmpv4View, Icmpv6Type, Icmpv6View, Protocol};
+use culvert_net::{HeaderPlace, Icmpv4Type, Icmpv4View, Icmpv6Type, Icmpv6View, Protocol};
 
 use super::ip4_local::NAT_TRAVERSAL;
 use super::token_bucket::TokenBucket;
@@ -94,7 +94,7 @@ impl EspErrors {
     }
 }
 
-/// The ESP packet that an ICMPv4 error quotes.
+/// The ESP packet that an ICMP error for IPv4 quotes.
 fn quoted4(body: &[u8]) -> Option<QuotedEsp> {
     let header = body.first_chunk::<20>()?;
     let [
@@ -126,26 +126,21 @@ fn quoted4(body: &[u8]) -> Option<QuotedEsp> {
     )
 }
 
-/// The ESP packet that an ICMPv6 error quotes. We send no extension header but that of a fragment.
+/// The ESP packet that an ICMP error for IPv6 quotes: behind a fragment header of ours, or what transport mode leaves
+/// outside.
 fn quoted6(body: &[u8]) -> Option<QuotedEsp> {
-    let (header, mut rest) = body.split_first_chunk::<40>()?;
-    let [first, _, _, _, l0, l1, next, _, addresses @ ..] = *header;
+    let [first, _, _, _, l0, l1, _, _, addresses @ ..] = *body.first_chunk::<40>()?;
     if first >> 4 != 6 {
         return None;
     }
-    let mut protocol = Protocol(next);
-    if protocol == Protocol::FRAGMENT {
-        let (fragment, behind) = rest.split_first_chunk::<8>()?;
-        let [next, _, offset, low, ..] = *fragment;
-        if offset != 0 || low & 0xf8 != 0 {
-            return None;
-        }
-        (protocol, rest) = (Protocol(next), behind);
+    let place = HeaderPlace::find(body, |_, _| true).ok()?;
+    if place.fragment.is_some_and(|fragment| fragment.offset != 0) {
+        return None;
     }
     let (source, destination) = addresses.split_first_chunk::<16>()?;
     esp(
-        protocol,
-        rest,
+        place.protocol,
+        body.get(place.offset..)?,
         IpAddr::V6(Ipv6Addr::from(*source)),
         IpAddr::V6(Ipv6Addr::from(*destination.first_chunk::<16>()?)),
         40 + u32::from(u16::from_be_bytes([l0, l1])),
@@ -302,6 +297,7 @@ mod tests {
             (50, ESP.to_vec(), None),
             (17, udp(4500, &ESP), Some(ports)),
             (44, [&[50, 0, 0, 1, 0, 0, 0, 7], &ESP[..]].concat(), None),
+            (0, [&[50, 0, 1, 4, 0, 0, 0, 0], &ESP[..]].concat(), None),
         ] {
             let quoted = packet6(WAN_IP6, FAR_IP6, next, 64, &payload);
             let (_, dropped, heard) = outcome(&error6(Icmpv6Type::PACKET_TOO_BIG, 1300, &quoted));
