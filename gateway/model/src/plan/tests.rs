@@ -565,6 +565,23 @@ fn the_reverse_path_check_is_off_unless_configured() {
     assert_eq!(mode(&text, "tunnel/ipsec0"), bus::ReversePath::Loose);
 }
 
+#[test]
+fn routers_are_believed_about_paths_unless_configured() {
+    let ignored = |text: &str| {
+        let plan = plan_of(text).unwrap();
+        match &plan[&Key::from("tunnel/ipsec0")].value.kind {
+            Some(Kind::Tunnel(tunnel)) => tunnel.ignore_path_mtu,
+            other => panic!("{other:?}"),
+        }
+    };
+    let set = |keyword: &str| {
+        let with = format!(r#""name": "ipsec0", "path_mtu": "{keyword}", "#);
+        changed(r#""name": "ipsec0", "#, &with)
+    };
+    assert!(!ignored(GATEWAY) && !ignored(&set("learn")));
+    assert!(ignored(&set("ignore")));
+}
+
 /// `wan0` in `default`, `lan0` in `inner`; each leads into the other.
 const LEAKING: &str = r#"{
   "vrfs": [{ "name": "inner" }],
