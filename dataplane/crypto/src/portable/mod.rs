@@ -16,6 +16,8 @@ mod cbc_hmac;
 mod counter;
 mod gcm192;
 #[cfg(test)]
+mod outside_vectors;
+#[cfg(test)]
 mod round_trip;
 mod short_gcm;
 mod stream_hmac;

@@ -33,19 +33,27 @@ pub(super) struct ShortGcm<C> {
 impl<C: AesKey> ShortGcm<C> {
     pub(super) fn boxed(material: &KeyMaterial<'_>) -> Result<Box<dyn KeyedSuite>, KeyError> {
         let (key, salt) = Salt::split(material.encryption).ok_or(wrong_length(material))?;
-        let cipher = C::new_from_slice(key).map_err(|_| wrong_length(material))?;
+        let icv = material.suite.icv_len();
+        let clear = matches!(material.suite.cipher(), Cipher::AesGmac(_));
+        Self::new(key, salt, material.esn, icv, clear)
+            .map(|this| Box::new(this) as Box<dyn KeyedSuite>)
+            .ok_or(wrong_length(material))
+    }
+
+    fn new(key: &[u8], salt: Salt, esn: bool, icv: usize, clear: bool) -> Option<Self> {
+        let cipher = C::new_from_slice(key).ok()?;
         let mut hash_key = Array::<u8, U16>::default();
         cipher.encrypt_block(&mut hash_key);
         let hash = <GHash as ghash::universal_hash::KeyInit>::new(&hash_key);
         zeroize::Zeroize::zeroize(&mut hash_key.0);
-        Ok(Box::new(Self {
+        Some(Self {
             cipher,
             hash,
             salt,
-            esn: material.esn,
-            icv: material.suite.icv_len(),
-            clear: matches!(material.suite.cipher(), Cipher::AesGmac(_)),
-        }))
+            esn,
+            icv,
+            clear,
+        })
     }
 
     /// The whole tag of a packet without its ICV.
@@ -74,6 +82,18 @@ impl<C: AesKey> ShortGcm<C> {
             hash.update_padded(text);
             (associated.as_ref().len(), text.len())
         };
+        self.finish(hash, associated_bytes, text_bytes, nonce)
+    }
+
+    /// The tag behind what `hash` has taken in, so many bytes of both kinds.
+    #[inline]
+    fn finish(
+        &self,
+        mut hash: GHash,
+        associated_bytes: usize,
+        text_bytes: usize,
+        nonce: [u8; 12],
+    ) -> [u8; 16] {
         let lengths = ((associated_bytes as u128 * 8) << 64) | (text_bytes as u128 * 8);
         hash.update(&[Array(lengths.to_be_bytes())]);
         let mut mask = counter::block(nonce, 1);
@@ -121,6 +141,27 @@ impl<C: AesKey> ShortGcm<C> {
             counter::apply(&self.cipher, nonce, 2, text);
         }
         Ok(())
+    }
+}
+
+/// GCM without ESP's framing.
+#[cfg(test)]
+impl<C: AesKey> ShortGcm<C> {
+    #[allow(clippy::unwrap_used)]
+    pub(super) fn bare(key: &[u8]) -> Self {
+        let (_, salt) = Salt::split(&[0; 4]).unwrap();
+        Self::new(key, salt, false, 16, false).unwrap()
+    }
+
+    pub(super) fn tag_over(&self, nonce: [u8; 12], associated: &[u8], text: &[u8]) -> [u8; 16] {
+        let mut hash = self.hash.clone();
+        hash.update_padded(associated);
+        hash.update_padded(text);
+        self.finish(hash, associated.len(), text.len(), nonce)
+    }
+
+    pub(super) fn apply(&self, nonce: [u8; 12], text: &mut [u8]) {
+        counter::apply(&self.cipher, nonce, 2, text);
     }
 }
 
