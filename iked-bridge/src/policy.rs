@@ -98,6 +98,14 @@ pub struct Key {
     pub spi: u32,
 }
 
+impl Slot {
+    /// Every key that there can be of it.
+    pub fn keys(self) -> std::ops::RangeInclusive<Key> {
+        let of = |spi| Key { slot: self, spi };
+        of(0)..=of(u32::MAX)
+    }
+}
+
 /// What a policy says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verdict {
@@ -314,15 +322,14 @@ impl Stacks {
 
     /// Every key something is wanted under, oldest first in each stack.
     pub fn keys(&self) -> Vec<Key> {
-        let mut keys = Vec::new();
+        let mut keys: Vec<Key> = Vec::new();
         for (slot, stack) in &self.slots {
+            let of_slot = keys.len();
             for stacked in stack {
-                let key = Key {
-                    slot: *slot,
-                    spi: stacked.rule.key_spi(),
-                };
-                if !keys.contains(&key) {
-                    keys.push(key);
+                let spi = stacked.rule.key_spi();
+                let known = keys.iter().skip(of_slot).any(|key| key.spi == spi);
+                if !known {
+                    keys.push(Key { slot: *slot, spi });
                 }
             }
         }

@@ -282,6 +282,8 @@ pub struct Manager {
     random: Box<dyn Random>,
     spis: SpiPool,
     entries: BTreeMap<SaName, Entry>,
+    /// Those that were made orphans, and perhaps some that are gone since.
+    orphans: BTreeSet<SaName>,
     stacks: Stacks,
     policies: BTreeMap<Key, policies::Held>,
     /// Outbound policies that charon removed a moment ago.
@@ -315,6 +317,7 @@ impl Manager {
             random,
             spis: SpiPool::default(),
             entries: BTreeMap::new(),
+            orphans: BTreeSet::new(),
             stacks: Stacks::default(),
             policies: BTreeMap::new(),
             lingering: BTreeMap::new(),

@@ -13,7 +13,8 @@
 
 use culvert_model::bus::Direction;
 
-use super::{Manager, Owner, State, Timer};
+use super::calls::entries_of;
+use super::{Entry, Manager, Owner, State, Timer};
 use crate::association::{SaName, selector_pairs};
 use crate::policy::{Key, PolicyDirection};
 
@@ -47,6 +48,7 @@ impl Manager {
                     _ => SENDING_MS + AFTER_POLICY_MS,
                 };
             entry.owner = Owner::Orphan { until_ms };
+            self.orphans.insert(name);
             self.arm(until_ms, Timer::Orphan(name));
         }
     }
@@ -74,7 +76,9 @@ impl Manager {
         let hard = Some(entry.sa.hard_expires_at_ms).filter(|hard| *hard != 0);
         let until_ms = hard.map_or(lost_ms + CARRY_MS, |hard| hard.min(lost_ms + CARRY_MS));
         entry.owner = Owner::Orphan { until_ms };
-        if entry.state == State::Installed {
+        let installed = entry.state == State::Installed;
+        self.orphans.insert(name);
+        if installed {
             self.arm(until_ms.max(now_ms), Timer::Orphan(name));
         }
     }
@@ -112,21 +116,23 @@ impl Manager {
         if key.slot.direction != PolicyDirection::Out {
             return;
         }
-        let Some(new) = self.entries.iter().find_map(|(name, entry)| {
-            (name.spi == key.spi
-                && entry.direction == Direction::Out
+        let new = entries_of(&self.entries, key.spi).find(|entry| {
+            entry.direction == Direction::Out
                 && entry.owner == Owner::Charon
-                && entry.sa.if_id == key.slot.if_id)
-                .then(|| selector_pairs(&entry.sa, Direction::Out))
-        }) else {
+                && entry.sa.if_id == key.slot.if_id
+        });
+        let Some(new) = new.map(|entry| selector_pairs(&entry.sa, Direction::Out)) else {
             return;
         };
+        let entries = &self.entries;
+        let is_orphan = |entry: &Entry| matches!(entry.owner, Owner::Orphan { .. });
+        self.orphans
+            .retain(|name| entries.get(name).is_some_and(is_orphan));
         let covered: Vec<(SaName, Direction)> = self
-            .entries
+            .orphans
             .iter()
-            .filter(|(_, entry)| {
-                matches!(entry.owner, Owner::Orphan { .. }) && entry.sa.if_id == key.slot.if_id
-            })
+            .filter_map(|name| Some((name, entries.get(name)?)))
+            .filter(|(_, entry)| entry.sa.if_id == key.slot.if_id)
             .filter(|(_, entry)| {
                 selector_pairs(&entry.sa, entry.direction)
                     .iter()

@@ -87,9 +87,8 @@ impl Manager {
             lingering.first = false;
             let of_slot: Vec<Key> = self
                 .policies
-                .keys()
-                .filter(|other| other.slot == key.slot)
-                .copied()
+                .range(key.slot.keys())
+                .map(|(other, _)| *other)
                 .collect();
             for other in of_slot {
                 self.settle_policy(now_ms, other);
@@ -108,9 +107,10 @@ impl Manager {
     /// initiator has the other: what it sends on it at once is lost.
     fn waits(&self, key: Key) -> bool {
         key.spi != 0
-            && self.lingering.iter().any(|(other, lingering)| {
-                lingering.first && other.slot == key.slot && *other != key
-            })
+            && self
+                .lingering
+                .range(key.slot.keys())
+                .any(|(other, lingering)| lingering.first && *other != key)
     }
 
     pub(super) fn settle_policy(&mut self, now_ms: u64, key: Key) {

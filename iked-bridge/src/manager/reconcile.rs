@@ -286,6 +286,7 @@ impl Manager {
                     if now_ms >= due {
                         // Nobody is told: charon does not know it.
                         entry.owner = Owner::Orphan { until_ms: now_ms };
+                        self.orphans.insert(name);
                         self.orphan_is_over(now_ms, name);
                     } else {
                         unsettled = Some(unsettled.map_or(due, |at: u64| at.min(due)));

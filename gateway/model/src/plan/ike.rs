@@ -24,14 +24,13 @@ const ALL_TRAFFIC: [&str; 2] = ["0.0.0.0/0", "::/0"];
 
 /// The VRF that IKE runs in: there is one charon, so there is one.
 pub(super) fn underlay_vrf(config: &Config, planner: &mut Planner) -> String {
+    let tunnels = tunnels(config);
     let mut first: Option<(String, String)> = None;
     for connection in &config.connections {
         for child in &connection.children {
-            let tunnel = config
-                .tunnels
-                .iter()
-                .find(|tunnel| tunnel.name == child.tunnel);
-            let Some(tunnel) = tunnel else { continue };
+            let Some(tunnel) = tunnels.get(child.tunnel()) else {
+                continue;
+            };
             let vrf = tunnel.underlay_vrf.clone().unwrap_or_else(default_vrf);
             match &first {
                 None => first = Some((vrf, child_path(connection, child))),
@@ -49,6 +48,12 @@ pub(super) fn underlay_vrf(config: &Config, planner: &mut Planner) -> String {
     first.map_or_else(default_vrf, |(vrf, _)| vrf)
 }
 
+/// Tunnels by name.
+fn tunnels(config: &Config) -> HashMap<&str, &Tunnel> {
+    let named = config.tunnels.iter();
+    named.map(|tunnel| (tunnel.name(), tunnel)).collect()
+}
+
 fn connection_path(connection: &Connection) -> String {
     path::item("connections", &[connection.name().to_owned()], 0)
 }
@@ -56,6 +61,70 @@ fn connection_path(connection: &Connection) -> String {
 fn child_path(connection: &Connection, child: &Child) -> String {
     let list = path::field(&connection_path(connection), "children");
     path::item(&list, &[child.name().to_owned()], 0)
+}
+
+/// What connections refer to, found by name: there are as many of each as there are peers.
+struct Known<'a> {
+    tunnels: HashMap<&'a str, &'a Tunnel>,
+    /// The addresses that IKE may speak from, with their keys.
+    own: Vec<(IpAddr, Key)>,
+    /// Names of pre-shared keys by whose they are.
+    secrets: HashMap<&'a str, Vec<&'a str>>,
+    ports: &'a Ports,
+    routes: &'a StaticRoutes<'a>,
+    underlay: &'a str,
+}
+
+impl<'a> Known<'a> {
+    fn of(
+        config: &'a Config,
+        ports: &'a Ports,
+        routes: &'a StaticRoutes<'a>,
+        underlay: &'a str,
+    ) -> Self {
+        let own = ports
+            .values()
+            .filter(|port| port.vrf == underlay && port.tap)
+            // What comes out of a tunnel of its own IKE does not see.
+            .filter(|port| !port.key.as_str().starts_with("tunnel/"))
+            .flat_map(|port| {
+                port.addresses.iter().map(|address| {
+                    let key = linux_address_key(&port.name, address.prefix);
+                    (address.prefix.addr(), key)
+                })
+            })
+            .collect();
+        let mut secrets: HashMap<&str, Vec<&str>> = HashMap::new();
+        let credentials = config.credentials.iter();
+        for psk in credentials.flat_map(|credentials| &credentials.pre_shared_keys) {
+            for owner in &psk.identities {
+                secrets
+                    .entry(owner.identity())
+                    .or_default()
+                    .push(psk.name());
+            }
+        }
+        Self {
+            tunnels: tunnels(config),
+            own,
+            secrets,
+            ports,
+            routes,
+            underlay,
+        }
+    }
+
+    /// The pre-shared keys that charon may choose between these two.
+    fn psk_keys(&self, local: &str, remote: &str) -> Vec<Key> {
+        ["%any", remote, local]
+            .into_iter()
+            .enumerate()
+            .filter(|(place, owner)| *place < 2 || !owner.is_empty())
+            .filter_map(|(_, owner)| self.secrets.get(owner))
+            .flatten()
+            .map(|name| credential_key(name))
+            .collect()
+    }
 }
 
 /// Plans all connections.
@@ -66,6 +135,7 @@ pub(super) fn plan(
     underlay: &str,
     planner: &mut Planner,
 ) {
+    let known = Known::of(config, ports, routes, underlay);
     let mut child_names: HashMap<&str, String> = HashMap::new();
     for connection in &config.connections {
         for child in &connection.children {
@@ -75,20 +145,18 @@ pub(super) fn plan(
                 planner.refuse(path::field(&at, "name"), PlanReason::Taken { what, other });
             }
         }
-        plan_connection(config, connection, ports, routes, underlay, planner);
+        plan_connection(config, connection, &known, planner);
     }
 }
 
 fn plan_connection(
     config: &Config,
     connection: &Connection,
-    ports: &Ports,
-    routes: &StaticRoutes<'_>,
-    underlay: &str,
+    known: &Known<'_>,
     planner: &mut Planner,
 ) {
     let origin = connection_path(connection);
-    let named = named_address(connection, ports, underlay, &origin, planner);
+    let named = named_address(connection, known, &origin, planner);
     let mut needs: Vec<Key> = named.into_iter().collect();
     let local = connection.local.clone().unwrap_or_default();
     let remote = connection.remote.clone().unwrap_or_default();
@@ -118,7 +186,7 @@ fn plan_connection(
         let own = side == "local";
         match round.method() {
             AuthenticationMethod::Psk => {
-                let found = psk_keys(credentials, &local_id, &remote_id);
+                let found = known.psk_keys(&local_id, &remote_id);
                 if found.is_empty() {
                     planner.refuse(
                         at,
@@ -156,7 +224,7 @@ fn plan_connection(
     let children = connection
         .children
         .iter()
-        .map(|child| plan_child(config, connection, child, planner))
+        .map(|child| plan_child(connection, child, known, planner))
         .collect();
     let value = bus::Connection {
         name: connection.name().to_owned(),
@@ -177,9 +245,16 @@ fn plan_connection(
     if let Some(remote) = remote_address
         && connection.local_address.is_none()
     {
-        after.extend(source_address(ports, routes, underlay, remote));
+        after.extend(source_address(
+            known.ports,
+            known.routes,
+            known.underlay,
+            remote,
+        ));
     }
-    after.extend(remote_address.and_then(|remote| route_to(routes, underlay, remote, planner)));
+    after.extend(
+        remote_address.and_then(|remote| route_to(known.routes, known.underlay, remote, planner)),
+    );
     let key = Key(format!("connection/{}", connection.name()));
     let entry = planner.add(key, Kind::Connection(value), Part::Iked, &origin);
     entry.needs = needs;
@@ -189,8 +264,7 @@ fn plan_connection(
 /// The key of the Linux address that a connection names.
 fn named_address(
     connection: &Connection,
-    ports: &Ports,
-    underlay: &str,
+    known: &Known<'_>,
     origin: &str,
     planner: &mut Planner,
 ) -> Option<Key> {
@@ -201,18 +275,6 @@ fn named_address(
         planner.refuse(at, PlanReason::Malformed { given, expected });
         return None;
     };
-    let all: Vec<(IpAddr, Key)> = ports
-        .values()
-        .filter(|port| port.vrf == underlay && port.tap)
-        // What comes out of a tunnel of its own IKE does not see.
-        .filter(|port| !port.key.as_str().starts_with("tunnel/"))
-        .flat_map(|port| {
-            port.addresses.iter().map(|address| {
-                let key = linux_address_key(&port.name, address.prefix);
-                (address.prefix.addr(), key)
-            })
-        })
-        .collect();
     if let Ok(remote) = connection.remote_address().parse::<IpAddr>()
         && remote.is_ipv4() != local.is_ipv4()
     {
@@ -224,15 +286,14 @@ fn named_address(
             },
         );
     }
-    let known: Vec<String> = all.iter().map(|(address, _)| address.to_string()).collect();
-    if let Some((_, key)) = all.into_iter().find(|(address, _)| *address == local) {
-        return Some(key);
+    if let Some((_, key)) = known.own.iter().find(|(address, _)| *address == local) {
+        return Some(key.clone());
     }
-    let (address, vrf) = (text.clone(), underlay.to_owned());
+    let own = known.own.iter();
     let reason = PlanReason::NoSuchAddress {
-        address,
-        vrf,
-        known,
+        address: text.clone(),
+        vrf: known.underlay.to_owned(),
+        known: own.map(|(address, _)| address.to_string()).collect(),
     };
     planner.refuse(at, reason);
     None
@@ -245,21 +306,6 @@ fn identity(round: &Authentication, address: Option<&str>) -> String {
         (None, AuthenticationMethod::Psk) => address.unwrap_or_default().to_owned(),
         (None, _) => String::new(),
     }
-}
-
-/// The pre-shared keys that charon may choose between these two.
-fn psk_keys(credentials: &Credentials, local: &str, remote: &str) -> Vec<Key> {
-    credentials
-        .pre_shared_keys
-        .iter()
-        .filter(|psk| {
-            psk.identities.iter().any(|owner| {
-                let owner = owner.identity();
-                owner == "%any" || owner == remote || (owner == local && !local.is_empty())
-            })
-        })
-        .map(|psk| credential_key(psk.name()))
-        .collect()
 }
 
 /// The Linux route that leads to the peer, if there is one: IKE begun before it would find no way.
@@ -308,9 +354,9 @@ fn selectors(list: &[TrafficSelector]) -> Vec<String> {
 }
 
 fn plan_child(
-    config: &Config,
     connection: &Connection,
     child: &Child,
+    known: &Known<'_>,
     planner: &mut Planner,
 ) -> bus::Child {
     let origin = child_path(connection, child);
@@ -344,11 +390,9 @@ fn plan_child(
             planner.refuse(path::field(&origin, life_field), reason);
         }
     }
-    let if_id = config
-        .tunnels
-        .iter()
-        .find(|tunnel| tunnel.name == child.tunnel)
-        .map_or(0, Tunnel::if_id);
+    // Without a tunnel policies alone say what it carries.
+    let tunnel = known.tunnels.get(child.tunnel());
+    let if_id = tunnel.map_or(0, |tunnel| tunnel.if_id());
     bus::Child {
         name: child.name().to_owned(),
         if_id,

@@ -1,7 +1,7 @@
 //! From a configuration to the values that the parts of a gateway must hold.
 //!
 //! ```text
-//!                         +-- dataplane: vrf, interface, loopback, address, route, tunnel, forwarding
+//!                         +-- dataplane: vrf, interface, loopback, address, route, tunnel, policy, forwarding
 //! Config --> plan() ------+-- linux:     linux/link, linux/address, linux/route
 //!   (pure: no I/O)        +-- iked:      credential, connection
 //! ```
@@ -18,6 +18,7 @@
 //! | `tunnel/NAME` | dataplane | its VRF and its underlay VRF | |
 //! | `address/INTERFACE/PREFIX` | dataplane | its interface, loopback or tunnel | |
 //! | `route/VRF/PREFIX` | dataplane | its VRF, interfaces and the addresses its gateways are reached by | |
+//! | `guard/CHILD`, `policy/NAME` | dataplane | the tunnel `policies`, which there is for them | |
 //! | `forwarding` | dataplane | | every other value of the dataplane |
 //! | `linux/link/TAP` | linux | | its interface, loopback or tunnel |
 //! | `linux/address/TAP/PREFIX` | linux | its link | the same address of the dataplane |
@@ -33,6 +34,7 @@ mod digest;
 mod ike;
 mod linux;
 mod network;
+mod policies;
 mod ports;
 mod value;
 
@@ -371,6 +373,7 @@ pub fn plan(config: &Config, digests: &DigestKey) -> Result<Plan, PlanErrors> {
     linux::plan(&ports, &routes, &underlay, &mut planner);
     credentials::plan(config, digests, &mut planner);
     ike::plan(config, &ports, &routes, &underlay, &mut planner);
+    policies::plan(config, &underlay, &mut planner);
     network::plan_forwarding(&mut planner);
     if planner.errors.is_empty() {
         Ok(planner.values)

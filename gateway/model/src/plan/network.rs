@@ -76,12 +76,12 @@ fn plan_vrfs(config: &Config, planner: &mut Planner) {
     planner.add(key, Kind::Vrf(bus::Vrf { name }), Part::Dataplane, "");
 }
 
-fn vrf_key(name: &str) -> Key {
+pub(super) fn vrf_key(name: &str) -> Key {
     Key(format!("vrf/{name}"))
 }
 
 /// As the bus says it: absent never, 0 what fits the MTU.
-fn mss_clamp(clamp: bool, mss: Option<u32>) -> Option<u32> {
+pub(super) fn mss_clamp(clamp: bool, mss: Option<u32>) -> Option<u32> {
     clamp.then(|| mss.unwrap_or(0))
 }
 

@@ -9,8 +9,8 @@ use super::{Key, PlanReason, Planner};
 use crate::config::{Config, InterfaceAddress, Loopback};
 use crate::decode::path;
 
-/// Names that exist in every network namespace, or that sysctl paths give a meaning.
-const RESERVED_NAMES: [&str; 4] = ["lo", "all", "default", "tap"];
+/// Names that exist in every network namespace, that sysctl paths give a meaning, or that the plan itself uses.
+const RESERVED_NAMES: [&str; 5] = ["lo", "all", "default", "tap", super::policies::TUNNEL];
 
 /// An interface or a tunnel.
 pub(super) struct Port {

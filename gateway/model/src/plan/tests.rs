@@ -784,3 +784,62 @@ fn another_action_makes_another_route() {
     assert!(same(&of(1), &of(1)));
     assert!(!same(&of(1), &of(2)));
 }
+
+#[test]
+fn a_child_without_a_tunnel_is_guarded_by_its_selectors() {
+    let text = changed(
+        r#""tunnel": "ipsec0""#,
+        r#""local_selectors": [{ "selector": "10.1.0.0/24" }]"#,
+    );
+    let text = text.replacen(
+        r#""routes":"#,
+        r#""policies": [{ "name": "lan", "action": "bypass", "local_selectors": [{ "selector": "10.1.0.0/24" }],
+            "remote_selectors": [{ "selector": "10.1.0.0/24[tcp/22]" }] }],
+        "routes":"#,
+        1,
+    );
+    let plan = plan_of(&text).unwrap();
+    let Some(Kind::Tunnel(tunnel)) = &plan[&Key::from("tunnel/policies")].value.kind else {
+        panic!();
+    };
+    assert_eq!(
+        (tunnel.if_id, tunnel.vrf.as_str(), tunnel.admin_up),
+        (0, "default", true)
+    );
+    let policy = |key: &str| {
+        let planned = &plan[&Key::from(key)];
+        assert_eq!(planned.needs, [Key::from("tunnel/policies")]);
+        assert!(
+            plan[&Key::from("forwarding")]
+                .after
+                .contains(&Key::from(key))
+        );
+        match &planned.value.kind {
+            Some(Kind::Policy(policy)) => policy.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let guard = policy("guard/net");
+    assert_eq!(guard.action(), bus::traffic_policy::Action::Protect);
+    // Everything of both families is what the selectors of the other side are without any.
+    assert_eq!((guard.local.len(), guard.remote.len()), (1, 2));
+    let bypass = policy("policy/lan");
+    assert_eq!(bypass.action(), bus::traffic_policy::Action::Bypass);
+    assert_eq!(
+        (
+            bypass.priority,
+            bypass.remote[0].first_port,
+            bypass.remote[0].protocol
+        ),
+        (1000, 22, 6)
+    );
+    let Some(Kind::Connection(connection)) = &plan[&Key::from("connection/to-b")].value.kind else {
+        panic!();
+    };
+    assert_eq!(connection.children[0].if_id, 0);
+    assert!(
+        !plan_of(GATEWAY)
+            .unwrap()
+            .contains_key(&Key::from("tunnel/policies"))
+    );
+}
