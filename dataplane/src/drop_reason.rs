@@ -39,6 +39,8 @@ drop_reasons! {
     EthernetNotForUs = "ethernet-not-for-us",
     /// No node takes this `EtherType`.
     EthernetUnknownType = "ethernet-unknown-type",
+    /// No sub-interface has the frame's VLAN tags.
+    VlanUnknown = "vlan-unknown",
     /// The frame is larger than the interface takes; switch segmentation offload off at the sender.
     FrameTooLarge = "frame-too-large",
     /// Frames came faster than the worker took them out of the interface's receive ring.

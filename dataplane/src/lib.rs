@@ -32,4 +32,5 @@ pub mod reassembly;
 pub mod sa;
 pub mod sharded;
 pub mod tables;
+pub mod vlan;
 pub mod worker;

@@ -16,6 +16,7 @@ use crate::drop_reason::DropReason;
 use crate::fib::{Fib4, Fib6};
 use crate::path_mtu::PathMtus;
 use crate::sa::{OuterRules, SaTables};
+use crate::vlan::Vlans;
 
 /// One version of everything that workers read.
 #[derive(Clone, Default)]
@@ -28,6 +29,8 @@ pub struct Tables {
     pub reverse_path: bool,
     /// By interface index; tunnels are interfaces too. Index 0 is never used.
     pub interfaces: Chunked<Interface>,
+    /// Which interfaces are sub-interfaces of which.
+    pub vlans: Arc<Vlans>,
     /// By adjacency index; [`ADJACENCY_NO_ROUTE`] and [`ADJACENCY_LOCAL`] always exist.
     pub adjacencies: Chunked<Adjacency>,
     /// By VRF index; 0 is `default`.

@@ -16,12 +16,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use thiserror::Error;
 
-use crate::buffer::{BufferPool, Memory, RegionError};
+use crate::buffer::{BufferPool, Memory, RegionError, flags};
 use crate::clock;
 use crate::counters::WorkerCounters;
 use crate::event::EventSender;
 use crate::fib::epoch::Participant;
-use crate::graph::{Graph, Node, Surroundings, VECTOR, Vector};
+use crate::graph::{Graph, Node, NodeId, Surroundings, VECTOR, Vector};
 use crate::observe::Observer;
 use crate::port::{Port, Ports};
 use crate::tables::{Publisher, Reader};
@@ -311,25 +311,34 @@ impl Loop {
         }
     }
 
+    /// By way of the graph, for the interface may be one whose frames need tags.
     fn transmit(&mut self, interface: u32, frame: &[u8]) {
         let Some(mut packet) = self.buffers.allocate() else {
             return;
         };
-        if self
-            .buffers
-            .meta_mut(&mut packet)
-            .set_len(frame.len())
-            .is_ok()
-        {
-            self.buffers.data_mut(&mut packet).copy_from_slice(frame);
-            self.graph
-                .observe(|observer| observer.sent(interface, frame));
-            self.ports
-                .transmit(interface, packet, &mut self.buffers, &self.shared.counters);
-            self.ports.flush(&mut self.buffers, &self.shared.counters);
-        } else {
-            self.buffers.free(packet);
+        let meta = self.buffers.meta_mut(&mut packet);
+        if meta.set_len(frame.len()).is_err() {
+            return self.buffers.free(packet);
         }
+        meta.tx_interface = interface;
+        meta.flags = flags::ORIGINATED;
+        self.buffers.data_mut(&mut packet).copy_from_slice(frame);
+        let mut vector = Vector::new();
+        vector.push(packet);
+        let mut around = Surroundings {
+            buffers: &mut self.buffers,
+            tables: self.reader.current(),
+            counters: &self.shared.counters,
+            ports: &mut self.ports,
+            events: &self.events,
+            engine: self.engine.as_ref(),
+            now: clock::monotonic_nanoseconds(),
+            worker: self.number,
+        };
+        self.graph
+            .enqueue(NodeId::InterfaceOutput, &mut vector, &mut around);
+        self.graph.run(&mut around);
+        self.ports.flush(&mut self.buffers, &self.shared.counters);
     }
 }
 

@@ -15,6 +15,7 @@ use super::{Changed, ControlPlane};
 use crate::fib::PoolExhausted;
 use crate::reassembly::Limits;
 use crate::tables::{Adjacency, Interface, InterfaceKind, ReversePath, Tables};
+use crate::vlan::Vlans;
 
 /// What has changed since workers saw it last.
 #[derive(Debug, Default)]
@@ -40,6 +41,11 @@ impl ControlPlane {
             .iter()
             .map(|index| (*index, self.published(*index)))
             .collect();
+        let vlans = staged
+            .interfaces
+            .iter()
+            .any(|index| self.moves_on_a_link(*index))
+            .then(|| Arc::new(self.vlans()));
         let settings = staged.forwarding.is_some() || staged.reassembly.is_some();
         let policy_based = self.policy_based();
         if !contents.is_empty() || !interfaces.is_empty() || settings {
@@ -55,6 +61,9 @@ impl ControlPlane {
                         && tables.interfaces.iter().any(|(_, one)| checks_sources(one));
                 set_all(tables, contents);
                 tables.policy_based = policy_based;
+                if let Some(vlans) = vlans {
+                    tables.vlans = vlans;
+                }
                 tables.forwarding = staged.forwarding.unwrap_or(tables.forwarding);
                 tables.reassembly = staged.reassembly.unwrap_or(tables.reassembly);
             });
@@ -88,6 +97,23 @@ impl ControlPlane {
             staged.adjacencies.insert(way);
             staged.adjacencies.extend(adjacencies.spread_over(way));
         }
+    }
+
+    /// The interface is a sub-interface where workers know none, or the other way round.
+    fn moves_on_a_link(&self, index: u32) -> bool {
+        let is = self
+            .interfaces
+            .get(&index)
+            .and_then(|interface| Some(interface.sub_interface()?.place));
+        self.publisher.current().vlans.place(index) != is
+    }
+
+    fn vlans(&self) -> Vlans {
+        Vlans::new(
+            self.interfaces
+                .sub_interfaces()
+                .map(|(index, sub, _)| (index, sub.place)),
+        )
     }
 
     /// A gateway may be found elsewhere now, and another one by way of it.

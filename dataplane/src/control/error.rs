@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::fib::PoolExhausted;
 use crate::sa::SpecError;
+use crate::vlan::NoVlan;
 
 /// Why an operation was refused. Nothing of it has been done.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -25,6 +26,9 @@ pub enum ApplyError {
     /// A prefix is too long.
     #[error("{0}")]
     Prefix(#[from] PrefixError),
+    /// The number of a VLAN is out of range.
+    #[error("{0}")]
+    Vlan(#[from] NoVlan),
     /// An MTU is out of range.
     #[error("{0}")]
     Mtu(#[from] MtuError),

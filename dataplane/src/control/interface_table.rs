@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::interfaces::LocalInterface;
+use super::interfaces::{LocalInterface, SubInterface};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -41,6 +41,16 @@ impl InterfaceTable {
     pub(super) fn links(&self, vrf: u32) -> impl Iterator<Item = (u32, &LocalInterface)> {
         let indexes = self.links.get(&vrf).into_iter().flatten();
         indexes.filter_map(|index| Some((*index, self.all.get(index)?)))
+    }
+
+    /// Every sub-interface, with its place.
+    pub(super) fn sub_interfaces(
+        &self,
+    ) -> impl Iterator<Item = (u32, SubInterface, &LocalInterface)> {
+        self.links.values().flatten().filter_map(|index| {
+            let interface = self.all.get(index)?;
+            Some((*index, interface.sub_interface()?, interface))
+        })
     }
 
     pub(super) fn insert(&mut self, index: u32, interface: LocalInterface) {

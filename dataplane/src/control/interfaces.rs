@@ -20,6 +20,7 @@ use crate::tables::{
     Fragmentation, Interface, InterfaceAddress, InterfaceKind, MTU_AFTER, MssClamp, PolicyBased,
     ReversePath,
 };
+use crate::vlan::OnLink;
 
 /// Interfaces of one box: the upper half of the indexes is that of their TAPs.
 const MOST: u32 = MAX_INTERFACES as u32 / 2 - 1;
@@ -30,7 +31,7 @@ const TUNNEL_MTU: u16 = 1400;
 const POLICY_TUNNEL: u32 = 0;
 
 /// An interface that exists.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct LocalInterface {
     pub(super) name: String,
     pub(super) kind: LocalKind,
@@ -49,6 +50,8 @@ pub(super) enum LocalKind {
         driver: Option<DriverChoice>,
         mac: MacAddr,
         mtu: u16,
+        /// Of a sub-interface.
+        on: Option<SubInterface>,
     },
     Loopback,
     Tunnel {
@@ -59,6 +62,13 @@ pub(super) enum LocalKind {
         learn_path_mtu: bool,
         outer: Option<OuterRules>,
     },
+}
+
+/// Where a sub-interface is, and what it would be were its parent up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SubInterface {
+    pub(super) place: OnLink,
+    pub(super) admin_up: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +90,14 @@ impl LocalInterface {
         match self.kind {
             LocalKind::Ethernet { mac, .. } => Some(mac),
             LocalKind::Loopback | LocalKind::Tunnel { .. } => None,
+        }
+    }
+
+    /// Where it is, if it is a sub-interface.
+    pub(super) fn sub_interface(&self) -> Option<SubInterface> {
+        match self.kind {
+            LocalKind::Ethernet { on, .. } => on,
+            _ => None,
         }
     }
 
@@ -159,7 +177,15 @@ impl ControlPlane {
         now: u64,
     ) -> Result<(), ApplyError> {
         let vrf = self.vrf_index(&spec.vrf)?;
-        let mac = device(&spec.device).ok_or_else(|| ApplyError::NoDevice(spec.device.clone()))?;
+        let on = self.sub_interface(spec)?;
+        let mac = match on {
+            None => device(&spec.device),
+            Some(on) => self
+                .interfaces
+                .get(&on.place.parent)
+                .and_then(LocalInterface::mac),
+        };
+        let mac = mac.ok_or_else(|| ApplyError::NoDevice(spec.device.clone()))?;
         let new = LocalInterface {
             name: spec.name.clone(),
             kind: LocalKind::Ethernet {
@@ -167,15 +193,90 @@ impl ControlPlane {
                 driver: spec.driver,
                 mac,
                 mtu: spec.mtu,
+                on,
             },
             vrf,
-            admin_up: spec.admin_up,
+            admin_up: spec.admin_up && on.is_none_or(|on| self.is_up(on.place.parent)),
             mss_clamp: spec.mss_clamp,
             reverse_path: spec.reverse_path,
             tap: spec.tap.clone(),
             addresses: Vec::new(),
         };
-        self.set_interface(new, actions, now)
+        self.set_interface(new, actions, now)?;
+        self.follow_parent(&spec.name, actions, now)
+    }
+
+    fn is_up(&self, index: u32) -> bool {
+        self.interfaces
+            .get(&index)
+            .is_some_and(|interface| interface.admin_up)
+    }
+
+    /// Where a sub-interface is to be; nobody else may be there.
+    fn sub_interface(&self, spec: &EthernetSpec) -> Result<Option<SubInterface>, ApplyError> {
+        let Some((parent, tags)) = &spec.on else {
+            return Ok(None);
+        };
+        let unknown = || ApplyError::UnknownInterface(parent.clone());
+        let index = self.interface_index(parent).ok_or_else(unknown)?;
+        let carrier = self.interfaces.get(&index).ok_or_else(unknown)?;
+        if carrier.mac().is_none() || carrier.sub_interface().is_some() {
+            return Err(ApplyError::OtherKind(parent.clone()));
+        }
+        let place = OnLink {
+            parent: index,
+            tags: *tags,
+        };
+        let rival = self
+            .interfaces
+            .sub_interfaces()
+            .find(|(_, sub, other)| other.name != spec.name && sub.place == place);
+        match rival {
+            Some((_, _, rival)) => Err(ApplyError::InUse {
+                what: format!("VLAN {} of {parent}", tags.vlan.get()),
+                by: rival.name.clone(),
+            }),
+            None => Ok(Some(SubInterface {
+                place,
+                admin_up: spec.admin_up,
+            })),
+        }
+    }
+
+    /// Sub-interfaces have the MAC address of their parent, and are up only while it is.
+    fn follow_parent(
+        &mut self,
+        parent: &str,
+        actions: &mut Vec<Action>,
+        now: u64,
+    ) -> Result<(), ApplyError> {
+        let Some(index) = self.interface_index(parent) else {
+            return Ok(());
+        };
+        let Some((up, is)) = self
+            .interfaces
+            .get(&index)
+            .and_then(|interface| Some((interface.admin_up, interface.mac()?)))
+        else {
+            return Ok(());
+        };
+        let changed: Vec<LocalInterface> = self
+            .interfaces
+            .sub_interfaces()
+            .filter(|(_, sub, _)| sub.place.parent == index)
+            .filter_map(|(_, sub, interface)| {
+                let mut new = interface.clone();
+                new.admin_up = sub.admin_up && up;
+                if let LocalKind::Ethernet { mac, .. } = &mut new.kind {
+                    *mac = is;
+                }
+                changes_link(interface, &new).then_some(new)
+            })
+            .collect();
+        for new in changed {
+            self.set_interface(new, actions, now)?;
+        }
+        Ok(())
     }
 
     pub(super) fn set_tunnel(
@@ -336,10 +437,17 @@ impl ControlPlane {
             .addresses
             .iter()
             .find(|own| Some(own.address) != made);
-        if let Some(own) = configured {
+        let on_it = self
+            .interfaces
+            .sub_interfaces()
+            .find(|(_, sub, _)| sub.place.parent == index);
+        let by = configured
+            .map(|own| format!("address {}", own.address))
+            .or_else(|| on_it.map(|(_, _, other)| format!("sub-interface {}", other.name)));
+        if let Some(by) = by {
             return Err(ApplyError::InUse {
                 what: format!("interface {name}"),
-                by: format!("address {}", own.address),
+                by,
             });
         }
         self.forget_neighbours(index, now);
@@ -606,7 +714,11 @@ fn emit((interface, _): AddressId, frame: &LinkFrame) -> Action {
 
 /// The stations and addresses on the link have to be found out anew.
 fn changes_link(old: &LocalInterface, new: &LocalInterface) -> bool {
-    (old.vrf, old.mac(), old.admin_up) != (new.vrf, new.mac(), new.admin_up)
+    let link = |one: &LocalInterface| {
+        let place = one.sub_interface().map(|sub| sub.place);
+        (one.vrf, one.mac(), one.admin_up, place)
+    };
+    link(old) != link(new)
 }
 
 /// What is to be closed and opened when an interface comes, changes or goes.
@@ -621,8 +733,10 @@ fn port_changes(
                 device,
                 driver,
                 mac,
+                on: None,
                 ..
             } => Some((device, *driver, *mac)),
+            LocalKind::Ethernet { .. } => None,
             LocalKind::Loopback | LocalKind::Tunnel { .. } => None,
         }
     }

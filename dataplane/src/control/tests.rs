@@ -1,6 +1,7 @@
 //! The control plane from outside: operations, events and the clock in, tables, routes and actions out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod sub_interfaces;
 mod ten_thousand;
 
 use std::net::IpAddr;
@@ -43,6 +44,9 @@ fn interface(name: &str) -> (String, Kind) {
         mss_clamp: Some(0),
         reverse_path: 0,
         tap: name.into(),
+        parent: String::new(),
+        vlan: 0,
+        outer_vlan: 0,
     });
     (format!("interface/{name}"), kind)
 }

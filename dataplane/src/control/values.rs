@@ -13,6 +13,7 @@ use crate::sa::Configured;
 use crate::sa::service::configured_from_bus;
 use crate::sa::{DontFragment, FlowLabel, OuterRules};
 use crate::tables::{Fragmentation, MssClamp, ReversePath};
+use crate::vlan::{Tags, VlanId};
 
 /// A value of the dataplane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub(super) enum Spec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EthernetSpec {
     pub(super) name: String,
+    /// Of a sub-interface: on whose link, and with which tags.
+    pub(super) on: Option<(String, Tags)>,
     pub(super) device: String,
     pub(super) driver: Option<DriverChoice>,
     pub(super) vrf: String,
@@ -108,6 +111,7 @@ impl Spec {
             Kind::Vrf(vrf) => Self::Vrf(named(&vrf.name)?),
             Kind::Interface(interface) => Self::Ethernet(EthernetSpec {
                 name: named(&interface.name)?,
+                on: on_link(interface)?,
                 device: named(&interface.device)?,
                 driver: match interface.driver() {
                     bus::interface::Driver::Default => None,
@@ -190,6 +194,17 @@ impl Spec {
             _ => false,
         }
     }
+}
+
+fn on_link(interface: &bus::Interface) -> Result<Option<(String, Tags)>, ApplyError> {
+    if interface.parent.is_empty() {
+        return Ok(None);
+    }
+    let outer = (interface.outer_vlan != 0)
+        .then(|| VlanId::new(interface.outer_vlan))
+        .transpose()?;
+    let vlan = VlanId::new(interface.vlan)?;
+    Ok(Some((interface.parent.clone(), Tags { outer, vlan })))
 }
 
 fn read_route(key: &str, route: &bus::Route) -> Result<RouteSpec, ApplyError> {

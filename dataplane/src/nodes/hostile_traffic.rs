@@ -27,6 +27,8 @@ pub const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 10);
 pub const REMOTE_WITHOUT_SA: Ipv4Addr = Ipv4Addr::new(10, 2, 9, 10);
 /// Behind the peer.
 pub const REMOTE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 9);
+/// By a neighbour on a sub-interface.
+pub const BEHIND_TAGS: Ipv4Addr = Ipv4Addr::new(10, 50, 0, 1);
 /// ESP packets that may be sent again.
 const REPLAYS: usize = 512;
 
@@ -158,7 +160,22 @@ impl Hostile {
             source: other,
             ether_type,
         };
-        [&header.to_bytes()[..], packet].concat()
+        let frame = [&header.to_bytes()[..], packet].concat();
+        if !self.chance(6) {
+            return frame;
+        }
+        // Of a sub-interface, of none, with a priority only, and more of them than there may be.
+        let tags: &[u8] = self.pick(&[
+            &[0x81, 0, 0, 100],
+            &[0x81, 0, 0xe0, 100],
+            &[0x88, 0xa8, 0, 5, 0x81, 0, 0, 100],
+            &[0x81, 0, 0, 0],
+            &[0x81, 0, 0, 101],
+            &[0x88, 0xa8, 0, 5],
+            &[0x81, 0, 0, 5, 0x81, 0, 0, 100],
+            &[0x88, 0xa8, 0, 5, 0x81, 0, 0, 100, 0x81, 0, 0, 100],
+        ]);
+        [&frame[..12], tags, &frame[12..]].concat()
     }
 
     fn arp(&mut self) -> Vec<u8> {
@@ -323,6 +340,7 @@ impl Hostile {
             unknown,
             Ipv4Addr::new(10, 66, 0, 1),
             Ipv4Addr::new(172, 31, 0, 1),
+            BEHIND_TAGS,
             Ipv4Addr::new(224, 0, 0, 18),
             Ipv4Addr::new(239, 1, 1, 1),
             Ipv4Addr::LOCALHOST,

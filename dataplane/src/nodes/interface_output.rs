@@ -1,4 +1,4 @@
-//! Hands finished frames to the driver of the interface that they leave by.
+//! Hands finished frames to the driver of the interface that they leave by; those of sub-interfaces get their tags first.
 //!
 //! ```text
 //!   ip4-rewrite, ip6-rewrite, arp-input, nd-input, neighbour-resolve, inject -> interface-output -> driver
@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 
 use crate::counters::InterfaceCounters;
 use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
+use crate::vlan::put_tags;
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::InterfaceOutput,
@@ -24,6 +25,9 @@ impl Node for InterfaceOutput {
     }
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
+        if !context.tables.vlans.is_empty() {
+            tag(context, vector);
+        }
         let mut runs = ArrayVec::<u32, VECTOR>::new();
         let mut run = Run::default();
         for packet in vector.iter() {
@@ -53,6 +57,34 @@ impl Node for InterfaceOutput {
                 .transmit(interface, packet, context.buffers, context.counters);
         }
     }
+}
+
+/// Frames of sub-interfaces get their tags, and leave by the parent from here on.
+fn tag(context: &mut Context<'_>, vector: &mut Vector) {
+    let tables = context.tables;
+    let (mut known, mut place) = (0, None);
+    let mut tagged = Vector::new();
+    for mut packet in vector.drain(..) {
+        let index = context.buffers.meta(&packet).tx_interface;
+        if index != known {
+            (known, place) = (index, tables.vlans.place(index));
+        }
+        let outcome = place.map_or(Ok(()), |on| {
+            put_tags(context.buffers, &mut packet, on.tags)?;
+            let meta = context.buffers.meta_mut(&mut packet);
+            meta.tx_interface = on.parent;
+            let counters = context.counters.interface(index);
+            counters.tx_packets.add(1);
+            counters.tx_bytes.add(meta.len() as u64);
+            Ok(())
+        });
+        match outcome {
+            // There is room: it came out of a vector.
+            Ok(()) => tagged.push(packet),
+            Err(reason) => context.drop(packet, reason),
+        }
+    }
+    std::mem::swap(vector, &mut tagged);
 }
 
 /// What has left by one interface since the last look at its counters.
@@ -94,6 +126,48 @@ mod tests {
         assert_eq!(bench.drops(DropReason::InterfaceDown), 1);
         assert_eq!(bench.counters.interface(LAN).tx_packets.get(), 3);
         assert_eq!(bench.counters.interface(LAN).tx_bytes.get(), 180);
+        bench.finish();
+    }
+
+    #[test]
+    fn frames_of_sub_interfaces_leave_tagged_by_their_parent() {
+        use crate::vlan::{OnLink, Tags, VlanId, Vlans};
+        const SUB: u32 = 40;
+        const DOUBLE: u32 = 41;
+        let mut bench = Workbench::only(Box::new(InterfaceOutput));
+        let vlan = |number| VlanId::new(number).unwrap();
+        let place = |parent, outer, number| OnLink {
+            parent,
+            tags: Tags {
+                outer,
+                vlan: vlan(number),
+            },
+        };
+        bench.tables.vlans = std::sync::Arc::new(Vlans::new([
+            (SUB, place(LAN, None, 100)),
+            (DOUBLE, place(WAN, Some(vlan(200)), 100)),
+        ]));
+        let mut frame: Vec<u8> = (0..12).collect();
+        frame.extend([8, 0, 0x45]);
+        for interface in [SUB, LAN, DOUBLE, SUB, WAN] {
+            bench.put(NodeId::InterfaceOutput, 0, &frame, |meta| {
+                meta.tx_interface = interface;
+            });
+        }
+        bench.put(NodeId::InterfaceOutput, 0, &[1; 11], |meta| {
+            meta.tx_interface = SUB;
+        });
+        bench.run();
+        let with = |tags: &[u8]| [&frame[..12], tags, &frame[12..]].concat();
+        let single = with(&[0x81, 0, 0, 100]);
+        let double = with(&[0x88, 0xa8, 0, 200, 0x81, 0, 0, 100]);
+        assert_eq!(bench.sent(LAN), [single.clone(), frame.clone(), single]);
+        assert_eq!(bench.sent(WAN), [double, frame.clone()]);
+        assert_eq!(bench.drops(DropReason::EthernetTruncated), 1);
+        assert_eq!(bench.counters.interface(LAN).tx_packets.get(), 3);
+        assert_eq!(bench.counters.interface(LAN).tx_bytes.get(), 19 + 15 + 19);
+        assert_eq!(bench.counters.interface(SUB).tx_packets.get(), 2);
+        assert_eq!(bench.counters.interface(DOUBLE).tx_bytes.get(), 23);
         bench.finish();
     }
 }

@@ -16,7 +16,7 @@ use culvert_net::{
 };
 
 use super::hostile_traffic::{Hostile, PEERS, Peer, REMOTE, REMOTE6};
-use super::workbench::{HOST_MAC, LAN, LAN_MAC, TUNNEL, WAN, WAN_MAC, Workbench};
+use super::workbench::{HOST_MAC, LAN, LAN_MAC, TO_HOST, TUNNEL, WAN, WAN_MAC, Workbench};
 use super::{esp_decrypt, esp_encrypt, layer3, tunnel_output};
 use crate::driver::generator::Generator;
 use crate::drop_reason::DropReason;
@@ -26,6 +26,8 @@ use crate::sa::{
     Limits, PolicyAction, PolicyId, PolicySpec, SaDirection, SaKeyId, SaManager, SaMode, SaSpec,
     UdpPorts,
 };
+use crate::tables::ReversePath;
+use crate::vlan::{OnLink, Tags, VlanId, Vlans};
 
 /// Frames for each of the two interfaces.
 const FRAMES: usize = 500_000;
@@ -38,6 +40,8 @@ const MET: &[DropReason] = &[
     DropReason::EthernetTruncated,
     DropReason::EthernetNotForUs,
     DropReason::EthernetUnknownType,
+    DropReason::VlanUnknown,
+    DropReason::ReversePath,
     DropReason::ArpMalformed,
     DropReason::ArpConsumed,
     DropReason::ArpNotForUs,
@@ -162,6 +166,48 @@ fn tunnels(bench: &mut Workbench) -> Vec<Peer> {
     peers
 }
 
+/// Index, link and tags.
+const SUB_INTERFACES: [(u32, u32, &[u8]); 2] = [
+    (40, LAN, &[0x81, 0, 0, 100]),
+    (41, WAN, &[0x88, 0xa8, 0, 5, 0x81, 0, 0, 100]),
+];
+
+/// Sub-interfaces that check sources, and a neighbour on one of them.
+fn sub_interfaces(bench: &mut Workbench) {
+    const BEHIND: u32 = 50;
+    let vlan = |number| VlanId::new(number).unwrap();
+    let mut places = Vec::new();
+    for (index, parent, tags) in SUB_INTERFACES {
+        let mut one = bench
+            .tables
+            .interfaces
+            .get(parent)
+            .unwrap()
+            .as_ref()
+            .clone();
+        (one.index, one.reverse_path) = (index, ReversePath::Loose);
+        bench.tables.interfaces.set(index, Some(Arc::new(one)));
+        let tags = Tags {
+            outer: (tags.len() > 4).then(|| vlan(5)),
+            vlan: vlan(100),
+        };
+        places.push((index, OnLink { parent, tags }));
+    }
+    bench.tables.vlans = Arc::new(Vlans::new(places));
+    bench.tables.reverse_path = true;
+    let mut behind = bench
+        .tables
+        .adjacencies
+        .get(TO_HOST)
+        .unwrap()
+        .as_ref()
+        .clone();
+    behind.interface = 40;
+    bench.set_adjacency(BEHIND, behind);
+    let network = "10.50.0.0/16".parse().unwrap();
+    bench.fib4.insert(network, BEHIND).unwrap();
+}
+
 fn policy(selector: Selector, spi: u32, priority: u32) -> PolicySpec {
     PolicySpec {
         id: PolicyId {
@@ -185,12 +231,22 @@ struct Out {
     questions: u64,
     esp: u64,
     to_host: u64,
+    tagged: u64,
 }
 
 impl Out {
     /// Looks at a frame that leaves: it is ours, its lengths and checksum hold, and nothing for the peer is in the clear.
     fn look(&mut self, interface: u32, frame: &[u8]) {
         self.frames += 1;
+        let bare = match SUB_INTERFACES
+            .iter()
+            .find(|(_, on, tags)| *on == interface && frame[12..].starts_with(tags))
+        {
+            Some((_, _, tags)) => [&frame[..12], &frame[12 + tags.len()..]].concat(),
+            None => frame.to_vec(),
+        };
+        self.tagged += u64::from(bare.len() < frame.len());
+        let frame = &bare[..];
         let view = EthernetView::parse(frame).unwrap();
         let own = if interface == LAN { LAN_MAC } else { WAN_MAC };
         assert_eq!(view.source(), own);
@@ -235,6 +291,7 @@ fn a_million_hostile_frames_are_forwarded_or_counted() {
     nodes.push(Box::<esp_decrypt::EspDecrypt>::default());
     let mut bench = Workbench::with(nodes);
     let peers = tunnels(&mut bench);
+    sub_interfaces(&mut bench);
     bench.tables.reassembly.timeout = 500_000_000;
     let mut ports = [
         (LAN, Hostile::new(LAN, Vec::new(), SEED, FRAMES)),
@@ -309,5 +366,6 @@ fn a_million_hostile_frames_are_forwarded_or_counted() {
         "{} packets reached the host",
         out.to_host
     );
+    assert!(out.tagged > 1000, "{} frames left tagged", out.tagged);
     bench.finish();
 }

@@ -272,26 +272,6 @@ impl Capture {
         };
         keep(&self.order, &mut self.captured, head, layer, bytes);
     }
-
-    /// A frame of the control thread's that leaves without a way through the graph.
-    pub(super) fn sent(&mut self, interface: u32, frame: &[u8]) {
-        let Point::Link {
-            interface: wanted,
-            direction,
-        } = self.order.point
-        else {
-            return;
-        };
-        if wanted == interface && direction != Some(Direction::In) {
-            let head = head(
-                clock::realtime_nanoseconds(),
-                interface,
-                Direction::Out,
-                NodeId::InterfaceOutput,
-            );
-            keep(&self.order, &mut self.captured, head, Layer::Link, frame);
-        }
-    }
 }
 
 /// Packets as they came to a node that may leave neither cipher text nor plain text in those that it drops.

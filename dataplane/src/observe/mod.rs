@@ -88,15 +88,6 @@ impl Observer {
             capture.dropped(packet, reason, buffers);
         }
     }
-
-    /// A frame of the control thread's leaves by an interface, past the graph.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn sent(&mut self, interface: u32, frame: &[u8]) {
-        if let Some(capture) = &mut self.capture {
-            capture.sent(interface, frame);
-        }
-    }
 }
 
 /// Whether the view of a packet that waits for `node` begins with a link header.

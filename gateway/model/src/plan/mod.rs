@@ -13,7 +13,7 @@
 //! | key | part | needs | after |
 //! | --- | --- | --- | --- |
 //! | `vrf/NAME` | dataplane | | |
-//! | `interface/NAME` | dataplane | its VRF | |
+//! | `interface/NAME` | dataplane | its VRF, and of a sub-interface its parent | |
 //! | `loopback/NAME` | dataplane | its VRF | |
 //! | `tunnel/NAME` | dataplane | its VRF and its underlay VRF | |
 //! | `address/INTERFACE/PREFIX` | dataplane | its interface, loopback or tunnel | |
@@ -37,6 +37,7 @@ mod network;
 mod policies;
 mod ports;
 mod value;
+mod vlan;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -206,6 +207,35 @@ pub enum PlanReason {
         address: String,
         /// What it is instead.
         what: &'static str,
+    },
+    /// A VLAN without the interface whose link it is on, or the other way round.
+    #[error("has an effect only together with {0}")]
+    Without(&'static str),
+    /// A device of a sub-interface.
+    #[error(
+        "a sub-interface uses the device of its parent {parent} and how that is driven; leave this out"
+    )]
+    DeviceOfSubInterface {
+        /// The interface whose device it is.
+        parent: String,
+    },
+    /// A VLAN within a sub-interface.
+    #[error(
+        "{parent} is a VLAN itself; name its parent, and its vlan as outer_vlan where frames have two tags"
+    )]
+    NestedVlan {
+        /// The sub-interface.
+        parent: String,
+    },
+    /// Longer packets than the link of the parent takes with the tags.
+    #[error("{mtu} bytes do not fit {parent}, which takes {most} with these tags")]
+    MtuAboveParent {
+        /// As written.
+        mtu: u32,
+        /// The interface whose link it is.
+        parent: String,
+        /// What fits.
+        most: u32,
     },
     /// A network behind an interface that leads nowhere.
     #[error("{address}: nothing is behind a loopback; its addresses have the length {whole}")]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::ports::{Ports, connected, default_vrf, is_link_local};
-use super::{Key, Part, PlanReason, Planner};
+use super::{Key, Part, PlanReason, Planner, vlan};
 use crate::bus::{self, value::Kind};
 use crate::config::{
     Config, DontFragment, Driver, Ecn, FlowLabel, Fragmentation, NextHop, OuterHeader, PathMtu,
@@ -145,8 +145,10 @@ fn plan_interfaces(config: &Config, ports: &Ports, planner: &mut Planner) {
         let Some(port) = ports.get(interface.name()) else {
             continue;
         };
-        let device = interface.device.as_deref().unwrap_or(&port.name).to_owned();
-        if let Some(other) = devices.insert(device.clone(), port.origin.clone()) {
+        let device = vlan::device(config, interface).to_owned();
+        if interface.parent.is_none()
+            && let Some(other) = devices.insert(device.clone(), port.origin.clone())
+        {
             let at = path::field(&port.origin, "device");
             planner.refuse(
                 at,
@@ -160,7 +162,7 @@ fn plan_interfaces(config: &Config, ports: &Ports, planner: &mut Planner) {
             name: port.name.clone(),
             device,
             vrf: port.vrf.clone(),
-            mtu: interface.mtu.unwrap_or(DEFAULT_MTU),
+            mtu: vlan::mtu(config, interface),
             admin_up: interface.enabled.unwrap_or(true),
             mss_clamp: mss_clamp(interface.mss_clamp.unwrap_or(false), interface.mss),
             tap: if port.tap {
@@ -175,10 +177,17 @@ fn plan_interfaces(config: &Config, ports: &Ports, planner: &mut Planner) {
                 Driver::AfXdp => bus::interface::Driver::AfXdp,
             }
             .into(),
+            parent: interface.parent.clone().unwrap_or_default(),
+            vlan: interface.vlan.unwrap_or(0),
+            outer_vlan: interface.outer_vlan.unwrap_or(0),
         });
+        let mut needs = vec![vrf_key(&port.vrf)];
+        if let Some(parent) = interface.parent.as_deref().and_then(|name| ports.get(name)) {
+            needs.push(parent.key.clone());
+        }
         planner
             .add(port.key.clone(), kind, Part::Dataplane, &port.origin)
-            .needs = vec![vrf_key(&port.vrf)];
+            .needs = needs;
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Key, PlanReason, Planner};
+use super::{Key, PlanReason, Planner, vlan};
 use crate::config::{Config, InterfaceAddress, Loopback};
 use crate::decode::path;
 
@@ -52,7 +52,8 @@ pub(super) fn read(config: &Config, planner: &mut Planner) -> Ports {
             &origin,
             planner,
         );
-        let mtu = interface.mtu.unwrap_or(super::network::DEFAULT_MTU);
+        let mtu = vlan::mtu(config, interface);
+        vlan::check(config, interface, &origin, planner);
         let addresses = addresses(&interface.addresses, &origin, planner);
         check_mtu(Some(mtu), &addresses, &origin, planner);
         let port = Port {

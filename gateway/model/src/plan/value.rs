@@ -1,7 +1,7 @@
 //! When two values are the same, and when one can become the other in place.
 
 use crate::bus::value::Kind;
-use crate::bus::{Credential, LinuxLink, Route, Value};
+use crate::bus::{Credential, Interface, LinuxLink, Route, Value};
 
 /// Whether a part holds what was planned. Not all of a value can be read back:
 ///
@@ -46,7 +46,11 @@ fn same_route(planned: &Route, held: &Route) -> bool {
 pub fn updates_in_place(old: &Value, new: &Value) -> bool {
     match (&old.kind, &new.kind) {
         (Some(Kind::Interface(old)), Some(Kind::Interface(new))) => {
-            old.device == new.device && old.vrf == new.vrf && old.tap == new.tap
+            let place = |value: &Interface| (value.parent.clone(), value.vlan, value.outer_vlan);
+            old.device == new.device
+                && old.vrf == new.vrf
+                && old.tap == new.tap
+                && place(old) == place(new)
         }
         (Some(Kind::Tunnel(old)), Some(Kind::Tunnel(new))) => {
             old.if_id == new.if_id
