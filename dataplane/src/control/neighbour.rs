@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Workers ask for neighbours that are not there; here only those that were are asked whether they still are. The
-//! table is bounded: a full one takes no neighbour that did not answer us, and gives up what is incomplete first.
+//! table is bounded, in all and for each interface: where it is full it gives up what is incomplete first, and takes
+//! nobody new while all that it has do answer.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,7 +18,9 @@ use culvert_net::MacAddr;
 use super::timers::Timers;
 
 /// Neighbours of all interfaces.
-const MOST: usize = 8192;
+const MOST: usize = 16_384;
+/// Neighbours of one interface: whoever answers for every address of a large network there keeps nobody elsewhere out.
+const MOST_OF_ONE: usize = 4096;
 /// Without an answer from there, an incomplete neighbour is forgotten: somewhat longer than the workers ask.
 const INCOMPLETE_NS: u64 = 5_000_000_000;
 /// Between two checks of a neighbour that answers: RFC 1122 section 2.3.2.1 has the order of a minute for ARP; for IPv6
@@ -61,13 +64,15 @@ pub(super) enum Due {
 #[derive(Debug, Default)]
 pub(super) struct NeighbourTable {
     states: HashMap<NeighbourId, State>,
+    /// How many of each interface.
+    counts: HashMap<u32, usize>,
     timers: Timers<NeighbourId>,
 }
 
 impl NeighbourTable {
     /// Packets wait for it.
     pub(super) fn wanted(&mut self, id: NeighbourId, now: u64) {
-        if !self.states.contains_key(&id) && self.make_room() {
+        if !self.states.contains_key(&id) && self.make_room(id.0) {
             self.set(id, State::Incomplete, now + INCOMPLETE_NS);
         }
     }
@@ -81,7 +86,7 @@ impl NeighbourTable {
         now: u64,
     ) -> bool {
         let Some(state) = self.states.get(&id).copied() else {
-            if !solicited || !self.make_room() {
+            if !solicited || !self.make_room(id.0) {
                 return false;
             }
             self.set(id, State::Reachable(mac), now + REACHABLE_NS);
@@ -155,23 +160,35 @@ impl NeighbourTable {
     }
 
     fn set(&mut self, id: NeighbourId, state: State, due: u64) {
-        self.states.insert(id, state);
+        if self.states.insert(id, state).is_none() {
+            *self.counts.entry(id.0).or_default() += 1;
+        }
         self.timers.set(id, Some(due));
     }
 
     fn remove(&mut self, id: NeighbourId) {
-        self.states.remove(&id);
+        if self.states.remove(&id).is_some()
+            && let Some(count) = self.counts.get_mut(&id.0)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&id.0);
+            }
+        }
         self.timers.set(id, None);
     }
 
-    fn make_room(&mut self) -> bool {
-        if self.states.len() < MOST {
+    /// Room for one more of an interface, if need be in the place of one that is incomplete.
+    fn make_room(&mut self, interface: u32) -> bool {
+        let own = self.counts.get(&interface).copied().unwrap_or_default();
+        let crowded = own >= MOST_OF_ONE;
+        if !crowded && self.states.len() < MOST {
             return true;
         }
         let incomplete = self
             .states
             .iter()
-            .find(|(_, state)| **state == State::Incomplete);
+            .find(|(id, state)| **state == State::Incomplete && (!crowded || id.0 == interface));
         let id = incomplete.map(|(id, _)| *id);
         if let Some(id) = id {
             self.remove(id);
@@ -227,18 +244,34 @@ mod tests {
     #[test]
     fn the_table_is_bounded_and_keeps_who_answers() {
         let mut table = NeighbourTable::default();
-        for number in 0..2 * MOST as u32 {
+        let one = MOST_OF_ONE as u32;
+        for number in 0..2 * one {
             table.wanted(id(number), 0);
         }
-        assert_eq!(table.iter().count(), MOST);
-        for number in 0..2 * MOST as u32 {
+        assert_eq!(table.iter().count(), MOST_OF_ONE);
+        for number in 0..2 * one {
             table.seen(id(number), MAC, true, 0);
         }
-        assert_eq!(table.iter().filter(|(_, mac)| mac.is_some()).count(), MOST);
+        let known = |table: &NeighbourTable| table.iter().filter(|(_, mac)| mac.is_some()).count();
+        assert_eq!(known(&table), MOST_OF_ONE);
         table.wanted(id(100_000), 0);
-        assert_eq!(table.iter().count(), MOST);
-        assert_eq!(table.forget(|_| true).len(), MOST);
+        assert_eq!(table.iter().count(), MOST_OF_ONE);
+        // The crowd on one link keeps nobody off another.
+        let elsewhere = (2, IpAddr::V4([192, 0, 2, 1].into()));
+        table.wanted(elsewhere, 0);
+        assert!(table.seen(elsewhere, MAC, true, 0));
+        // All links together have a bound, too.
+        for interface in 3..3 + MOST as u32 / one {
+            for number in 0..one {
+                table.seen((interface, id(number).1), MAC, true, 0);
+            }
+        }
+        assert_eq!(known(&table), MOST);
+        assert_eq!(table.forget(|id| id.0 == 1).len(), MOST_OF_ONE);
+        assert!(table.seen(id(100_000), MAC, true, 0));
+        assert_eq!(table.forget(|_| true).len(), MOST - MOST_OF_ONE + 1);
         assert_eq!((table.iter().count(), table.next()), (0, None));
+        assert!(table.counts.is_empty());
     }
 
     #[test]

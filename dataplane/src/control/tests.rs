@@ -1,6 +1,7 @@
 //! The control plane from outside: operations, events and the clock in, tables, routes and actions out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod announcements;
 mod sub_interfaces;
 mod ten_thousand;
 
