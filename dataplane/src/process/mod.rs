@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use self::observe::waits;
 use self::sa_calls::on;
 use self::state::{Shared, State};
-use self::value_calls::then_look_at_timers;
+pub use self::value_calls::SLICE;
 use crate::clock;
 use crate::control::{ControlPlane, DetectionTiming};
 pub use crate::driver::DriverChoice;
@@ -154,7 +154,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
         observations: observe::Observations::default(),
     }));
     let values = Router::new("dataplane")
-        .on(then_look_at_timers(&shared, value_calls::apply))
+        .on(waits(&shared, value_calls::apply))
         .on(on(&shared, value_calls::retrieve))
         .on(on(&shared, show_calls::nodes))
         .on(on(&shared, show_calls::drops))

@@ -8,19 +8,28 @@ use super::state::{Shared, State};
 use crate::clock;
 use crate::driver::af_packet::hardware_address;
 
+/// Operations of a batch that are carried out at once. A batch may be a full table of routes; between two slices comes
+/// whatever else waits: a neighbour that was found, an SA to install.
+pub const SLICE: usize = 256;
+
 /// Carries out a batch, one result an operation.
-pub(super) fn apply(
-    state: &mut State,
-    request: &bus::ApplyRequest,
+pub(super) async fn apply(
+    shared: Arc<Shared>,
+    request: bus::ApplyRequest,
 ) -> Result<bus::ApplyReply, Refusal> {
-    let results = request
-        .operations
-        .iter()
-        .map(|operation| bus::OperationResult {
-            error: one(state, operation).err(),
-        })
-        .collect();
-    state.wake();
+    let mut results = Vec::with_capacity(request.operations.len());
+    for slice in request.operations.chunks(SLICE) {
+        {
+            let mut state = shared.state();
+            results.extend(slice.iter().map(|operation| bus::OperationResult {
+                error: one(&mut state, operation).err(),
+            }));
+            state.wake();
+        }
+        // A timer may be due earlier now.
+        shared.timers.notify_one();
+        tokio::task::yield_now().await;
+    }
     Ok(bus::ApplyReply { results })
 }
 
@@ -44,6 +53,9 @@ fn one(state: &mut State, operation: &bus::Operation) -> Result<(), bus::Operati
             retriable: error.is_retriable(),
             message: error.to_string(),
         })?;
+    if actions.is_empty() {
+        return Ok(());
+    }
     state.perform(actions).map_err(|error| {
         // Nothing half done: the value is taken back, to be tried again.
         let undo = bus::Operation {
@@ -59,18 +71,4 @@ fn one(state: &mut State, operation: &bus::Operation) -> Result<(), bus::Operati
             message: error.to_string(),
         }
     })
-}
-
-/// Wakes the control loop: a timer may be due earlier now.
-pub(super) fn then_look_at_timers<C: 'static, R: 'static>(
-    shared: &Arc<Shared>,
-    handle: fn(&mut State, &C) -> Result<R, Refusal>,
-) -> impl Fn(C, culvert_bus::Context) -> std::future::Ready<Result<R, Refusal>> + Send + Sync + 'static
-{
-    let shared = Arc::clone(shared);
-    move |request, _| {
-        let reply = handle(&mut shared.state(), &request);
-        shared.timers.notify_one();
-        std::future::ready(reply)
-    }
 }
