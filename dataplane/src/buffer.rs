@@ -410,6 +410,11 @@ impl BufferPool {
         self.free_large.len()
     }
 
+    /// Whether so few large buffers are free that none is to wait for long.
+    pub fn large_are_scarce(&self) -> bool {
+        self.free_large.len() * 4 < self.count / FOR_EACH_LARGE
+    }
+
     /// Whether the region got huge pages of its own (else the kernel was asked for transparent ones).
     pub fn huge_pages(&self) -> bool {
         self.region.huge_pages()

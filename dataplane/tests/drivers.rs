@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use culvert_dataplane::buffer::{BufferPool, Metadata, flags};
 use culvert_dataplane::clock::monotonic_nanoseconds;
 use culvert_dataplane::counters::WorkerCounters;
-use culvert_dataplane::driver::af_packet::{AfPacket, Device};
+use culvert_dataplane::driver::DriverChoice;
+use culvert_dataplane::driver::af_packet::{AfPacket, Device, make_mtu};
 use culvert_dataplane::driver::af_xdp::{AfXdp, Mode, XdpError};
 use culvert_dataplane::driver::generator::Random;
 use culvert_dataplane::drop_reason::DropReason;
@@ -144,11 +145,15 @@ struct Driver {
 
 impl Driver {
     fn open(kind: Kind) -> Self {
+        Self::open_for(kind, 1500)
+    }
+
+    fn open_for(kind: Kind, mtu: u16) -> Self {
         let buffers = BufferPool::new(16_384).unwrap();
         let port: Box<dyn Port> = match kind {
             Kind::AfPacket => {
                 let device = Arc::new(Device::take("culvert-b").unwrap());
-                Box::new(AfPacket::open(&device, 1).unwrap())
+                Box::new(AfPacket::open(&device, 1, mtu).unwrap())
             }
             Kind::AfXdp => {
                 let (mut ports, mode) = AfXdp::open("culvert-b", &[buffers.memory()]).unwrap();
@@ -240,7 +245,7 @@ impl Driver {
             let mut vector: Vector = frames
                 .iter()
                 .map(|frame| {
-                    let mut packet = self.buffers.allocate().unwrap();
+                    let mut packet = self.buffers.allocate_for(frame.len()).unwrap();
                     self.buffers
                         .meta_mut(&mut packet)
                         .set_len(frame.len())
@@ -593,20 +598,69 @@ fn offloads_are_switched_off_while_the_interface_is_ours() {
 }
 
 #[test]
+fn jumbo_frames_of_every_size_pass_both_ways() {
+    on_a_pair(|| {
+        ip("link set culvert-a mtu 9216");
+        make_mtu("culvert-b", 9216, DriverChoice::AfPacket).unwrap();
+        let (kernel, mut driver) = (raw(), Driver::open_for(Kind::AfPacket, 9216));
+        let mut random = Random::new(10);
+        let frames: Vec<_> = (14..=9230)
+            .step_by(29)
+            .chain([1919, 1920, 1921, 2048, 2049, 9230])
+            .map(|length| frame(&mut random, length, EXPERIMENT))
+            .collect();
+        let mut bytes = vec![0; 16_384];
+        for some in frames.chunks(5) {
+            for frame in some {
+                put(&kernel, frame);
+            }
+            let received = driver.receive_all(some.len());
+            for (expected, (_, frame)) in some.iter().zip(&received) {
+                assert!(expected == frame, "a frame of {} bytes", expected.len());
+            }
+            driver.transmit(some);
+            for expected in some {
+                let length = recv(kernel.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap();
+                assert!(
+                    bytes[..length] == *expected,
+                    "a frame of {} bytes",
+                    expected.len()
+                );
+            }
+        }
+        for reason in DropReason::ALL {
+            assert_eq!(driver.drops(*reason), 0, "{}", reason.name());
+        }
+        // Without large buffers small frames still pass.
+        let taken: Vec<_> = std::iter::from_fn(|| driver.buffers.allocate_large()).collect();
+        put(&kernel, &frames[300]);
+        put(&kernel, &frames[3]);
+        assert!(driver.receive_all(1)[0].1 == frames[3]);
+        assert_eq!(driver.drops(DropReason::NoBuffer), 1);
+        driver.buffers.free_all(taken);
+        // Another driver makes it small again.
+        make_mtu("culvert-b", 1500, DriverChoice::AfXdp).unwrap();
+        ip("link set culvert-a mtu 1500");
+        driver.finish();
+        Driver::open(Kind::AfXdp).finish();
+    });
+}
+
+#[test]
 fn an_mtu_that_does_not_fit_a_buffer_is_refused_by_name() {
     on_a_pair(|| {
         let buffers = BufferPool::new(64).unwrap();
-        ip("link set culvert-b mtu 1899");
+        ip("link set culvert-b mtu 1837");
         let refused = AfXdp::open("culvert-b", &[buffers.memory()]).err().unwrap();
         assert_eq!(
             refused.to_string(),
-            "culvert-b: AF_XDP takes an MTU of 1898 bytes at most, not 1899"
+            "culvert-b: AF_XDP takes an MTU of 1836 bytes at most, not 1837"
         );
-        ip("link set culvert-b mtu 1898");
-        ip("link set culvert-a mtu 1898");
+        ip("link set culvert-b mtu 1836");
+        ip("link set culvert-a mtu 1836");
         let (kernel, mut driver) = (raw(), Driver::open(Kind::AfXdp));
         let mut random = Random::new(6);
-        let largest = frame(&mut random, 1898 + 14, EXPERIMENT);
+        let largest = frame(&mut random, 1836 + 14, EXPERIMENT);
         put(&kernel, &largest);
         assert!(driver.receive_all(1)[0].1 == largest);
         driver.transmit(std::slice::from_ref(&largest));

@@ -7,7 +7,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use culvert_dataplane::buffer::{BufferPool, DATA};
+use culvert_dataplane::buffer::{BufferPool, DATA, LARGE_DATA, Packet};
 use culvert_dataplane::counters::WorkerCounters;
 use culvert_dataplane::drop_reason::DropReason;
 use culvert_dataplane::graph::{NodeId, Vector};
@@ -26,12 +26,18 @@ pub struct TapPort {
     tap: Arc<Tap>,
     /// Never readable: what a worker that only writes waits for.
     idle: Option<EventFd>,
+    /// Where the rest of a frame goes that is longer than an ordinary buffer.
+    rest: Box<[u8]>,
 }
 
 impl TapPort {
     /// The port of the worker that reads.
     pub fn reader(tap: Arc<Tap>) -> Self {
-        Self { tap, idle: None }
+        Self {
+            tap,
+            idle: None,
+            rest: vec![0; LARGE_DATA - DATA].into(),
+        }
     }
 
     /// The port of a worker that only writes.
@@ -40,7 +46,49 @@ impl TapPort {
         Ok(Self {
             tap,
             idle: Some(idle),
+            rest: Box::default(),
         })
+    }
+}
+
+impl TapPort {
+    /// The frame of this length in one piece: in the buffer that it was read into, or with its rest in a large one.
+    fn whole(
+        &self,
+        buffers: &mut BufferPool,
+        mut packet: Packet,
+        length: usize,
+    ) -> Result<Packet, DropReason> {
+        if length <= DATA && buffers.meta_mut(&mut packet).set_len(length).is_ok() {
+            return Ok(packet);
+        }
+        let large = self.join(buffers, &packet, length);
+        buffers.free(packet);
+        large
+    }
+
+    #[cold]
+    fn join(
+        &self,
+        buffers: &mut BufferPool,
+        packet: &Packet,
+        length: usize,
+    ) -> Result<Packet, DropReason> {
+        // A frame that fills all of it may have been cut off.
+        let rest = length
+            .checked_sub(DATA)
+            .filter(|rest| *rest < self.rest.len())
+            .and_then(|rest| self.rest.get(..rest))
+            .ok_or(DropReason::FrameTooLarge)?;
+        let mut large = buffers.allocate_large().ok_or(DropReason::NoBuffer)?;
+        if buffers.meta_mut(&mut large).set_len(length).is_err() {
+            buffers.free(large);
+            return Err(DropReason::FrameTooLarge);
+        }
+        let (front, back) = buffers.data_mut(&mut large).split_at_mut(DATA);
+        front.copy_from_slice(buffers.data(packet));
+        back.copy_from_slice(rest);
+        Ok(large)
     }
 }
 
@@ -74,6 +122,7 @@ impl Port for TapPort {
             let mut pieces = [
                 IoSliceMut::new(&mut header),
                 IoSliceMut::new(buffers.data_mut(&mut packet)),
+                IoSliceMut::new(&mut self.rest),
             ];
             let length = match readv(self.tap.as_fd(), &mut pieces) {
                 Ok(length) => length.saturating_sub(VNET_HEADER_BYTES),
@@ -82,17 +131,13 @@ impl Port for TapPort {
                     break;
                 }
             };
-            // A frame that fills the buffer may have been cut off.
-            let fits = length < DATA && buffers.meta_mut(&mut packet).set_len(length).is_ok();
-            match (fits, vector.try_push(packet)) {
-                (true, Ok(())) => {}
-                (false, Ok(())) => {
-                    counters.drop(DropReason::FrameTooLarge).add(1);
-                    if let Some(packet) = vector.pop() {
-                        buffers.free(packet);
+            match self.whole(buffers, packet, length) {
+                Ok(packet) => {
+                    if let Err(full) = vector.try_push(packet) {
+                        buffers.free(full.element());
                     }
                 }
-                (_, Err(full)) => buffers.free(full.element()),
+                Err(reason) => counters.drop(reason).add(1),
             }
         }
     }

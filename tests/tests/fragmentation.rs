@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use culvert_netlab::addressing::{Family, Side};
+use culvert_netlab::addressing::{Family, Place, Side};
 use culvert_tests::configuration::gateway;
 use culvert_tests::laboratory::Laboratory;
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
@@ -199,5 +199,98 @@ fn what_does_not_fit_is_cut_after_encryption_and_comes_out_whole() {
         ] {
             assert_eq!(drops(reason), 0, "{reason}");
         }
+    }
+}
+
+/// Links of 9000 bytes and more from host to host, or on the hosts' side alone.
+fn jumbo_pair(wan_mtu: u32, fragmentation: &str, driver: &str) -> Laboratory {
+    const LAN_MTU: u32 = 9000;
+    let configured = |side| -> Value {
+        let mut configuration = gateway(side);
+        configuration["interfaces"][0]["mtu"] = json!(wan_mtu);
+        configuration["interfaces"][1]["mtu"] = json!(LAN_MTU);
+        for interface in [0, 1] {
+            configuration["interfaces"][interface]["driver"] = json!(driver);
+        }
+        let tunnel = &mut configuration["tunnels"][0];
+        tunnel["fragmentation"] = json!(fragmentation);
+        if fragmentation == "after" {
+            tunnel["mtu"] = json!(LAN_MTU);
+        }
+        configuration
+    };
+    let mut lab = Laboratory::build().unwrap();
+    for (place, device, mtu) in [
+        (Place::HostA, "eth0", LAN_MTU),
+        (Place::HostB, "eth0", LAN_MTU),
+        (Place::Wan, "wan-a", wan_mtu),
+        (Place::Wan, "wan-b", wan_mtu),
+    ] {
+        lab.open(place)
+            .netlink(async |netlink| netlink.set_mtu(device, mtu).await)
+            .unwrap();
+    }
+    lab.launch(Side::B, &configured(Side::B)).unwrap();
+    lab.start(Side::A, &configured(Side::A)).unwrap();
+    lab.wait_ready(Side::B).unwrap();
+    for family in Family::BOTH {
+        lab.wait_open(family, UP).unwrap();
+    }
+    lab
+}
+
+/// Around every buffer size and MTU on the way, and some of all others.
+fn jumbo_sizes() -> impl Iterator<Item = usize> {
+    (1..=20_000)
+        .step_by(83)
+        .chain(1300..=1500)
+        .chain(1780..=2080)
+        .chain(8700..=9220)
+        .chain([20_000])
+}
+
+#[test]
+fn jumbo_packets_pass_a_jumbo_wan_in_one_piece() {
+    let lab = jumbo_pair(9216, "before", "af-packet");
+    for family in Family::BOTH {
+        assert_eq!(echo(&lab, family, jumbo_sizes(), DontFragment::Never), 0);
+        stream(&lab, family);
+    }
+    let full = (8000..=8972).step_by(9);
+    assert_eq!(echo(&lab, Family::V4, full, DontFragment::Always), 0);
+    for side in [Side::A, Side::B] {
+        let drops = drops(&lab, side);
+        for reason in ["fragmented", "reassembled", "frame-too-large", "no-room"] {
+            assert_eq!(drops(reason), 0, "{reason}");
+        }
+    }
+}
+
+#[test]
+fn jumbo_packets_are_cut_for_an_ordinary_wan_before_encryption() {
+    let lab = jumbo_pair(1500, "before", "af-packet");
+    assert_eq!(
+        echo(&lab, Family::V4, jumbo_sizes(), DontFragment::Never),
+        0
+    );
+    assert!(drops(&lab, Side::A)("fragmented") > 500);
+    stream(&lab, Family::V4);
+    stream(&lab, Family::V6);
+}
+
+/// The WAN with XDP sockets, the LAN with packet sockets: large packets go from one to the other.
+#[test]
+fn jumbo_packets_are_cut_for_an_ordinary_wan_after_encryption_and_come_out_whole() {
+    let lab = jumbo_pair(1500, "after", "af-xdp");
+    for family in Family::BOTH {
+        assert_eq!(echo(&lab, family, jumbo_sizes(), DontFragment::Never), 0);
+        stream(&lab, family);
+    }
+    let full = (8000..=8972).step_by(9);
+    assert_eq!(echo(&lab, Family::V4, full, DontFragment::Always), 0);
+    let drops = drops(&lab, Side::B);
+    assert!(drops("reassembled") > 1000);
+    for reason in ["reassembly-too-large", "no-buffer", "no-room", "tx-error"] {
+        assert_eq!(drops(reason), 0, "{reason}");
     }
 }

@@ -165,7 +165,7 @@ fn a_wrong_configuration_names_path_and_reason_and_starts_nothing() {
     for (configuration, path, reason) in [
         (unknown, "children[lans]", "proposal"),
         (reference, "tunnel", "ipsec7"),
-        (range, "interfaces[wan].mtu", "1500"),
+        (range, "interfaces[wan].mtu", "9216"),
         (kind, "routes", "10.2.0.0/33"),
     ] {
         let file = lab.folder().join("wrong.json");

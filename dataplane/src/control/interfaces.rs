@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use culvert_net::{IpPrefix, Ipv4Prefix, Ipv6Prefix, MacAddr};
+use culvert_net::{IpPrefix, Ipv4Prefix, Ipv6Prefix, MacAddr, Mtu};
 
 use super::adjacency::Key;
 use super::detection::{AddressId, Due};
@@ -11,7 +11,7 @@ use super::neighbour::NeighbourId;
 use super::values::{AddressSpec, EthernetSpec, LoopbackSpec, TunnelSpec};
 use super::{Action, ApplyError, ControlPlane};
 use crate::counters::MAX_INTERFACES;
-use crate::driver::DriverChoice;
+use crate::driver::{DriverChoice, ORDINARY_MTU};
 use crate::nodes::ip6_lookup::scoped;
 use crate::nodes::link_frames::{self, LinkFrame};
 use crate::port::tap_port;
@@ -727,15 +727,21 @@ fn port_changes(
     old: Option<&LocalInterface>,
     new: Option<&LocalInterface>,
 ) -> Vec<Action> {
-    fn device(interface: &LocalInterface) -> Option<(&str, Option<DriverChoice>, MacAddr)> {
+    /// With the MTU where frames of that size are a matter of the port.
+    fn device(
+        interface: &LocalInterface,
+    ) -> Option<(&str, Option<DriverChoice>, Option<u16>, MacAddr)> {
         match &interface.kind {
             LocalKind::Ethernet {
                 device,
                 driver,
                 mac,
+                mtu,
                 on: None,
-                ..
-            } => Some((device, *driver, *mac)),
+            } => {
+                let jumbo = (*mtu > ORDINARY_MTU).then_some(*mtu);
+                Some((device, *driver, jumbo, *mac))
+            }
             LocalKind::Ethernet { .. } => None,
             LocalKind::Loopback | LocalKind::Tunnel { .. } => None,
         }
@@ -747,10 +753,11 @@ fn port_changes(
     let (was, is) = (old.and_then(device), new.and_then(device));
     if was != is {
         actions.extend(was.map(|_| Action::ClosePort { port: index }));
-        actions.extend(is.map(|(device, driver, _)| Action::OpenPort {
+        actions.extend(is.map(|(device, driver, jumbo, _)| Action::OpenPort {
             port: index,
             device: device.to_owned(),
             driver,
+            mtu: jumbo.unwrap_or(Mtu::ETHERNET.get()),
         }));
     }
     let (was, is) = (old.and_then(tap), new.and_then(tap));

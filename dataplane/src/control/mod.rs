@@ -68,6 +68,8 @@ pub enum Action {
         device: String,
         /// How its frames are to come and go; `None`: as for every other.
         driver: Option<DriverChoice>,
+        /// The largest IP packet that it has to take.
+        mtu: u16,
     },
     /// Give a worker the TAP of this name at this index ([`crate::port::tap_port`] of the interface).
     OpenTap {

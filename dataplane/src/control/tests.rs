@@ -231,6 +231,7 @@ fn an_interface_brings_its_port_its_routes_and_its_addresses_when_nobody_has_the
                 port: wan,
                 device: "wan-device".into(),
                 driver: None,
+                mtu: 1500,
             },
             Action::OpenTap {
                 port: tap_port(wan),
@@ -593,6 +594,7 @@ fn a_new_device_gets_a_new_port_and_a_new_link_local_address() {
                 port: lan,
                 device: "wan-device".into(),
                 driver: None,
+                mtu: 1500,
             },
             Action::ClosePort {
                 port: tap_port(lan)

@@ -1,7 +1,7 @@
 //! `AF_PACKET`: works on every interface. Frames come in over a mapped ring and go out in batches of `sendmmsg`.
 //!
 //! ```text
-//!   NIC -> kernel -> ring of 2 KiB slots (TPACKET_V2) -> copied into buffers -> graph -> sendmmsg -> NIC
+//!   NIC -> kernel -> ring of slots (TPACKET_V2) -> copied into buffers -> graph -> sendmmsg -> NIC
 //! ```
 //!
 //! Version 2 of the ring wakes the worker on the first frame; version 3 hands over blocks, and was measured to hold a
@@ -20,17 +20,33 @@ use arrayvec::ArrayVec;
 use culvert_net::MacAddr;
 use thiserror::Error;
 
-use super::offload::Offloads;
+use super::offload::{self, Offloads};
+use super::{DriverChoice, ORDINARY_MTU};
 use crate::buffer::{BufferPool, flags};
 use crate::counters::WorkerCounters;
 use crate::drop_reason::DropReason;
 use crate::graph::{NodeId, VECTOR, Vector};
 use crate::port::Port;
 
-/// Bytes of one slot: ring header, virtio header, frame of a 1500-byte MTU with a VLAN tag.
-const SLOT: usize = 2048;
-/// Slots of the ring: 27 ms of 64-byte frames at 150,000 a second, a TCP burst of 6 MiB.
-const SLOTS: usize = 4096;
+/// How a ring is made, in powers of two.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Bytes of one slot: ring header, virtio header, frame.
+    slot: usize,
+    /// How many there are.
+    slots: usize,
+}
+
+/// For frames of up to [`ORDINARY_MTU`]: 27 ms of 64-byte frames at 150,000 a second, a TCP burst of 6 MiB.
+const ORDINARY: Shape = Shape {
+    slot: 2048,
+    slots: 4096,
+};
+/// For jumbo frames: as many as make a TCP burst of 9 MiB.
+const JUMBO: Shape = Shape {
+    slot: 16_384,
+    slots: 1024,
+};
 /// Bytes of one block of slots, physically contiguous in the kernel.
 const BLOCK: usize = 1 << 16;
 /// Bytes of `struct virtio_net_hdr`.
@@ -105,6 +121,22 @@ impl Device {
     }
 }
 
+/// Makes an interface of the caller's network namespace take packets of `mtu` bytes. That of one with more is lowered
+/// only where a driver needs it.
+pub fn make_mtu(device: &str, mtu: u16, driver: DriverChoice) -> Result<(), OpenError> {
+    let now = offload::mtu(device).ok_or_else(|| OpenError::NoDevice(device.to_owned()))?;
+    let wanted = u32::from(mtu);
+    let too_large = driver == DriverChoice::AfXdp && now > u32::from(ORDINARY_MTU);
+    if now < wanted || (too_large && now != wanted) {
+        offload::set_mtu(device, wanted).map_err(|source| OpenError::Kernel {
+            device: device.to_owned(),
+            step: "set its MTU",
+            source,
+        })?;
+    }
+    Ok(())
+}
+
 /// The MAC address of an interface of the caller's network namespace.
 pub fn hardware_address(device: &str) -> Result<MacAddr, OpenError> {
     use nix::ifaddrs::getifaddrs;
@@ -128,9 +160,19 @@ pub struct AfPacket {
     _device: Arc<Device>,
 }
 
+impl Shape {
+    const fn bytes(self) -> usize {
+        self.slot * self.slots
+    }
+}
+
+const _: () = assert!(ORDINARY.slot.is_power_of_two() && ORDINARY.slots.is_power_of_two());
+const _: () = assert!(JUMBO.slot.is_power_of_two() && JUMBO.slots.is_power_of_two());
+
 /// The mapped ring.
 struct Ring {
     base: NonNull<u8>,
+    shape: Shape,
 }
 
 // SAFETY: the mapping belongs to the one port that holds it; nothing else in the process knows its address.
@@ -139,13 +181,15 @@ unsafe impl Send for Ring {}
 impl Drop for Ring {
     fn drop(&mut self) {
         // SAFETY: made by `Ring::map` with this length, and unreachable from now on.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), SLOT * SLOTS) };
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.shape.bytes()) };
     }
 }
 
 impl AfPacket {
-    /// Opens a port for one of `workers` workers; with several, flows are spread over their ports by hash.
-    pub fn open(device: &Arc<Device>, workers: u32) -> Result<Self, OpenError> {
+    /// Opens a port for one of `workers` workers; with several, flows are spread over their ports by hash. It takes frames
+    /// of an MTU of `mtu`.
+    pub fn open(device: &Arc<Device>, workers: u32, mtu: u16) -> Result<Self, OpenError> {
+        let shape = if mtu > ORDINARY_MTU { JUMBO } else { ORDINARY };
         // Protocol 0: receives nothing before the ring is ready and bound.
         let receiver = packet_socket().ok_or_else(|| device.error("open a packet socket"))?;
         let sender = Sender::open(device)?;
@@ -174,14 +218,15 @@ impl AfPacket {
         )?;
         let request = libc::tpacket_req {
             tp_block_size: BLOCK as u32,
-            tp_block_nr: (SLOT * SLOTS / BLOCK) as u32,
-            tp_frame_size: SLOT as u32,
-            tp_frame_nr: SLOTS as u32,
+            tp_block_nr: (shape.bytes() / BLOCK) as u32,
+            tp_frame_size: shape.slot as u32,
+            tp_frame_nr: shape.slots as u32,
         };
         if !set_option(&receiver, libc::PACKET_RX_RING, &request) {
             return Err(device.error("make a receive ring"));
         }
-        let ring = Ring::map(&receiver).ok_or_else(|| device.error("map the receive ring"))?;
+        let ring =
+            Ring::map(&receiver, shape).ok_or_else(|| device.error("map the receive ring"))?;
         bind(&receiver, device.index, libc::ETH_P_ALL as u16)
             .ok_or_else(|| device.error("bind"))?;
         if workers > 1 {
@@ -362,12 +407,12 @@ struct Received {
 }
 
 impl Ring {
-    fn map(fd: &OwnedFd) -> Option<Self> {
+    fn map(fd: &OwnedFd, shape: Shape) -> Option<Self> {
         // SAFETY: a new shared mapping at an address of the kernel's choice, of the size that the ring was made with.
         let base = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                SLOT * SLOTS,
+                shape.bytes(),
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 fd.as_raw_fd(),
@@ -377,15 +422,23 @@ impl Ring {
         if base == libc::MAP_FAILED {
             None
         } else {
-            NonNull::new(base.cast()).map(|base| Self { base })
+            NonNull::new(base.cast()).map(|base| Self { base, shape })
         }
     }
 
+    /// Where a slot begins, of which there are as many as numbers.
+    #[inline(always)]
+    fn start(&self, slot: usize) -> *mut u8 {
+        let number = slot & (self.shape.slots - 1);
+        // SAFETY: the number is below that of the slots that are mapped.
+        unsafe { self.base.as_ptr().add(number * self.shape.slot) }
+    }
+
     fn status(&self, slot: usize) -> &AtomicU32 {
-        debug_assert!(slot < SLOTS);
+        debug_assert!(slot < self.shape.slots);
         // SAFETY: every slot begins with a tpacket2_hdr, whose first field is the status, a u32 aligned to 16; the
         // kernel and we hand the slot to each other by atomic stores to it.
-        unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(slot % SLOTS * SLOT).cast()) }
+        unsafe { AtomicU32::from_ptr(self.start(slot).cast()) }
     }
 
     /// What is in a slot that the kernel has handed over.
@@ -396,18 +449,12 @@ impl Ring {
             return None;
         }
         // SAFETY: the slot is ours until its status says otherwise, and begins with a tpacket2_hdr.
-        let header = unsafe {
-            self.base
-                .as_ptr()
-                .add(slot % SLOTS * SLOT)
-                .cast::<libc::tpacket2_hdr>()
-                .read()
-        };
+        let header = unsafe { self.start(slot).cast::<libc::tpacket2_hdr>().read() };
         let frame = usize::from(header.tp_mac);
         let mut vnet = [0; VNET];
         // The kernel puts both inside the slot; checked all the same, for the bytes that follow are read by it.
         if let Some(start) = frame.checked_sub(VNET)
-            && frame + header.tp_snaplen as usize <= SLOT
+            && frame + header.tp_snaplen as usize <= self.shape.slot
         {
             vnet.copy_from_slice(self.bytes(slot, start, VNET));
         }
@@ -422,13 +469,13 @@ impl Ring {
         })
     }
 
-    /// Bytes of a slot that the kernel has handed over; `start + length` is at most [`SLOT`].
+    /// Bytes of a slot that the kernel has handed over; `start + length` is at most that of a slot.
     fn bytes(&self, slot: usize, start: usize, length: usize) -> &[u8] {
-        let (start, length) = (start.min(SLOT), length.min(SLOT - start.min(SLOT)));
+        let slot_bytes = self.shape.slot;
+        let start = start.min(slot_bytes);
+        let length = length.min(slot_bytes - start);
         // SAFETY: inside the slot by the line above, and the kernel does not write to a slot that is ours.
-        unsafe {
-            std::slice::from_raw_parts(self.base.as_ptr().add(slot % SLOTS * SLOT + start), length)
-        }
+        unsafe { std::slice::from_raw_parts(self.start(slot).add(start), length) }
     }
 
     fn give_back(&self, slot: usize) {
@@ -452,7 +499,7 @@ impl Port for AfPacket {
             && let Some(received) = self.ring.read(self.next)
         {
             let slot = self.next;
-            self.next = (self.next + 1) % SLOTS;
+            self.next = (self.next + 1) & (self.ring.shape.slots - 1);
             if received.status & libc::TP_STATUS_LOSING != 0 {
                 counters.drop(DropReason::RxRingFull).add(self.lost());
             }
@@ -517,14 +564,16 @@ impl AfPacket {
         let length = received.captured as usize;
         if segmentation != 0
             || received.captured < received.length
-            || received.frame + length > SLOT
+            || received.frame + length > self.ring.shape.slot
         {
             return Err(DropReason::FrameTooLarge);
         }
         let frame = self.ring.bytes(slot, received.frame, length);
-        let mut packet = buffers.allocate().ok_or(DropReason::NoBuffer)?;
         let tagged = received.status & libc::TP_STATUS_VLAN_VALID != 0;
         let shift = if tagged { 4 } else { 0 };
+        let mut packet = buffers
+            .allocate_for(length + shift)
+            .ok_or(DropReason::NoBuffer)?;
         if buffers
             .meta_mut(&mut packet)
             .set_len(length + shift)

@@ -29,6 +29,8 @@ pub struct Generator<S> {
     source: S,
     input: NodeId,
     vector: usize,
+    /// Each so many packets a large buffer.
+    large: Option<usize>,
 }
 
 impl<S: Source> Generator<S> {
@@ -38,7 +40,15 @@ impl<S: Source> Generator<S> {
             source,
             input,
             vector: vector.clamp(1, VECTOR),
+            large: None,
         }
+    }
+
+    /// The source gets a large buffer, as long as there are some, for every `each` packets.
+    #[must_use]
+    pub fn with_large(mut self, each: usize) -> Self {
+        self.large = Some(each);
+        self
     }
 }
 
@@ -54,7 +64,11 @@ impl<S: Source> Port for Generator<S> {
         vector: &mut Vector,
     ) {
         while vector.len() < self.vector {
-            let Some(packet) = buffers.allocate() else {
+            let large = self
+                .large
+                .filter(|each| vector.len().is_multiple_of(*each))
+                .and_then(|_| buffers.allocate_large());
+            let Some(packet) = large.or_else(|| buffers.allocate()) else {
                 counters
                     .drop(DropReason::NoBuffer)
                     .add((self.vector - vector.len()) as u64);

@@ -7,8 +7,9 @@ mod offload;
 
 use thiserror::Error;
 
-/// The largest MTU of which every frame fits an ordinary buffer, with two VLAN tags.
-pub const ORDINARY_MTU: u16 = 1898;
+/// The largest MTU of which every frame fits an ordinary buffer, with two VLAN tags before and ESP's padding and ICV
+/// behind.
+pub const ORDINARY_MTU: u16 = 1836;
 
 /// The drivers of interfaces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

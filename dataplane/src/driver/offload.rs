@@ -125,6 +125,20 @@ pub fn driver(device: &str) -> Option<String> {
     })
 }
 
+/// Sets what [`mtu`] reads. It stays when the dataplane is gone: whoever moved the interface to it restores it.
+pub fn set_mtu(device: &str, mtu: u32) -> std::io::Result<()> {
+    let socket = open_socket().ok_or_else(std::io::Error::last_os_error)?;
+    let mut request = request_for(device.as_bytes());
+    request.ifr_ifru.ifru_mtu = mtu.cast_signed();
+    // SAFETY: SIOCSIFMTU reads the name and the MTU; the request lives until the call returns.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFMTU, &raw mut request) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}
+
 /// Bytes of the largest IP packet that the kernel sends by an interface.
 pub fn mtu(device: &str) -> Option<u32> {
     let mut request = request_for(device.as_bytes());

@@ -14,6 +14,7 @@ use culvert_crypto::SealOp;
 use culvert_net::{Protocol, esp};
 
 use crate::buffer::{BufferPool, Packet, flags};
+use crate::driver::ORDINARY_MTU;
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
@@ -226,7 +227,9 @@ fn pad_to(
         .and_then(|index| tables.adjacencies.get(index));
     let Some(adjacency) = adjacency else { return 0 };
     let mtu = path_mtu.map_or(adjacency.mtu, |path| path.min(adjacency.mtu));
-    (sa.tfc_padding as usize).min(usize::from(sa.inner_mtu(mtu)))
+    // What is in an ordinary buffer stays in it.
+    let most = sa.inner_mtu(mtu).min(ORDINARY_MTU);
+    (sa.tfc_padding as usize).min(usize::from(most))
 }
 
 /// Makes an ESP packet of an inner packet, but for its encryption. `None` if it does not fit its buffer.

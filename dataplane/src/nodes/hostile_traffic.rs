@@ -17,7 +17,7 @@ use super::workbench::{
     FAR_IP, FAR_IP6, HOST_IP, HOST_IP6, HOST_MAC, LAN, LAN_IP, LAN_IP6, LAN_MAC, ROUTER_IP,
     ROUTER_IP6, ROUTER_MAC, WAN, WAN_IP, WAN_IP6, WAN_MAC, packet4_with, packet6,
 };
-use crate::buffer::{BufferPool, DATA, Packet, flags};
+use crate::buffer::{BufferPool, DATA, LARGE_DATA, Packet, flags};
 use crate::driver::generator::{Random, Source};
 use crate::sa::{Inherited, OuterHeader, SaSpec};
 
@@ -89,6 +89,8 @@ pub struct Hostile {
     peers: Vec<Peer>,
     sent: VecDeque<Vec<u8>>,
     left: usize,
+    /// The frame that is made now may be a jumbo frame.
+    jumbo: bool,
 }
 
 impl Hostile {
@@ -100,6 +102,7 @@ impl Hostile {
             peers,
             sent: VecDeque::new(),
             left: count,
+            jumbo: false,
         }
     }
 
@@ -118,7 +121,8 @@ impl Hostile {
     }
 
     fn length(&mut self) -> usize {
-        let limit = self.pick(&[8, 64, 600, 1480]);
+        let largest = if self.jumbo { 9600 } else { 1480 };
+        let limit = self.pick(&[8, 64, 600, largest]);
         self.random.below(limit) as usize
     }
 
@@ -139,7 +143,7 @@ impl Hostile {
         if self.chance(70) {
             self.damage(&mut frame);
         }
-        frame.truncate(DATA);
+        frame.truncate(if self.jumbo { LARGE_DATA } else { DATA });
         frame
     }
 
@@ -663,6 +667,7 @@ impl Source for Hostile {
         let count = packets.len().min(self.left);
         self.left -= count;
         for packet in &mut packets[..count] {
+            self.jumbo = buffers.is_large(packet);
             let frame = self.frame();
             let meta = buffers.meta_mut(packet);
             meta.set_len(frame.len()).unwrap();

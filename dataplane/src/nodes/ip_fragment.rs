@@ -31,8 +31,10 @@ const SPEC: NodeSpec = NodeSpec {
     ],
 };
 
-/// Fragments that one packet can become: 2 KiB in pieces of 48 bytes.
+/// Fragments that one packet can become: 10 KiB in pieces of 213 bytes, where IPv4 asks for 68 and links have 576.
 const MOST: usize = 48;
+/// Bytes of the longest header of a fragment.
+const LONGEST_HEADER: usize = 60;
 /// Where the answer to [`ask`] stands in [`Metadata::scratch`]; the lower half is left to the node after.
 const MTU_SHIFT: u32 = 32;
 const NEXT_SHIFT: u32 = 48;
@@ -143,8 +145,9 @@ fn cut(
         .map_err(refuse)?
         .pieces()?;
     let mut fragments = ArrayVec::<Packet, MOST>::new();
-    for _ in &pieces {
-        let Some(fragment) = buffers.allocate() else {
+    for piece in &pieces {
+        // With the header, which is at most as long as all of IPv4's, or as that of an IPv6 packet that may be cut.
+        let Some(fragment) = buffers.allocate_for(piece.length + LONGEST_HEADER) else {
             buffers.free_all(fragments);
             return Err(DropReason::NoBuffer);
         };

@@ -17,7 +17,7 @@ use culvert_net::{
     HeaderPlace, Icmpv6Type, Ipv4View, Ipv6Fragment, Ipv6Header, Ipv6View, Protocol, checksum,
 };
 
-use crate::buffer::{AREA, BufferPool, HEADROOM, IcmpCause, Packet};
+use crate::buffer::{BufferPool, IcmpCause, LARGE_DATA, Packet};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 use crate::nodes::icmp_error;
@@ -34,9 +34,9 @@ const SPEC: NodeSpec = NodeSpec {
     ],
 };
 
-/// Bytes of payload for which a buffer surely has room, whatever header stands before it: the longest is that of an
+/// Bytes of payload for which a large buffer surely has room, whatever header stands before it: the longest is that of an
 /// IPv4 packet with all options, or an IPv6 one with some extension headers.
-const ROOM: usize = AREA - HEADROOM - 128;
+const ROOM: usize = LARGE_DATA - 128;
 
 /// See the module.
 pub struct IpReassembly {
@@ -73,6 +73,11 @@ impl Node for IpReassembly {
                     continue;
                 }
             };
+            // Those that wait leave some for those that pass.
+            if context.buffers.is_large(&packet) && context.buffers.large_are_scarce() {
+                context.drop(packet, DropReason::ReassemblyCrowded);
+                continue;
+            }
             let now = context.now;
             let outcome = self
                 .table
@@ -237,7 +242,30 @@ fn intent(place: &Place, payload: &[u8]) -> Intent {
     }
 }
 
-/// Makes one packet of its fragments, in the buffer of the first.
+/// The packet in a buffer that takes `length` bytes: its own, or a large one. Its view is as long then.
+fn lengthen(buffers: &mut BufferPool, mut packet: Packet, length: usize) -> Result<Packet, Packet> {
+    let view = buffers.data(&packet).len();
+    if buffers.meta_mut(&mut packet).set_len(length).is_ok() {
+        return Ok(packet);
+    }
+    let Some(mut large) = buffers.allocate_large() else {
+        return Err(packet);
+    };
+    let meta = buffers.meta_mut(&mut large);
+    meta.inherit(buffers.meta(&packet));
+    meta.l3_offset = meta.offset() as u16;
+    if meta.set_len(length).is_err() {
+        buffers.free(large);
+        return Err(packet);
+    }
+    if let Some(to) = buffers.data_mut(&mut large).get_mut(..view) {
+        to.copy_from_slice(buffers.data(&packet));
+    }
+    buffers.free(packet);
+    Ok(large)
+}
+
+/// Makes one packet of its fragments, in the buffer of the first if they fit.
 fn finish(context: &mut Context<'_>, pieces: ArrayVec<Fragment<Packet>, MOST_PIECES>) {
     let mut pieces = pieces.into_iter();
     let Some(mut first) = pieces.next() else {
@@ -248,7 +276,21 @@ fn finish(context: &mut Context<'_>, pieces: ArrayVec<Fragment<Packet>, MOST_PIE
     ecn.add(context.buffers.data(&first.packet));
     let header = usize::from(first.place.header);
     let mut length = header + usize::from(first.place.length);
-    let mut room = true;
+    let whole = pieces.as_slice().iter();
+    let whole = length
+        + whole
+            .map(|piece| usize::from(piece.place.length))
+            .sum::<usize>();
+    let room = match lengthen(context.buffers, first.packet, whole) {
+        Ok(packet) => {
+            first.packet = packet;
+            true
+        }
+        Err(packet) => {
+            first.packet = packet;
+            false
+        }
+    };
     for piece in pieces {
         let (start, more) = (
             usize::from(piece.place.header),
@@ -256,10 +298,6 @@ fn finish(context: &mut Context<'_>, pieces: ArrayVec<Fragment<Packet>, MOST_PIE
         );
         ecn.add(context.buffers.data(&piece.packet));
         let buffers: &BufferPool = context.buffers;
-        room &= buffers
-            .meta_mut(&mut first.packet)
-            .set_len(length + more)
-            .is_ok();
         let from = buffers.data(&piece.packet).get(start..start + more);
         let to = buffers.data_mut(&mut first.packet).get_mut(length..);
         if let (true, Some(from), Some(to)) = (room, from, to)
@@ -404,7 +442,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_cut_is_the_same_packet_again(
-            length in 1481usize..1900,
+            length in 1481usize..10_000,
             mtu in 576u16..1500,
             v6: bool,
             udp: bool,

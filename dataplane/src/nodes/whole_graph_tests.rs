@@ -300,7 +300,7 @@ fn a_million_hostile_frames_are_forwarded_or_counted() {
     .map(|(interface, source)| {
         (
             interface,
-            Generator::new(source, NodeId::EthernetInput, VECTOR),
+            Generator::new(source, NodeId::EthernetInput, VECTOR).with_large(16),
         )
     });
     let mut out = Out::default();

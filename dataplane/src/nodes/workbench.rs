@@ -191,7 +191,7 @@ impl Workbench {
         bytes: &[u8],
         change: impl FnOnce(&mut Metadata),
     ) {
-        let mut packet = self.buffers.allocate().unwrap();
+        let mut packet = self.buffers.allocate_for(bytes.len()).unwrap();
         let meta = self.buffers.meta_mut(&mut packet);
         meta.set_len(bytes.len()).unwrap();
         meta.rx_interface = interface;

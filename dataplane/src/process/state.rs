@@ -14,7 +14,7 @@ use super::observe::Observations;
 use crate::clock;
 use crate::control::{Action, ControlPlane};
 use crate::driver::DriverChoice;
-use crate::driver::af_packet::{AfPacket, Device, OpenError};
+use crate::driver::af_packet::{AfPacket, Device, OpenError, make_mtu};
 use crate::driver::af_xdp::AfXdp;
 use crate::event::Event;
 use crate::nodes::tunnel_output::underlay;
@@ -110,7 +110,8 @@ impl State {
                     port,
                     device,
                     driver,
-                } => self.open_device(port, &device, driver.unwrap_or(self.driver))?,
+                    mtu,
+                } => self.open_device(port, &device, driver.unwrap_or(self.driver), mtu)?,
                 Action::OpenTap { port, tap } => self.open_tap(port, &tap)?,
                 Action::ClosePort { port } => {
                     self.drivers.remove(&port);
@@ -130,7 +131,9 @@ impl State {
         port: u32,
         device: &str,
         driver: DriverChoice,
+        mtu: u16,
     ) -> Result<(), PerformError> {
+        make_mtu(device, mtu, driver)?;
         let mut shown = DriverChoice::AfPacket.to_string();
         if driver == DriverChoice::AfXdp {
             let memories: Vec<_> = self
@@ -155,7 +158,7 @@ impl State {
         let device = Arc::new(Device::take(device)?);
         let workers = self.workers.len() as u32;
         for worker in &self.workers {
-            worker.insert(port, Box::new(AfPacket::open(&device, workers)?));
+            worker.insert(port, Box::new(AfPacket::open(&device, workers, mtu)?));
         }
         self.drivers.insert(port, shown);
         Ok(())

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use culvert_crypto::{Engine, KeyMaterial, Portable, SaKey, SealOp};
-use culvert_dataplane::buffer::{BufferPool, DATA, Packet};
+use culvert_dataplane::buffer::{BufferPool, LARGE_DATA, Packet};
 use culvert_dataplane::control::{Action, ControlPlane, DetectionTiming};
 use culvert_dataplane::counters::WorkerCounters;
 use culvert_dataplane::event::{self, EventReceiver, EventSender};
@@ -390,11 +390,11 @@ impl Gateway {
             6 => self.sealed(record),
             _ => record.to_vec(),
         };
-        frame.truncate(DATA);
+        frame.truncate(LARGE_DATA);
         if matches!(kind, 1 | 3) {
             mend(&mut frame);
         }
-        let Some(mut packet) = self.buffers.allocate() else {
+        let Some(mut packet) = self.buffers.allocate_for(frame.len()) else {
             panic!("out of buffers");
         };
         let meta = self.buffers.meta_mut(&mut packet);

@@ -38,9 +38,10 @@ use crate::drop_reason::DropReason;
 use crate::graph::{NodeId, Vector};
 use crate::port::Port;
 
-/// The largest MTU: a frame has an Ethernet header and two VLAN tags besides.
-const LARGEST_MTU: u32 = LARGEST as u32 - 14 - 8;
-const _: () = assert!(LARGEST_MTU >= super::ORDINARY_MTU as u32);
+/// The largest MTU: a frame has an Ethernet header and two VLAN tags besides, and as much room behind it as ESP needs:
+/// 17 bytes of trailer, an ICV of 32.
+const LARGEST_MTU: u32 = super::ORDINARY_MTU as u32;
+const _: () = assert!(14 + 8 + LARGEST_MTU as usize + 17 + 32 <= LARGEST);
 /// The kernel takes its time to give up the queue of a socket that was closed.
 const BUSY: Duration = Duration::from_secs(2);
 const BUSY_STEP: Duration = Duration::from_millis(10);

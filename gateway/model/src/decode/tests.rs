@@ -92,12 +92,12 @@ fn wrong_types_are_refused() {
 #[test]
 fn values_out_of_range_and_malformed_are_refused() {
     assert_eq!(
-        error(r#"{"interfaces": [{"name": "lan0", "mtu": 9000}]}"#),
-        "interfaces[lan0].mtu: 9000 is not between 576 and 1500 bytes"
+        error(r#"{"interfaces": [{"name": "lan0", "mtu": 9217}]}"#),
+        "interfaces[lan0].mtu: 9217 is not between 576 and 9216 bytes"
     );
     assert_eq!(
         error(r#"{"interfaces": [{"name": "lan0", "mtu": 99999999999}]}"#),
-        "interfaces[lan0].mtu: 99999999999 is not between 576 and 1500 bytes"
+        "interfaces[lan0].mtu: 99999999999 is not between 576 and 9216 bytes"
     );
     assert_eq!(
         error(
