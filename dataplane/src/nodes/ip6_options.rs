@@ -94,8 +94,8 @@ mod tests {
     use super::*;
     use crate::nodes::workbench::{ROUTER_IP6, WAN_IP6, packet6};
 
-    fn told(code: u8, pointer: u16) -> Option<Objection> {
-        Some(Objection::Told(IcmpCause::parameter_problem(code, pointer)))
+    fn told(code: u8, pointer: u16) -> Objection {
+        Objection::Told(IcmpCause::parameter_problem(code, pointer))
     }
 
     const SILENT: Option<Objection> = Some(Objection::Silent(DropReason::Ip6ParameterProblem));
@@ -109,9 +109,9 @@ mod tests {
             ([5, 2, 0, 0, 1, 0], None, None),
             ([0x1e, 4, 9, 9, 9, 9], None, None),
             ([0x41, 4, 9, 9, 9, 9], SILENT, SILENT),
-            ([0x81, 4, 9, 9, 9, 9], told(2, 42), told(2, 42)),
-            ([0, 0, 0xc1, 2, 9, 9], told(2, 44), SILENT),
-            ([0, 0, 0, 0, 0, 5], told(0, 47), told(0, 47)),
+            ([0x81, 4, 9, 9, 9, 9], Some(told(2, 42)), Some(told(2, 42))),
+            ([0, 0, 0xc1, 2, 9, 9], Some(told(2, 44)), SILENT),
+            ([0, 0, 0, 0, 0, 5], Some(told(0, 47)), Some(told(0, 47))),
         ] {
             for kind in [0, 60] {
                 let payload = [&[50, 0], &options[..], &[0; 16]].concat();
@@ -131,11 +131,14 @@ mod tests {
             let payload = [&headers.concat()[..], &[0; 16]].concat();
             objection(&packet6(ROUTER_IP6, WAN_IP6, 60, 64, &payload))
         };
-        assert_eq!(packet(&[pad(60), bad(50)]), told(2, 50));
+        assert_eq!(packet(&[pad(60), bad(50)]), Some(told(2, 50)));
         assert_eq!(packet(&[pad(44), [60, 0, 0, 0, 0, 0, 0, 1], bad(50)]), None);
         // Routing headers: of any type, as long as we are the end.
         assert_eq!(packet(&[pad(43), [50, 0, 0, 0, 0, 0, 0, 0]]), None);
-        assert_eq!(packet(&[pad(43), [50, 0, 4, 1, 0, 0, 0, 0]]), told(0, 50));
+        assert_eq!(
+            packet(&[pad(43), [50, 0, 4, 1, 0, 0, 0, 0]]),
+            Some(told(0, 50))
+        );
         let many = [pad(60); MOST_HEADERS];
         assert_eq!(
             packet(&many),

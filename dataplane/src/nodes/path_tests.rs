@@ -244,7 +244,7 @@ fn plain_packets_keep_their_order_too() {
         payload[0] = number as u8;
         let packet = packet4(HOST_IP, FAR_IP, 17, &payload);
         bench.put(NodeId::Ip4Rewrite, LAN, &packet, |meta| {
-            meta.adjacency = TO_ROUTER
+            meta.adjacency = TO_ROUTER;
         });
     }
     bench.run();
