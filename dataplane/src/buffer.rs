@@ -149,6 +149,10 @@ pub mod flags {
     pub const TRACED: u32 = 1 << 6;
     /// The ICMP error that it has caused is what a route says of its destination.
     pub const REFUSED_BY_ROUTE: u32 = 1 << 7;
+    /// Has an outer header that we have put on it (GRE, IPIP): the box's own, sent in the underlay.
+    pub const ENCAPSULATED: u32 = 1 << 9;
+    /// Has two of them.
+    pub const NESTED: u32 = 1 << 10;
 }
 
 impl Metadata {

@@ -124,6 +124,19 @@ drop_reasons! {
     PolicyDiscard = "policy-discard",
     /// The tunnel interface is administratively down.
     TunnelDown = "tunnel-down",
+    /// The GRE or IPIP packet is from or for addresses, or has a key, that no tunnel is configured for.
+    TunnelUnknownPeer = "tunnel-unknown-peer",
+    /// The tunnel is protected and the packet came without ESP, or by the SA of another; forged, or the peer is set up
+    /// otherwise.
+    TunnelUnprotected = "tunnel-unprotected",
+    /// The GRE or IPIP packet is cut short, or its header is of no kind that is taken.
+    TunnelMalformed = "tunnel-malformed",
+    /// The GRE packet has a checksum, and it is wrong.
+    TunnelBadChecksum = "tunnel-bad-checksum",
+    /// The GRE packet carries neither IPv4 nor IPv6 (a keepalive, an Ethernet frame).
+    TunnelUnknownType = "tunnel-unknown-type",
+    /// The way to the tunnel's peer leads through the tunnel itself, or through too many others; mend the routes.
+    TunnelRecursion = "tunnel-recursion",
     /// The ESP packet is shorter than its header, IV and ICV.
     EspTruncated = "esp-truncated",
     /// No SA has this SPI.

@@ -84,8 +84,12 @@ node_ids! {
     IpReassembly = "ip-reassembly",
     /// Neighbour discovery (RFC 4861).
     NdInput = "nd-input",
+    /// GRE and IPIP for us (RFC 2784, RFC 2003).
+    Decapsulate = "decapsulate",
     /// May it leave in the clear (RFC 4301)?
     PolicyOutput = "policy-output",
+    /// GRE and IPIP out.
+    Encapsulate = "encapsulate",
     /// Packets that a route sends into a tunnel: MTU, MSS, policy, SA.
     TunnelOutput = "tunnel-output",
     /// Cuts what is larger than its way out.

@@ -19,6 +19,7 @@ pub mod control;
 pub mod counters;
 pub mod driver;
 pub mod drop_reason;
+pub mod encapsulation;
 pub mod event;
 pub mod fib;
 pub mod graph;

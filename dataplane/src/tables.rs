@@ -13,6 +13,7 @@ use culvert_net::MacAddr;
 
 use crate::chunked::Chunked;
 use crate::drop_reason::DropReason;
+use crate::encapsulation::Encapsulations;
 use crate::fib::{Fib4, Fib6};
 use crate::path_mtu::PathMtus;
 use crate::sa::{OuterRules, SaTables};
@@ -39,6 +40,8 @@ pub struct Tables {
     pub neighbours: Arc<Neighbours>,
     /// SAs and policies.
     pub sas: SaTables,
+    /// Tunnels of GRE and IPIP.
+    pub encapsulations: Encapsulations,
     /// How many fragments for the box may wait, and how long.
     pub reassembly: crate::reassembly::Limits,
     /// What protects packets by policy where no route leads into a tunnel; `None`: nothing does, and no packet is asked.
@@ -51,6 +54,9 @@ pub struct Tables {
 pub const ADJACENCY_NO_ROUTE: u32 = 0;
 /// The adjacency of the box's own addresses.
 pub const ADJACENCY_LOCAL: u32 = 1;
+/// Not an adjacency: with the index of an interface in its low bits it stands, on an outer packet of that interface's
+/// tunnel, for the SAs that protect it.
+pub const PROTECTION: u32 = 1 << 31;
 /// The VRF that always exists.
 pub const VRF_DEFAULT: u32 = 0;
 
@@ -126,6 +132,28 @@ pub enum InterfaceKind {
         /// What crosses between inner and outer headers; else the SA says.
         outer: Option<OuterRules>,
     },
+    /// IP in GRE or in IP, between the ends that [`Tables::encapsulations`] has.
+    Encapsulation {
+        /// Index of the VRF in which the outer packets travel.
+        underlay_vrf: u32,
+        /// Fixed by configuration; else it follows from underlay and SA.
+        fixed_mtu: Option<u16>,
+        /// The outer packets travel in ESP of the SAs with this `if_id`, or not at all.
+        protection: Option<u32>,
+        /// What crosses between inner and outer headers.
+        outer: OuterRules,
+    },
+}
+
+impl InterfaceKind {
+    /// What binds SAs and policies to the interface: a tunnel of ESP, or another one that is protected.
+    pub const fn if_id(&self) -> Option<u32> {
+        match self {
+            Self::Ethernet { .. } | Self::Loopback => None,
+            Self::Tunnel { if_id, .. } => Some(*if_id),
+            Self::Encapsulation { protection, .. } => *protection,
+        }
+    }
 }
 
 /// MTU of tunnels that cut after encryption, unless configured: what an Ethernet carries goes through whole.
@@ -196,7 +224,9 @@ impl Interface {
     pub fn mac(&self) -> Option<MacAddr> {
         match self.kind {
             InterfaceKind::Ethernet { mac } => Some(mac),
-            InterfaceKind::Loopback | InterfaceKind::Tunnel { .. } => None,
+            InterfaceKind::Loopback
+            | InterfaceKind::Tunnel { .. }
+            | InterfaceKind::Encapsulation { .. } => None,
         }
     }
 }
@@ -229,6 +259,8 @@ pub enum AdjacencyKind {
     Multicast,
     /// It goes into the tunnel whose interface this is.
     Tunnel,
+    /// It goes into the GRE or IPIP tunnel whose interface this is.
+    Encapsulation,
     /// One of these adjacencies, chosen by the hash of the flow.
     Multipath(Arc<[u32]>),
     /// The destination is looked up in the VRF of this index.

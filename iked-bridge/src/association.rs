@@ -129,7 +129,7 @@ pub fn installation(
     }
     let mode = match call.mode() {
         wire::Mode::Tunnel => bus::SaMode::Tunnel,
-        wire::Mode::Transport => return Err(AssociationError::Mode("transport")),
+        wire::Mode::Transport => bus::SaMode::Transport,
         wire::Mode::Beet => return Err(AssociationError::Mode("BEET")),
         wire::Mode::None | wire::Mode::Pass | wire::Mode::Drop => {
             return Err(AssociationError::Mode("no"));
@@ -343,15 +343,23 @@ mod tests {
         assert_eq!(sa.udp.unwrap().destination_port, 1024);
         assert_eq!(sa.limits.unwrap().hard_bytes, 6);
         assert_eq!(sa.tfc_padding, 700);
+        assert_eq!(sa.mode(), bus::SaMode::Tunnel);
         assert_eq!(installation.keys.as_ref().unwrap().encryption.len(), 20);
         assert!(!format!("{installation:?}").contains("165"));
+        let mut transport = call();
+        transport.mode = wire::Mode::Transport.into();
+        let (_, installation) = super::installation(transport, 1000).unwrap();
+        assert_eq!(
+            installation.sa.as_ref().unwrap().mode(),
+            bus::SaMode::Transport
+        );
     }
 
     #[test]
     fn what_cannot_be_installed_is_refused_by_name() {
         type Spoil = fn(&mut wire::AddSa);
         let cases: [(Spoil, &str); 6] = [
-            (|call| call.mode = wire::Mode::Transport.into(), "transport"),
+            (|call| call.mode = wire::Mode::Beet.into(), "BEET"),
             (|call| call.encryption = 13, "AES-CTR"),
             (|call| call.id.as_mut().unwrap().spi = 255, "255"),
             (|call| call.id.as_mut().unwrap().protocol = 51, "51"),

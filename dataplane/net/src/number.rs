@@ -23,6 +23,8 @@ impl Protocol {
     pub const ROUTING: Self = Self(43);
     /// IPv6 fragment header.
     pub const FRAGMENT: Self = Self(44);
+    /// Generic routing encapsulation.
+    pub const GRE: Self = Self(47);
     /// Encapsulating security payload.
     pub const ESP: Self = Self(50);
     /// Authentication header.

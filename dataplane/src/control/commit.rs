@@ -14,7 +14,7 @@ use super::neighbour::NeighbourId;
 use super::{Changed, ControlPlane};
 use crate::fib::PoolExhausted;
 use crate::reassembly::Limits;
-use crate::tables::{Adjacency, Interface, InterfaceKind, ReversePath, Tables};
+use crate::tables::{Adjacency, Interface, ReversePath, Tables};
 use crate::vlan::Vlans;
 
 /// What has changed since workers saw it last.
@@ -39,7 +39,7 @@ impl ControlPlane {
         let interfaces: Vec<_> = staged
             .interfaces
             .iter()
-            .map(|index| (*index, self.published(*index)))
+            .map(|index| (*index, self.published(*index), self.published_ends(*index)))
             .collect();
         let vlans = staged
             .interfaces
@@ -51,7 +51,8 @@ impl ControlPlane {
         if !contents.is_empty() || !interfaces.is_empty() || settings {
             self.publisher.update(|tables| {
                 let mut checked = false;
-                for (index, interface) in interfaces {
+                for (index, interface, ends) in interfaces {
+                    tables.encapsulations.set(index, ends);
                     checked |= interface.as_deref().is_some_and(checks_sources);
                     set_interface(tables, index, interface);
                 }
@@ -168,10 +169,7 @@ fn checks_sources(interface: &Interface) -> bool {
 
 /// With the name by which SAs know a tunnel.
 fn set_interface(tables: &mut Tables, index: u32, interface: Option<Arc<Interface>>) {
-    let if_id = |interface: &Interface| match interface.kind {
-        InterfaceKind::Tunnel { if_id, .. } => Some(if_id),
-        InterfaceKind::Ethernet { .. } | InterfaceKind::Loopback => None,
-    };
+    let if_id = |interface: &Interface| interface.kind.if_id();
     let is = interface.as_deref().and_then(if_id);
     let was = tables
         .interfaces

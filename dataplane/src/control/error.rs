@@ -62,6 +62,14 @@ pub enum ApplyError {
         /// Who has it.
         tunnel: String,
     },
+    /// Two tunnels whose packets nobody could tell apart.
+    #[error("tunnel {tunnel} has the same ends, mode and key, towards {remote}")]
+    EndsTaken {
+        /// The other end.
+        remote: std::net::IpAddr,
+        /// Who has it.
+        tunnel: String,
+    },
     /// Linux has no such device, or it has no MAC address.
     #[error("Linux has no Ethernet device {0}")]
     NoDevice(String),
@@ -103,6 +111,7 @@ impl ApplyError {
                 | Self::NoDevice(_)
                 | Self::InUse { .. }
                 | Self::IfIdTaken { .. }
+                | Self::EndsTaken { .. }
                 | Self::Full(_)
         )
     }

@@ -8,10 +8,11 @@ use culvert_net::{IpPrefix, Ipv4Prefix, Ipv6Prefix, MacAddr, Mtu};
 use super::adjacency::Key;
 use super::detection::{AddressId, Due};
 use super::neighbour::NeighbourId;
-use super::values::{AddressSpec, EthernetSpec, LoopbackSpec, TunnelSpec};
+use super::values::{AddressSpec, EncapsulationSpec, EthernetSpec, LoopbackSpec, TunnelSpec};
 use super::{Action, ApplyError, ControlPlane};
 use crate::counters::MAX_INTERFACES;
 use crate::driver::{DriverChoice, ORDINARY_MTU};
+use crate::encapsulation::Ends;
 use crate::nodes::ip6_lookup::scoped;
 use crate::nodes::link_frames::{self, LinkFrame};
 use crate::port::tap_port;
@@ -62,6 +63,12 @@ pub(super) enum LocalKind {
         learn_path_mtu: bool,
         outer: Option<OuterRules>,
     },
+    Encapsulation {
+        ends: Ends,
+        mtu: Option<u16>,
+        protection: Option<u32>,
+        outer: OuterRules,
+    },
 }
 
 /// Where a sub-interface is, and what it would be were its parent up.
@@ -82,6 +89,7 @@ impl LocalInterface {
     pub(super) fn if_id(&self) -> Option<u32> {
         match self.kind {
             LocalKind::Tunnel { if_id, .. } => Some(if_id),
+            LocalKind::Encapsulation { protection, .. } => protection,
             LocalKind::Ethernet { .. } | LocalKind::Loopback => None,
         }
     }
@@ -89,7 +97,9 @@ impl LocalInterface {
     pub(super) fn mac(&self) -> Option<MacAddr> {
         match self.kind {
             LocalKind::Ethernet { mac, .. } => Some(mac),
-            LocalKind::Loopback | LocalKind::Tunnel { .. } => None,
+            LocalKind::Loopback | LocalKind::Tunnel { .. } | LocalKind::Encapsulation { .. } => {
+                None
+            }
         }
     }
 
@@ -102,8 +112,12 @@ impl LocalInterface {
     }
 
     pub(super) fn uses_vrf(&self, vrf: u32) -> bool {
-        self.vrf == vrf
-            || matches!(self.kind, LocalKind::Tunnel { underlay_vrf, .. } if underlay_vrf == vrf)
+        let underlay = match self.kind {
+            LocalKind::Ethernet { .. } | LocalKind::Loopback => None,
+            LocalKind::Tunnel { underlay_vrf, .. } => Some(underlay_vrf),
+            LocalKind::Encapsulation { ends, .. } => Some(ends.underlay_vrf),
+        };
+        self.vrf == vrf || underlay == Some(vrf)
     }
 
     /// An address to ask a neighbour from.
@@ -334,6 +348,66 @@ impl ControlPlane {
         self.set_interface(new, actions, now)
     }
 
+    pub(super) fn set_encapsulation(
+        &mut self,
+        spec: &EncapsulationSpec,
+        actions: &mut Vec<Action>,
+        now: u64,
+    ) -> Result<(), ApplyError> {
+        let vrf = self.vrf_index(&spec.vrf)?;
+        let ends = Ends {
+            underlay_vrf: self.vrf_index(&spec.underlay_vrf)?,
+            local: spec.local,
+            remote: spec.remote,
+            mode: spec.mode,
+        };
+        let holder = spec
+            .protection
+            .and_then(|if_id| self.interfaces.tunnel(if_id));
+        let rival = holder.and_then(|index| self.interfaces.get(&index));
+        if let (Some(rival), Some(if_id)) = (rival, spec.protection)
+            && rival.name != spec.name
+        {
+            return Err(ApplyError::IfIdTaken {
+                if_id,
+                tunnel: rival.name.clone(),
+            });
+        }
+        let twin = self.publisher.current().encapsulations.find(&ends);
+        if let Some(twin) = twin.and_then(|index| self.interfaces.get(&index))
+            && twin.name != spec.name
+        {
+            return Err(ApplyError::EndsTaken {
+                remote: spec.remote,
+                tunnel: twin.name.clone(),
+            });
+        }
+        let new = LocalInterface {
+            name: spec.name.clone(),
+            kind: LocalKind::Encapsulation {
+                ends,
+                mtu: spec.mtu,
+                protection: spec.protection,
+                outer: spec.outer,
+            },
+            vrf,
+            admin_up: spec.admin_up,
+            mss_clamp: spec.mss_clamp,
+            reverse_path: spec.reverse_path,
+            tap: spec.tap.clone(),
+            addresses: Vec::new(),
+        };
+        self.set_interface(new, actions, now)
+    }
+
+    /// What workers see of the ends of a tunnel of GRE or IPIP.
+    pub(super) fn published_ends(&self, index: u32) -> Option<Ends> {
+        match self.interfaces.get(&index)?.kind {
+            LocalKind::Encapsulation { ends, .. } => Some(ends),
+            LocalKind::Ethernet { .. } | LocalKind::Loopback | LocalKind::Tunnel { .. } => None,
+        }
+    }
+
     /// Makes an interface, or makes one what it should be; its addresses stay.
     fn set_interface(
         &mut self,
@@ -343,7 +417,7 @@ impl ControlPlane {
     ) -> Result<(), ApplyError> {
         let index = self.reserve_index(&new.name)?;
         if let Some(old) = self.interfaces.get(&index) {
-            if old.mac().is_some() != new.mac().is_some() {
+            if std::mem::discriminant(&old.kind) != std::mem::discriminant(&new.kind) {
                 return Err(ApplyError::OtherKind(new.name));
             }
             // While their routes are still where they are looked for.
@@ -451,6 +525,9 @@ impl ControlPlane {
             });
         }
         self.forget_neighbours(index, now);
+        if let Some(ends) = self.published_ends(index) {
+            self.encapsulation_mtus.remove(&ends);
+        }
         if let Some(gone) = self.interfaces.remove(&index) {
             for own in &gone.addresses {
                 self.remove_address_routes(index, gone.vrf, *own, now);
@@ -631,6 +708,17 @@ impl ControlPlane {
         let kind = match interface.kind {
             LocalKind::Ethernet { mac, .. } => InterfaceKind::Ethernet { mac },
             LocalKind::Loopback => InterfaceKind::Loopback,
+            LocalKind::Encapsulation {
+                ends,
+                mtu,
+                protection,
+                outer,
+            } => InterfaceKind::Encapsulation {
+                underlay_vrf: ends.underlay_vrf,
+                fixed_mtu: mtu,
+                protection,
+                outer,
+            },
             LocalKind::Tunnel {
                 if_id,
                 underlay_vrf,
@@ -689,6 +777,9 @@ impl ControlPlane {
                 fragmentation: Fragmentation::After,
                 ..
             } => mtu.unwrap_or(MTU_AFTER),
+            LocalKind::Encapsulation { mtu, ends, .. } => mtu
+                .or_else(|| self.encapsulation_mtus.get(&ends).copied())
+                .unwrap_or(TUNNEL_MTU),
             LocalKind::Tunnel { mtu, if_id, .. } => mtu
                 .or_else(|| self.tunnel_mtus.get(&if_id).copied())
                 .unwrap_or(TUNNEL_MTU),
@@ -742,8 +833,10 @@ fn port_changes(
                 let jumbo = (*mtu > ORDINARY_MTU).then_some(*mtu);
                 Some((device, *driver, jumbo, *mac))
             }
-            LocalKind::Ethernet { .. } => None,
-            LocalKind::Loopback | LocalKind::Tunnel { .. } => None,
+            LocalKind::Ethernet { .. }
+            | LocalKind::Loopback
+            | LocalKind::Tunnel { .. }
+            | LocalKind::Encapsulation { .. } => None,
         }
     }
     fn tap(interface: &LocalInterface) -> Option<&str> {

@@ -47,6 +47,7 @@ use self::rib::Rib;
 use self::values::Spec;
 use crate::driver::DriverChoice;
 use crate::drop_reason::DropReason;
+use crate::encapsulation::Ends;
 use crate::event::Event;
 use crate::reassembly::Limits;
 use crate::sa::Configured;
@@ -109,6 +110,8 @@ pub struct ControlPlane {
     interfaces: InterfaceTable,
     /// MTU of tunnels by `if_id`, as the SAs in use have it.
     tunnel_mtus: HashMap<u32, u16>,
+    /// MTU of tunnels of GRE and IPIP, as underlay and SAs leave it.
+    encapsulation_mtus: HashMap<Ends, u16>,
     vrf_names: HashMap<String, u32>,
     ribs: BTreeMap<u32, Rib>,
     adjacencies: Adjacencies,
@@ -128,6 +131,7 @@ impl ControlPlane {
             names: HashMap::new(),
             interfaces: InterfaceTable::default(),
             tunnel_mtus: HashMap::new(),
+            encapsulation_mtus: HashMap::new(),
             vrf_names: HashMap::new(),
             ribs: BTreeMap::new(),
             adjacencies: Adjacencies::default(),
@@ -298,6 +302,15 @@ impl ControlPlane {
         }
     }
 
+    /// The inner MTU that the underlay, and the SAs in use, leave to a tunnel of GRE or IPIP, in bytes. A configured MTU
+    /// stands above it.
+    pub fn set_encapsulation_mtu(&mut self, interface: u32, ends: Ends, mtu: u16) {
+        if self.encapsulation_mtus.insert(ends, mtu) != Some(mtu) {
+            self.stage_interface(interface);
+            self.commit_or_report();
+        }
+    }
+
     /// The tunnel interface of an `if_id`.
     pub fn tunnel_index(&self, if_id: u32) -> Option<u32> {
         self.interfaces.tunnel(if_id)
@@ -346,6 +359,7 @@ impl ControlPlane {
             (_, Some(Spec::Ethernet(spec))) => self.set_ethernet(spec, device, actions, now),
             (_, Some(Spec::Loopback(spec))) => self.set_loopback(spec, actions, now),
             (_, Some(Spec::Tunnel(spec))) => self.set_tunnel(spec, actions, now),
+            (_, Some(Spec::Encapsulation(spec))) => self.set_encapsulation(spec, actions, now),
             (_, Some(Spec::Address(spec))) => self.add_address(spec, now),
             (_, Some(Spec::Route(spec))) => self.set_route(spec, now),
             (_, Some(Spec::Forwarding(enabled))) => {
@@ -374,6 +388,9 @@ impl ControlPlane {
             (Some(Spec::Ethernet(spec)), None) => self.delete_interface(&spec.name, actions, now),
             (Some(Spec::Loopback(spec)), None) => self.delete_interface(&spec.name, actions, now),
             (Some(Spec::Tunnel(spec)), None) => self.delete_interface(&spec.name, actions, now),
+            (Some(Spec::Encapsulation(spec)), None) => {
+                self.delete_interface(&spec.name, actions, now)
+            }
             (Some(Spec::Address(spec)), None) => {
                 self.remove_address(spec, now);
                 Ok(())

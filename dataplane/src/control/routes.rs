@@ -238,6 +238,7 @@ impl ControlPlane {
         let kind = match (&interface.kind, neighbour) {
             (LocalKind::Loopback, _) => AdjacencyKind::Drop(DropReason::NoRoute),
             (LocalKind::Tunnel { .. }, _) => AdjacencyKind::Tunnel,
+            (LocalKind::Encapsulation { .. }, _) => AdjacencyKind::Encapsulation,
             (LocalKind::Ethernet { .. }, None) => AdjacencyKind::Glean,
             (LocalKind::Ethernet { mac, .. }, Some(address)) => {
                 match self.neighbours.mac(&(index, address)) {

@@ -8,6 +8,7 @@ use culvert_net::{IpPrefix, Mtu};
 use super::error::ApplyError;
 use crate::driver::DriverChoice;
 use crate::drop_reason::DropReason;
+use crate::encapsulation::Mode;
 use crate::reassembly::Limits;
 use crate::sa::Configured;
 use crate::sa::service::configured_from_bus;
@@ -22,6 +23,7 @@ pub(super) enum Spec {
     Ethernet(EthernetSpec),
     Loopback(LoopbackSpec),
     Tunnel(TunnelSpec),
+    Encapsulation(EncapsulationSpec),
     Address(AddressSpec),
     Route(RouteSpec),
     Forwarding(bool),
@@ -61,6 +63,23 @@ pub(super) struct TunnelSpec {
     pub(super) fragmentation: Fragmentation,
     pub(super) learn_path_mtu: bool,
     pub(super) outer: Option<OuterRules>,
+    pub(super) admin_up: bool,
+    pub(super) mss_clamp: MssClamp,
+    pub(super) reverse_path: ReversePath,
+    pub(super) tap: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct EncapsulationSpec {
+    pub(super) name: String,
+    pub(super) mode: Mode,
+    pub(super) local: IpAddr,
+    pub(super) remote: IpAddr,
+    pub(super) protection: Option<u32>,
+    pub(super) vrf: String,
+    pub(super) underlay_vrf: String,
+    pub(super) mtu: Option<u16>,
+    pub(super) outer: OuterRules,
     pub(super) admin_up: bool,
     pub(super) mss_clamp: MssClamp,
     pub(super) reverse_path: ReversePath,
@@ -152,6 +171,7 @@ impl Spec {
                 reverse_path: reverse_path(tunnel.reverse_path()),
                 tap: tunnel.tap.clone(),
             }),
+            Kind::IpTunnel(tunnel) => Self::Encapsulation(read_encapsulation(key, tunnel)?),
             Kind::Address(address) => {
                 let (own, length) = prefix(key, address.address.as_ref())?;
                 if own.is_unspecified() || own.is_multicast() || own.is_loopback() {
@@ -184,6 +204,7 @@ impl Spec {
             (Self::Ethernet(one), Self::Ethernet(two)) => one.name == two.name,
             (Self::Loopback(one), Self::Loopback(two)) => one.name == two.name,
             (Self::Tunnel(one), Self::Tunnel(two)) => one.name == two.name,
+            (Self::Encapsulation(one), Self::Encapsulation(two)) => one.name == two.name,
             (Self::Address(one), Self::Address(two)) => one == two,
             (Self::Route(one), Self::Route(two)) => {
                 one.vrf == two.vrf && one.destination == two.destination
@@ -205,6 +226,51 @@ fn on_link(interface: &bus::Interface) -> Result<Option<(String, Tags)>, ApplyEr
         .transpose()?;
     let vlan = VlanId::new(interface.vlan)?;
     Ok(Some((interface.parent.clone(), Tags { outer, vlan })))
+}
+
+fn read_encapsulation(key: &str, tunnel: &bus::IpTunnel) -> Result<EncapsulationSpec, ApplyError> {
+    use bus::ip_tunnel::Mode as BusMode;
+    let missing = || ApplyError::NoValue(key.to_owned());
+    let named = |name: &str| {
+        Some(name.to_owned())
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| ApplyError::NoName(key.to_owned()))
+    };
+    let end = |address: &Option<culvert_model::types::IpAddress>| -> Result<IpAddr, ApplyError> {
+        let address = IpAddr::try_from(address.as_ref().ok_or_else(missing)?)?;
+        if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+            return Err(ApplyError::BadAddress(address.to_string()));
+        }
+        Ok(address)
+    };
+    let (local, remote) = (end(&tunnel.local)?, end(&tunnel.remote)?);
+    if local.is_ipv4() != remote.is_ipv4() {
+        return Err(ApplyError::Family(key.to_owned()));
+    }
+    Ok(EncapsulationSpec {
+        name: named(&tunnel.name)?,
+        mode: match tunnel.mode() {
+            BusMode::Gre => Mode::Gre(tunnel.key),
+            BusMode::Ipip => Mode::IpIp,
+            BusMode::Unspecified => return Err(missing()),
+        },
+        local,
+        remote,
+        protection: tunnel.if_id,
+        vrf: named(&tunnel.vrf)?,
+        underlay_vrf: named(&tunnel.underlay_vrf)?,
+        mtu: tunnel.mtu.map(Mtu::new).transpose()?.map(Mtu::get),
+        outer: tunnel
+            .outer_header
+            .as_ref()
+            .map(|outer| outer_rules(key, outer))
+            .transpose()?
+            .unwrap_or_default(),
+        admin_up: tunnel.admin_up,
+        mss_clamp: mss_clamp(tunnel.mss_clamp)?,
+        reverse_path: reverse_path(tunnel.reverse_path()),
+        tap: tunnel.tap.clone(),
+    })
 }
 
 fn read_route(key: &str, route: &bus::Route) -> Result<RouteSpec, ApplyError> {

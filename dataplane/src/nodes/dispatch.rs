@@ -5,6 +5,7 @@
 //!                      lookup? in another VRF        Rewrite   -> ip4-rewrite, ip6-rewrite
 //!                                                    Glean, Unresolved -> neighbour-resolve
 //!                                                    Tunnel    -> tunnel-output
+//!                                                    Encapsulation -> encapsulate
 //!                                                    Drop      -> counted; no route, unreachable, prohibited: icmp-error
 //! ```
 //!
@@ -211,6 +212,7 @@ fn way(tables: &Tables, family: Family, policies: bool, adjacency: u32) -> Way {
         AdjacencyKind::Rewrite(_) | AdjacencyKind::Multicast => family.rewrite,
         AdjacencyKind::Glean | AdjacencyKind::Unresolved(_) => NodeId::NeighbourResolve,
         AdjacencyKind::Tunnel => NodeId::TunnelOutput,
+        AdjacencyKind::Encapsulation => NodeId::Encapsulate,
         AdjacencyKind::Multipath(_) | AdjacencyKind::Lookup(_) => return Way::Onward,
     };
     Way::Node {
@@ -222,7 +224,8 @@ fn way(tables: &Tables, family: Family, policies: bool, adjacency: u32) -> Way {
 /// The packet is the box's own, not on its way from one of its neighbours to another.
 #[inline(always)]
 pub(super) fn is_own(flags: u32) -> bool {
-    flags & (flags::INJECTED | flags::ORIGINATED | flags::ENCRYPTED) != 0
+    const OWN: u32 = flags::INJECTED | flags::ORIGINATED | flags::ENCRYPTED | flags::ENCAPSULATED;
+    flags & OWN != 0
 }
 
 #[cfg(test)]

@@ -408,7 +408,11 @@ fn deliver<'t>(
     meta.set_view(start, length)
         .map_err(|_| DropReason::EspTruncated)?;
     meta.rx_interface = interface.0;
-    meta.vrf = interface.1.vrf;
+    meta.vrf = match interface.1.kind {
+        // What is inside has yet another header to lose.
+        InterfaceKind::Encapsulation { underlay_vrf, .. } => underlay_vrf,
+        _ => interface.1.vrf,
+    };
     meta.l3_offset = start as u16;
     meta.flags = meta.flags & flags::TRACED | flags::DECRYPTED;
     let counters = context.counters.interface(interface.0);
@@ -436,7 +440,8 @@ fn ip_length(packet: &[u8], v6: bool) -> usize {
 /// The VRF in which the ESP packets of a tunnel travel: in transport mode what is inside stays there.
 fn underlay_vrf(interface: &Interface) -> u32 {
     match interface.kind {
-        InterfaceKind::Tunnel { underlay_vrf, .. } => underlay_vrf,
+        InterfaceKind::Tunnel { underlay_vrf, .. }
+        | InterfaceKind::Encapsulation { underlay_vrf, .. } => underlay_vrf,
         InterfaceKind::Ethernet { .. } | InterfaceKind::Loopback => interface.vrf,
     }
 }
@@ -463,8 +468,14 @@ fn tunnel_of<'t>(
         }
     };
     match interface.kind {
-        InterfaceKind::Tunnel { .. } if interface.admin_up => Ok((index, interface)),
-        InterfaceKind::Tunnel { .. } => Err(DropReason::TunnelDown),
+        InterfaceKind::Tunnel { .. } | InterfaceKind::Encapsulation { .. }
+            if interface.admin_up =>
+        {
+            Ok((index, interface))
+        }
+        InterfaceKind::Tunnel { .. } | InterfaceKind::Encapsulation { .. } => {
+            Err(DropReason::TunnelDown)
+        }
         InterfaceKind::Ethernet { .. } | InterfaceKind::Loopback => Err(DropReason::EspWrongSa),
     }
 }

@@ -202,6 +202,13 @@ impl Underlay {
                 rules: outer.unwrap_or(sa.rules),
                 pad_to: 0,
             },
+            Some(InterfaceKind::Encapsulation { underlay_vrf, .. }) => Self {
+                vrf: underlay_vrf,
+                may_be_cut: false,
+                path_mtu: tables.path_mtus.get(underlay_vrf, sa.endpoints.destination),
+                rules: sa.rules,
+                pad_to: 0,
+            },
             _ => Self {
                 vrf: crate::tables::VRF_DEFAULT,
                 may_be_cut: false,

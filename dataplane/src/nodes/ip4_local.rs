@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!   ip4-lookup -> ip4-local -> esp-decrypt      protocol 50; UDP 4500 without marker (RFC 3948)
-//!                         |--> ip-reassembly    fragments of either; whole they come back
+//!                         |--> decapsulate      GRE and IPIP, once there is a tunnel of such
+//!                         |--> ip-reassembly    fragments of any of these; whole they come back
 //!                         '--> punt             all else, fragments too: Linux puts them together
 //! ```
 //!
-//! Packets go on with their view at the IP header and `l4_offset` at the transport's: ESP or UDP.
+//! Packets go on with their view at the IP header and `l4_offset` at the transport's: ESP, UDP, GRE or the inner header.
 
 use culvert_net::udp::NatTraversal;
 use culvert_net::{Icmpv4Type, Protocol};
@@ -19,7 +20,12 @@ use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::Ip4Local,
-    next: &[NodeId::EspDecrypt, NodeId::IpReassembly, NodeId::Punt],
+    next: &[
+        NodeId::EspDecrypt,
+        NodeId::Decapsulate,
+        NodeId::IpReassembly,
+        NodeId::Punt,
+    ],
 };
 
 /// UDP port of IKE and ESP behind a NAT (RFC 3948).
@@ -41,12 +47,14 @@ impl Node for Ip4Local {
         forward_or_drop(context, vector, |context, packet| {
             let next = whose(context, packet, &mut self.errors)?;
             detour |= next == NodeId::IpReassembly;
-            // ESP behind a fragment takes the same way, or it would overtake what is put together.
-            Ok(if detour && next == NodeId::EspDecrypt {
-                NodeId::IpReassembly
-            } else {
-                next
-            })
+            // ESP and GRE behind a fragment take the same way, or it would overtake what is put together.
+            Ok(
+                if detour && matches!(next, NodeId::EspDecrypt | NodeId::Decapsulate) {
+                    NodeId::IpReassembly
+                } else {
+                    next
+                },
+            )
         });
     }
 }
@@ -82,6 +90,15 @@ fn whose(
         Protocol::ICMP if !fragment && is_error(payload) => errors
             .take4(context.events, context.now, meta.vrf, payload)
             .map_or(Ok(NodeId::Punt), Err),
+        Protocol::GRE | Protocol::IPV4 | Protocol::IPV6
+            if !context.tables.encapsulations.is_empty() =>
+        {
+            Ok(if fragment {
+                NodeId::IpReassembly
+            } else {
+                NodeId::Decapsulate
+            })
+        }
         _ => Ok(NodeId::Punt),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   ip6-lookup -> ip6-local -> esp-decrypt      next header 50; UDP 4500 without marker (RFC 3948)
+//!                         |--> decapsulate      GRE and IPIP, once there is a tunnel of such
 //!                         |--> nd-input         neighbour discovery (RFC 4861)
 //!                         |--> ip-reassembly    fragments of ESP and UDP; whole they come back
 //!                         '--> punt             all else, fragments too: Linux puts them together
@@ -23,6 +24,7 @@ const SPEC: NodeSpec = NodeSpec {
     id: NodeId::Ip6Local,
     next: &[
         NodeId::EspDecrypt,
+        NodeId::Decapsulate,
         NodeId::NdInput,
         NodeId::IpReassembly,
         NodeId::IcmpError,
@@ -47,12 +49,14 @@ impl Node for Ip6Local {
             let next = whose(context, packet, &mut self.errors)?;
             let next = unobjected(context.buffers, packet, next)?;
             detour |= next == NodeId::IpReassembly;
-            // ESP behind a fragment takes the same way, or it would overtake what is put together.
-            Ok(if detour && next == NodeId::EspDecrypt {
-                NodeId::IpReassembly
-            } else {
-                next
-            })
+            // ESP and GRE behind a fragment take the same way, or it would overtake what is put together.
+            Ok(
+                if detour && matches!(next, NodeId::EspDecrypt | NodeId::Decapsulate) {
+                    NodeId::IpReassembly
+                } else {
+                    next
+                },
+            )
         });
     }
 }
@@ -127,6 +131,16 @@ fn whose(
             }
             _ => Ok(NodeId::Punt),
         },
+        Protocol::GRE | Protocol::IPV4 | Protocol::IPV6
+            if !context.tables.encapsulations.is_empty() && fragment =>
+        {
+            Ok(NodeId::IpReassembly)
+        }
+        Protocol::GRE | Protocol::IPV4 | Protocol::IPV6
+            if !context.tables.encapsulations.is_empty() && !opaque =>
+        {
+            Ok(NodeId::Decapsulate)
+        }
         _ => Ok(NodeId::Punt),
     }
 }

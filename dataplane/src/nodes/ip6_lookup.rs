@@ -25,6 +25,7 @@ const SPEC: NodeSpec = NodeSpec {
         NodeId::PolicyOutput,
         NodeId::NeighbourResolve,
         NodeId::TunnelOutput,
+        NodeId::Encapsulate,
         NodeId::IcmpError,
     ],
 };

@@ -79,8 +79,10 @@ fn rewrite(
         return Err(Refusal::Icmp(IcmpCause::time_exceeded(true)));
     }
     if meta.len() > usize::from(way.mtu) {
-        // What we have encrypted begins here, so that it may be fragmented here (RFC 8200 section 5).
-        if meta.flags & flags::ENCRYPTED != 0 && ip_fragment::may_be_cut6(header) {
+        // What we have encapsulated begins here, so that it may be fragmented here (RFC 8200 section 5).
+        if meta.flags & (flags::ENCRYPTED | flags::ENCAPSULATED) != 0
+            && ip_fragment::may_be_cut6(header)
+        {
             ip_fragment::ask(meta, way.mtu, NodeId::Ip6Rewrite);
             return Ok(NodeId::IpFragment);
         }

@@ -27,6 +27,7 @@ const SPEC: NodeSpec = NodeSpec {
         NodeId::Ip4Lookup,
         NodeId::Ip6Lookup,
         NodeId::EspEncrypt,
+        NodeId::Encapsulate,
         NodeId::IcmpError,
     ],
 };

@@ -17,7 +17,7 @@ use culvert_net::{
     HeaderPlace, Icmpv6Type, Ipv4View, Ipv6Fragment, Ipv6Header, Ipv6View, Protocol, checksum,
 };
 
-use crate::buffer::{BufferPool, IcmpCause, LARGE_DATA, Packet};
+use crate::buffer::{BufferPool, IcmpCause, LARGE_DATA, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 use crate::nodes::icmp_error;
@@ -37,6 +37,9 @@ const SPEC: NodeSpec = NodeSpec {
 /// Bytes of payload for which a large buffer surely has room, whatever header stands before it: the longest is that of an
 /// IPv4 packet with all options, or an IPv6 one with some extension headers.
 const ROOM: usize = LARGE_DATA - 128;
+
+/// In the VRF of a key: the fragments came by an SA.
+const PROTECTED: u32 = 1 << 31;
 
 /// See the module.
 pub struct IpReassembly {
@@ -61,7 +64,13 @@ impl Node for IpReassembly {
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
         let mut gone = Gone::new();
         for packet in vector.drain(..) {
-            let vrf = context.buffers.meta(&packet).vrf;
+            let meta = context.buffers.meta(&packet);
+            // What came protected is never put together with what did not.
+            let vrf = if meta.flags & flags::DECRYPTED == 0 {
+                meta.vrf
+            } else {
+                meta.vrf | PROTECTED
+            };
             if let Some(next) = whole(context.buffers.data(&packet)) {
                 context.send(next, packet);
                 continue;
@@ -225,7 +234,7 @@ fn read(packet: &[u8], vrf: u32) -> Result<(Key, Place, Intent), FragmentError> 
 
 fn intent(place: &Place, payload: &[u8]) -> Intent {
     match place.protocol {
-        Protocol::ESP => Intent::Collect(ROOM),
+        Protocol::ESP | Protocol::GRE | Protocol::IPV4 | Protocol::IPV6 => Intent::Collect(ROOM),
         Protocol::UDP if place.offset > 0 => Intent::Unknown,
         // Ports, and behind the header the SPI, or four zeros before IKE (RFC 3948 section 2.2).
         Protocol::UDP => match payload.first_chunk::<12>() {

@@ -5,13 +5,17 @@
 //!          |------> ip4-input -> ip4-lookup -> ip4-rewrite ----> interface-output
 //!          |             ^           |  |  '-> neighbour-resolve ---^         (ip4-rewrite <-> ip-fragment)
 //!          |             |           |  '----> tunnel-output -> [ip-fragment] -> esp-encrypt -> (to the underlay)
+//!          |             |           '-------> encapsulate -> (to the underlay, or to tunnel-output)
+//!          |       decapsulate <- ip4-local
 //!          |       esp-decrypt <- ip4-local -> punt                           (ip4-local <-> ip-reassembly)
 //!          '------> ip6-input ... the same, with nd-input behind ip6-local
 //! ```
 
 mod ahead;
 pub mod arp_input;
+pub mod decapsulate;
 mod dispatch;
+pub mod encapsulate;
 pub mod esp_decrypt;
 pub mod esp_encrypt;
 mod esp_errors;
@@ -42,6 +46,9 @@ mod token_bucket;
 pub mod tunnel_output;
 mod way_out;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod encapsulation_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod esp_padding_tests;
@@ -103,6 +110,8 @@ pub fn layer3() -> Vec<Box<dyn Node>> {
 pub fn tunnels() -> Vec<Box<dyn Node>> {
     vec![
         Box::new(esp_decrypt::EspDecrypt),
+        Box::new(decapsulate::Decapsulate),
+        Box::new(encapsulate::Encapsulate::default()),
         Box::new(tunnel_output::TunnelOutput::default()),
         Box::new(esp_encrypt::EspEncrypt),
     ]

@@ -1,7 +1,7 @@
 //! Packets that a route sends into a tunnel: which SA they get, and whether they fit (RFC 4301 sections 5.1 and 8).
 //!
 //! ```text
-//!   ip4-lookup, ip6-lookup -> tunnel-output -> esp-encrypt
+//!   ip4-lookup, ip6-lookup, encapsulate -> tunnel-output -> esp-encrypt
 //!                                  |-> ip-fragment  (too big, and may be cut: on to esp-encrypt in fragments)
 //!                                  |-> icmp-error   (too big, TTL, nobody to send it to)
 //!                                  '-> held         (no SA yet: at most 64 a policy, the peer is being asked)
@@ -22,7 +22,8 @@ use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 use crate::nodes::{esp_transport, ip_fragment, mss_clamp, way_out};
 use crate::sa::{Choice, IPV6_MINIMUM_MTU, PolicySet, Sa};
 use crate::tables::{
-    ADJACENCY_NO_ROUTE, Fragmentation, Interface, InterfaceKind, MTU_AFTER, MssClamp, Tables,
+    ADJACENCY_NO_ROUTE, Fragmentation, Interface, InterfaceKind, MTU_AFTER, MssClamp, PROTECTION,
+    Tables,
 };
 
 const SPEC: NodeSpec = NodeSpec {
@@ -124,6 +125,10 @@ impl Node for TunnelOutput {
                 }
                 None => context.send(NodeId::EspEncrypt, packet),
                 Some(Refusal::Drop(reason)) => context.drop(packet, reason),
+                Some(Refusal::Icmp(_)) if protects(context, &packet) => {
+                    // Its sender is the box itself.
+                    context.drop(packet, DropReason::TunnelNoPolicy);
+                }
                 Some(Refusal::Icmp(cause)) => {
                     context.buffers.meta_mut(&mut packet).icmp = cause;
                     context.send(NodeId::IcmpError, packet);
@@ -178,6 +183,11 @@ impl Node for TunnelOutput {
             buffers.free_all(waiting.packets);
         }
     }
+}
+
+/// The packet is the outer one of a tunnel that is protected.
+fn protects(context: &Context<'_>, packet: &Packet) -> bool {
+    context.buffers.meta(packet).adjacency & PROTECTION != 0
 }
 
 impl TunnelOutput {
@@ -237,7 +247,7 @@ fn prepare<'t>(
     }
     // Before anything that it covers is changed: until then the field holds a sum that cannot be mended.
     way_out::complete(meta, data).map_err(|_| Refusal::Drop(DropReason::EspBadInner))?;
-    if meta.flags & (flags::INJECTED | flags::ORIGINATED) == 0 {
+    if meta.flags & (flags::INJECTED | flags::ORIGINATED | flags::ENCAPSULATED) == 0 {
         take_hop(data, v6)?;
     }
     if let Some(mss) = way.mss {
@@ -272,24 +282,45 @@ fn find_way<'t>(
     v6: bool,
 ) -> Result<Way<'t>, Refusal> {
     let drop = Refusal::Drop;
-    let adjacency = tables
-        .adjacencies
-        .get(meta.adjacency)
-        .ok_or(drop(DropReason::NoRoute))?;
+    let protects = meta.adjacency & PROTECTION != 0;
+    let index = if protects {
+        meta.adjacency & !PROTECTION
+    } else {
+        let adjacency = tables.adjacencies.get(meta.adjacency);
+        adjacency.ok_or(drop(DropReason::NoRoute))?.interface
+    };
     let interface = tables
         .interfaces
-        .get(adjacency.interface)
+        .get(index)
         .ok_or(drop(DropReason::TunnelDown))?;
-    let InterfaceKind::Tunnel {
-        if_id,
-        underlay_vrf,
-        fixed_mtu,
-        fragmentation,
-        learn_path_mtu,
-        ..
-    } = interface.kind
-    else {
-        return Err(drop(DropReason::TunnelDown));
+    let (if_id, underlay_vrf, fixed_mtu, fragmentation, learn_path_mtu) = match interface.kind {
+        InterfaceKind::Tunnel {
+            if_id,
+            underlay_vrf,
+            fixed_mtu,
+            fragmentation,
+            learn_path_mtu,
+            ..
+        } => (
+            if_id,
+            underlay_vrf,
+            fixed_mtu,
+            fragmentation,
+            learn_path_mtu,
+        ),
+        // What is too big for it was told before the packet got its outer header.
+        InterfaceKind::Encapsulation {
+            underlay_vrf,
+            protection: Some(if_id),
+            ..
+        } if protects => (
+            if_id,
+            underlay_vrf,
+            Some(u16::MAX),
+            Fragmentation::After,
+            true,
+        ),
+        _ => return Err(drop(DropReason::TunnelDown)),
     };
     if !interface.admin_up {
         return Err(drop(DropReason::TunnelDown));
@@ -336,10 +367,14 @@ fn find_way<'t>(
         policies,
         whole_family,
         sa,
-        interface: adjacency.interface,
+        interface: index,
         inner_mtu,
         underlay,
-        mss: max_mss(interface, inner_mtu.min(fitting), v6),
+        mss: if protects {
+            None
+        } else {
+            max_mss(interface, inner_mtu.min(fitting), v6)
+        },
     })
 }
 

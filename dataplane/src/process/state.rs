@@ -193,7 +193,8 @@ impl State {
             ..
         } = interface.kind
         else {
-            return;
+            let index = interface.index;
+            return self.measure_encapsulation(&tables, index);
         };
         let smallest = self
             .sas
@@ -211,6 +212,23 @@ impl State {
             .min();
         if let Some(mtu) = smallest {
             self.plane.set_tunnel_mtu(if_id, mtu);
+        }
+    }
+
+    /// Tells every tunnel of GRE and IPIP what routes and SAs leave of the underlay's MTU.
+    pub(super) fn measure_encapsulations(&mut self) {
+        let tables = self.publisher.current();
+        for index in tables.encapsulations.interfaces() {
+            self.measure_encapsulation(&tables, index);
+        }
+    }
+
+    fn measure_encapsulation(&mut self, tables: &Tables, index: u32) {
+        if let Some(interface) = tables.interfaces.get(index)
+            && let Some(ends) = tables.encapsulations.get(index)
+        {
+            let mtu = ends.inner_mtu(tables, interface.kind.if_id(), false);
+            self.plane.set_encapsulation_mtu(index, *ends, mtu);
         }
     }
 
@@ -314,6 +332,7 @@ fn underlay_of(tables: &Tables, sa: &Sa) -> (u32, bool) {
             learn_path_mtu,
             ..
         }) => (underlay_vrf, learn_path_mtu),
+        Some(InterfaceKind::Encapsulation { underlay_vrf, .. }) => (underlay_vrf, true),
         _ => (VRF_DEFAULT, true),
     }
 }

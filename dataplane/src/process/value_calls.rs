@@ -30,6 +30,11 @@ pub(super) async fn apply(
         shared.timers.notify_one();
         tokio::task::yield_now().await;
     }
+    {
+        let mut state = shared.state();
+        state.measure_encapsulations();
+        state.wake();
+    }
     Ok(bus::ApplyReply { results })
 }
 

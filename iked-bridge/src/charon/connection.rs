@@ -150,7 +150,14 @@ fn child(child: &Child) -> Message {
         StartAction::None | StartAction::Unspecified => ("none", "none", "clear"),
     };
     let mut message = Message::new()
-        .with("mode", "tunnel")
+        .with(
+            "mode",
+            if child.transport {
+                "transport"
+            } else {
+                "tunnel"
+            },
+        )
         .with("start_action", start)
         .with("close_action", close)
         .with("dpd_action", dpd)

@@ -3,6 +3,7 @@
 //! ```text
 //!   Linux -> TAP -> inject -> ip4-lookup, ip6-lookup   unicast: the box's own traffic may use a tunnel
 //!                      |----> interface-output         link scope and multicast
+//!                      |----> encapsulate              the same by a tunnel of GRE or IPIP
 //!                      '----> TAP                      ARP and NS: Linux finds everything behind one neighbour
 //! ```
 //!
@@ -14,7 +15,7 @@ use culvert_dataplane::buffer::{BufferPool, Packet, flags};
 use culvert_dataplane::drop_reason::DropReason;
 use culvert_dataplane::graph::{Context, Node, NodeId, NodeSpec, Vector};
 use culvert_dataplane::port::interface_of_tap;
-use culvert_dataplane::tables::{Interface, Tables};
+use culvert_dataplane::tables::{Interface, InterfaceKind, Tables};
 use culvert_net::nd::{NeighbourAdvert, NeighbourSolicit};
 use culvert_net::{
     ArpOperation, ArpPacket, EtherType, EthernetHeader, EthernetView, Icmpv6Type, Ipv4Prefix,
@@ -29,6 +30,7 @@ const SPEC: NodeSpec = NodeSpec {
         NodeId::Ip4Lookup,
         NodeId::Ip6Lookup,
         NodeId::InterfaceOutput,
+        NodeId::Encapsulate,
     ],
 };
 
@@ -120,9 +122,17 @@ fn take(
     meta.rx_interface = interface.index;
     meta.flags |= flags::INJECTED;
     meta.vrf = interface.vrf;
+    // What is for a group goes to the one listener that is at the other end of such a tunnel.
+    let way = match interface.kind {
+        InterfaceKind::Encapsulation { .. } if way == NodeId::InterfaceOutput => {
+            meta.tx_interface = interface.index;
+            NodeId::Encapsulate
+        }
+        _ => way,
+    };
     if way == NodeId::InterfaceOutput {
         if interface.mac().is_none() {
-            // A tunnel carries no multicast of the box's own.
+            // Of an IPsec tunnel the selectors say what it carries: no multicast of the box's own.
             return Err(DropReason::IpBadDestination);
         }
         if length > usize::from(interface.mtu) {

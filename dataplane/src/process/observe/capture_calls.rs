@@ -111,10 +111,12 @@ fn point(tables: &Tables, request: &bus::StartCaptureRequest) -> Result<Point, R
                     interface,
                     direction,
                 }),
-                Some(InterfaceKind::Tunnel { .. }) => Ok(Point::Tunnel {
-                    interface,
-                    direction,
-                }),
+                Some(InterfaceKind::Tunnel { .. } | InterfaceKind::Encapsulation { .. }) => {
+                    Ok(Point::Tunnel {
+                        interface,
+                        direction,
+                    })
+                }
                 Some(InterfaceKind::Loopback) | None => Err(refuse(
                     Code::Unsupported,
                     format!("no packet passes {name}: it only has addresses"),

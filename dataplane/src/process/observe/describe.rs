@@ -232,6 +232,18 @@ fn details(seen: &Visit, tables: &Tables) -> Vec<String> {
                 details.extend(outbound(tables, after.sa));
             }
         }
+        NodeId::Encapsulate => {
+            details.push(format!(
+                "tunnel {}",
+                interface_name(tables, after.tx_interface)
+            ));
+        }
+        NodeId::Decapsulate => {
+            details.push(format!(
+                "tunnel {}",
+                interface_name(tables, after.rx_interface)
+            ));
+        }
         NodeId::EspEncrypt => details.extend(outbound(tables, seen.before.sa)),
         NodeId::EspDecrypt => details.extend(inbound(tables, &seen.before)),
         _ => {}
@@ -263,7 +275,9 @@ fn adjacency(tables: &Tables, index: u32) -> Option<String> {
             format!("via {interface} to {mac}, mtu {mtu}")
         }
         AdjacencyKind::Multicast => format!("all on {interface}, mtu {mtu}"),
-        AdjacencyKind::Tunnel => format!("into {interface}, mtu {mtu}"),
+        AdjacencyKind::Tunnel | AdjacencyKind::Encapsulation => {
+            format!("into {interface}, mtu {mtu}")
+        }
         AdjacencyKind::Lookup(vrf) => {
             let vrf = tables.vrfs.get(*vrf).map_or("", |vrf| &*vrf.name);
             format!("looked up again in vrf {vrf}")

@@ -136,7 +136,7 @@ fn missing_and_duplicate_keys_are_refused() {
     );
     assert_eq!(
         error(r#"{"routes": [{"destination": "10.0.0.0/8", "next_hops": [{}]}]}"#),
-        "routes[default,10.0.0.0/8].next_hops[#0]: at least one of gateway, interface must be given"
+        "routes[default,10.0.0.0/8].next_hops[#0]: at least one of gateway, interface, vrf must be given"
     );
 }
 
@@ -155,7 +155,7 @@ fn references_to_nothing_are_refused_with_the_nearest() {
             r#"{"interfaces": [{"name": "lan0"}], "tunnels": [{"name": "ipsec0", "if_id": 1}],
                 "routes": [{"destination": "10.0.0.0/8", "next_hops": [{"interface": "ipsec1"}]}]}"#
         ),
-        r#"routes[default,10.0.0.0/8].next_hops[ipsec1].interface: "ipsec1" is not in interfaces or tunnels; is "ipsec0" meant?"#
+        r#"routes[default,10.0.0.0/8].next_hops[ipsec1].interface: "ipsec1" is not in interfaces or tunnels or ip_tunnels; is "ipsec0" meant?"#
     );
 }
 

@@ -10,8 +10,8 @@ use super::ports::{Ports, default_vrf};
 use super::{Key, Part, PlanReason, Planner};
 use crate::bus::{self, value::Kind};
 use crate::config::{
-    Authentication, AuthenticationMethod, Child, Config, Connection, Credentials, Proposal,
-    StartAction, TrafficSelector, Tunnel,
+    Authentication, AuthenticationMethod, Child, ChildMode, Config, Connection, Credentials,
+    IpTunnelMode, Proposal, StartAction, TrafficSelector,
 };
 use crate::decode::path;
 
@@ -21,6 +21,11 @@ const DEFAULT_DPD_DELAY: u32 = 30;
 const DEFAULT_REPLAY_WINDOW: u32 = 1024;
 /// All traffic of a route-based tunnel: the routes choose.
 const ALL_TRAFFIC: [&str; 2] = ["0.0.0.0/0", "::/0"];
+
+/// All traffic of a GRE tunnel: protocol 47 between the two ends of the IKE_SA.
+const BETWEEN_ENDS_GRE: [&str; 1] = ["dynamic[47]"];
+/// All traffic of an IPIP tunnel: IPv4 and IPv6 between the two ends of the IKE_SA.
+const BETWEEN_ENDS_IPIP: [&str; 2] = ["dynamic[4]", "dynamic[41]"];
 
 /// The VRF that IKE runs in: there is one charon, so there is one.
 pub(super) fn underlay_vrf(config: &Config, planner: &mut Planner) -> String {
@@ -49,9 +54,24 @@ pub(super) fn underlay_vrf(config: &Config, planner: &mut Planner) -> String {
 }
 
 /// Tunnels by name.
-fn tunnels(config: &Config) -> HashMap<&str, &Tunnel> {
-    let named = config.tunnels.iter();
-    named.map(|tunnel| (tunnel.name(), tunnel)).collect()
+fn tunnels(config: &Config) -> HashMap<&str, ProtectedTunnel> {
+    let ipsec = config.tunnels.iter().map(|tunnel| {
+        let protected = ProtectedTunnel {
+            if_id: tunnel.if_id,
+            underlay_vrf: tunnel.underlay_vrf.clone(),
+            carries: None,
+        };
+        (tunnel.name(), protected)
+    });
+    let ip = config.ip_tunnels.iter().map(|tunnel| {
+        let protected = ProtectedTunnel {
+            if_id: tunnel.if_id,
+            underlay_vrf: tunnel.underlay_vrf.clone(),
+            carries: Some(tunnel.mode()),
+        };
+        (tunnel.name(), protected)
+    });
+    ipsec.chain(ip).collect()
 }
 
 fn connection_path(connection: &Connection) -> String {
@@ -65,7 +85,7 @@ fn child_path(connection: &Connection, child: &Child) -> String {
 
 /// What connections refer to, found by name: there are as many of each as there are peers.
 struct Known<'a> {
-    tunnels: HashMap<&'a str, &'a Tunnel>,
+    tunnels: HashMap<&'a str, ProtectedTunnel>,
     /// The addresses that IKE may speak from, with their keys.
     own: Vec<(IpAddr, Key)>,
     /// Names of pre-shared keys by whose they are.
@@ -86,7 +106,7 @@ impl<'a> Known<'a> {
             .values()
             .filter(|port| port.vrf == underlay && port.tap)
             // What comes out of a tunnel of its own IKE does not see.
-            .filter(|port| !port.key.as_str().starts_with("tunnel/"))
+            .filter(|port| !port.is_tunnel())
             .flat_map(|port| {
                 port.addresses.iter().map(|address| {
                     let key = linux_address_key(&port.name, address.prefix);
@@ -346,9 +366,14 @@ fn proposals(list: &[Proposal]) -> Vec<String> {
     list.iter().map(|item| item.proposal().to_owned()).collect()
 }
 
-fn selectors(list: &[TrafficSelector]) -> Vec<String> {
+fn selectors(list: &[TrafficSelector], carries: Option<IpTunnelMode>) -> Vec<String> {
     if list.is_empty() {
-        return ALL_TRAFFIC.map(str::to_owned).to_vec();
+        let all: &[&str] = match carries {
+            None | Some(IpTunnelMode::Unspecified) => &ALL_TRAFFIC,
+            Some(IpTunnelMode::Gre) => &BETWEEN_ENDS_GRE,
+            Some(IpTunnelMode::Ipip) => &BETWEEN_ENDS_IPIP,
+        };
+        return all.iter().map(|&selector| selector.to_owned()).collect();
     }
     list.iter().map(|item| item.selector().to_owned()).collect()
 }
@@ -392,12 +417,31 @@ fn plan_child(
     }
     // Without a tunnel policies alone say what it carries.
     let tunnel = known.tunnels.get(child.tunnel());
-    let if_id = tunnel.map_or(0, |tunnel| tunnel.if_id());
+    let transport = child.mode() == ChildMode::Transport;
+    let refusal = match tunnel {
+        Some(ProtectedTunnel {
+            carries: Some(_),
+            if_id: None,
+            ..
+        }) => Some(PlanReason::Unprotected {
+            tunnel: child.tunnel().to_owned(),
+        }),
+        Some(ProtectedTunnel { carries: None, .. }) if transport => {
+            Some(PlanReason::TransportOfNetworks {
+                tunnel: child.tunnel().to_owned(),
+            })
+        }
+        _ => None,
+    };
+    if let Some(reason) = refusal {
+        planner.refuse(path::field(&origin, "tunnel"), reason);
+    }
+    let carries = tunnel.and_then(|tunnel| tunnel.carries);
     bus::Child {
         name: child.name().to_owned(),
-        if_id,
-        local_selectors: selectors(&child.local_selectors),
-        remote_selectors: selectors(&child.remote_selectors),
+        if_id: tunnel.and_then(|tunnel| tunnel.if_id).unwrap_or(0),
+        local_selectors: selectors(&child.local_selectors, carries),
+        remote_selectors: selectors(&child.remote_selectors, carries),
         esp_proposals: proposals(&child.proposals),
         start_action: match child.start_action() {
             StartAction::Unspecified | StartAction::None => bus::StartAction::None,
@@ -414,5 +458,14 @@ fn plan_child(
         life_packets: child.life_packets,
         tunnel: child.tunnel().to_owned(),
         tfc_padding: child.tfc_padding.clone().unwrap_or_default(),
+        transport,
     }
+}
+
+/// The tunnel that a CHILD_SA is bound to.
+struct ProtectedTunnel {
+    if_id: Option<u32>,
+    underlay_vrf: Option<String>,
+    /// What is encrypted, of a tunnel of GRE or IPIP.
+    carries: Option<IpTunnelMode>,
 }

@@ -16,6 +16,7 @@
 //! | `interface/NAME` | dataplane | its VRF, and of a sub-interface its parent | |
 //! | `loopback/NAME` | dataplane | its VRF | |
 //! | `tunnel/NAME` | dataplane | its VRF and its underlay VRF | |
+//! | `ip_tunnel/NAME` | dataplane | its VRF and its underlay VRF | its local address |
 //! | `address/INTERFACE/PREFIX` | dataplane | its interface, loopback or tunnel | |
 //! | `route/VRF/PREFIX` | dataplane | its VRF, interfaces and the addresses its gateways are reached by | |
 //! | `guard/CHILD`, `policy/NAME` | dataplane | the tunnel `policies`, which there is for them | |
@@ -32,6 +33,7 @@
 mod credentials;
 mod digest;
 mod ike;
+mod ip_tunnels;
 mod linux;
 mod network;
 mod policies;
@@ -179,6 +181,21 @@ pub enum PlanReason {
         what: String,
         /// The path of the other.
         other: String,
+    },
+    /// IP in IP has no place for a key.
+    #[error("only a tunnel of mode gre has a key")]
+    KeyWithoutGre,
+    /// A CHILD_SA for a tunnel that travels in the clear.
+    #[error("{tunnel} has no if_id: it is not protected, and no CHILD_SA can be bound to it")]
+    Unprotected {
+        /// The tunnel.
+        tunnel: String,
+    },
+    /// Transport mode for what is not between the two ends themselves.
+    #[error("{tunnel} is an IPsec tunnel; transport mode is for those of ip_tunnels")]
+    TransportOfNetworks {
+        /// The tunnel.
+        tunnel: String,
     },
     /// Two networks overlap where packets could not be told apart.
     #[error("{network} overlaps {other_network} of {other}")]

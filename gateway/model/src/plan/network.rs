@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::ip_tunnels;
 use super::ports::{Ports, connected, default_vrf, is_link_local};
 use super::{Key, Part, PlanReason, Planner, vlan};
 use crate::bus::{self, value::Kind};
@@ -31,7 +32,8 @@ pub(super) fn plan(
     plan_vrfs(config, planner);
     plan_interfaces(config, ports, planner);
     plan_loopbacks(config, ports, planner);
-    plan_tunnels(config, ports, planner);
+    let mut if_ids = plan_tunnels(config, ports, planner);
+    ip_tunnels::plan(config, ports, &mut if_ids, planner);
     plan_addresses(ports, planner);
     plan_routes(ports, routes, planner);
     plan_reassembly(config, planner);
@@ -85,7 +87,7 @@ pub(super) fn mss_clamp(clamp: bool, mss: Option<u32>) -> Option<u32> {
     clamp.then(|| mss.unwrap_or(0))
 }
 
-fn reverse_path(configured: ReversePath) -> bus::ReversePath {
+pub(super) fn reverse_path(configured: ReversePath) -> bus::ReversePath {
     match configured {
         ReversePath::Unspecified | ReversePath::Off => bus::ReversePath::Off,
         ReversePath::Loose => bus::ReversePath::Loose,
@@ -93,7 +95,11 @@ fn reverse_path(configured: ReversePath) -> bus::ReversePath {
     }
 }
 
-fn outer_header(outer: &OuterHeader, origin: &str, planner: &mut Planner) -> bus::OuterHeader {
+pub(super) fn outer_header(
+    outer: &OuterHeader,
+    origin: &str,
+    planner: &mut Planner,
+) -> bus::OuterHeader {
     use bus::outer_header as on_bus;
     let dscp = outer.dscp.as_deref().unwrap_or(DSCP_COPY);
     let code_point = code_point(dscp);
@@ -214,7 +220,8 @@ fn plan_loopbacks(config: &Config, ports: &Ports, planner: &mut Planner) {
     }
 }
 
-fn plan_tunnels(config: &Config, ports: &Ports, planner: &mut Planner) {
+/// Gives who has which `if_id`.
+fn plan_tunnels(config: &Config, ports: &Ports, planner: &mut Planner) -> HashMap<u32, String> {
     let mut if_ids: HashMap<u32, String> = HashMap::new();
     for tunnel in &config.tunnels {
         let Some(port) = ports
@@ -259,6 +266,7 @@ fn plan_tunnels(config: &Config, ports: &Ports, planner: &mut Planner) {
             .add(port.key.clone(), kind, Part::Dataplane, &port.origin)
             .needs = needs;
     }
+    if_ids
 }
 
 /// The key of an address of the dataplane.

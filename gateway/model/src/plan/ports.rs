@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::ip_tunnels::ip_tunnel_key;
 use super::{Key, PlanReason, Planner, vlan};
 use crate::config::{Config, InterfaceAddress, Loopback};
 use crate::decode::path;
@@ -25,6 +26,14 @@ pub(super) struct Port {
     pub(super) tap: bool,
     /// Of the TAP.
     pub(super) tap_mtu: u32,
+}
+
+impl Port {
+    /// What comes out of it came in by another.
+    pub(super) fn is_tunnel(&self) -> bool {
+        let key = self.key.as_str();
+        key.starts_with("tunnel/") || key.starts_with("ip_tunnel/")
+    }
 }
 
 /// An address of a port, host bits included.
@@ -86,6 +95,24 @@ pub(super) fn read(config: &Config, planner: &mut Planner) -> Ports {
             name: name.to_owned(),
             vrf: tunnel.vrf.clone().unwrap_or_else(default_vrf),
             key: Key(format!("tunnel/{name}")),
+            origin,
+            tap: !addresses.is_empty(),
+            addresses,
+            tap_mtu: tunnel.mtu.unwrap_or(TUNNEL_TAP_MTU),
+        };
+        insert(port, &mut ports, planner);
+    }
+    for tunnel in &config.ip_tunnels {
+        let name = tunnel.name();
+        let origin = path::item("ip_tunnels", &[name.to_owned()], 0);
+        let clamp = tunnel.mss_clamp.unwrap_or(true);
+        check_mss(tunnel.mss, clamp, &origin, planner);
+        let addresses = addresses(&tunnel.addresses, &origin, planner);
+        check_mtu(tunnel.mtu, &addresses, &origin, planner);
+        let port = Port {
+            name: name.to_owned(),
+            vrf: tunnel.vrf.clone().unwrap_or_else(default_vrf),
+            key: ip_tunnel_key(name),
             origin,
             tap: !addresses.is_empty(),
             addresses,

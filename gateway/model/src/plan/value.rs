@@ -61,6 +61,13 @@ pub fn updates_in_place(old: &Value, new: &Value) -> bool {
         (Some(Kind::Loopback(old)), Some(Kind::Loopback(new))) => {
             old.vrf == new.vrf && old.tap == new.tap
         }
+        (Some(Kind::IpTunnel(old)), Some(Kind::IpTunnel(new))) => {
+            (old.mode, &old.local, &old.remote, old.key, old.if_id)
+                == (new.mode, &new.local, &new.remote, new.key, new.if_id)
+                && old.vrf == new.vrf
+                && old.underlay_vrf == new.underlay_vrf
+                && old.tap == new.tap
+        }
         (Some(Kind::Vrf(_)), Some(Kind::Vrf(_)))
         | (Some(Kind::Route(_)), Some(Kind::Route(_)))
         | (Some(Kind::Forwarding(_)), Some(Kind::Forwarding(_)))
