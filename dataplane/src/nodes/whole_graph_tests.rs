@@ -23,10 +23,10 @@ use crate::drop_reason::DropReason;
 use crate::graph::{NodeId, VECTOR, Vector};
 use crate::port::Port;
 use crate::sa::{
-    Limits, PolicyAction, PolicyId, PolicySpec, SaDirection, SaKeyId, SaManager, SaMode, SaSpec,
-    UdpPorts,
+    FlowLabel, Limits, OuterRules, PolicyAction, PolicyId, PolicySpec, SaDirection, SaKeyId,
+    SaManager, SaMode, SaSpec, UdpPorts,
 };
-use crate::tables::ReversePath;
+use crate::tables::{InterfaceKind, ReversePath};
 use crate::vlan::{OnLink, Tags, VlanId, Vlans};
 
 /// Frames for each of the two interfaces.
@@ -98,6 +98,15 @@ fn selectors(near: &str, far: &str) -> Selector {
 /// SAs of every kind from the peers, one to them for each family, and a trap. Gives the peers' ends.
 fn tunnels(bench: &mut Workbench) -> Vec<Peer> {
     let mut manager = SaManager::new(Arc::new(Portable)).unwrap();
+    bench.change_interface(TUNNEL, |interface| {
+        if let InterfaceKind::Tunnel { outer, .. } = &mut interface.kind {
+            *outer = Some(OuterRules {
+                flow_label: FlowLabel::Hash,
+                dscp_inward: true,
+                ..OuterRules::default()
+            });
+        }
+    });
     let sas = &mut bench.tables.sas;
     sas.tunnels.set(IF_ID, Some(TUNNEL));
     let near = [
@@ -137,7 +146,8 @@ fn tunnels(bench: &mut Workbench) -> Vec<Peer> {
             copy_df: true,
             copy_ecn: true,
             copy_dscp: true,
-            tfc_padding: 0,
+            // The second one that carries what goes out pads it.
+            tfc_padding: if number == 1 { 700 } else { 0 },
             reqid: 1,
             timers: [0; 3],
         };
