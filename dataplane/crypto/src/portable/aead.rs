@@ -43,7 +43,9 @@ impl RingAead {
         }
         std::hint::black_box(&mut self.key);
     }
+}
 
+impl KeyedSuite for RingAead {
     #[inline]
     fn seal(&self, op: &mut SealOp<'_>) -> Result<(), SealError> {
         let mut parts = AeadParts::split(op.packet).ok_or(SealError::Length)?;
@@ -78,20 +80,6 @@ impl RingAead {
         ) {
             Ok(_) => Ok(()),
             Err(_) => Err(OpenError::BadIcv),
-        }
-    }
-}
-
-impl KeyedSuite for RingAead {
-    fn seal_run(&self, ops: &mut [SealOp<'_>]) {
-        for op in ops {
-            op.result = self.seal(op);
-        }
-    }
-
-    fn open_run(&self, ops: &mut [OpenOp<'_>]) {
-        for op in ops {
-            op.result = self.open(op);
         }
     }
 }

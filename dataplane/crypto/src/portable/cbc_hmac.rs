@@ -82,11 +82,6 @@ impl<C: AesKey, M: Mac> CbcHmac<C, M> {
     }
 
     #[inline]
-    fn seal(&self, op: &mut SealOp<'_>) -> Result<(), SealError> {
-        self.seal_with_iv(op, self.iv(op.seq))
-    }
-
-    #[inline]
     pub(super) fn seal_with_iv(
         &self,
         op: &mut SealOp<'_>,
@@ -124,6 +119,13 @@ impl<C: AesKey, M: Mac> CbcHmac<C, M> {
         }
         Ok(())
     }
+}
+
+impl<C: AesKey, M: Mac> KeyedSuite for CbcHmac<C, M> {
+    #[inline]
+    fn seal(&self, op: &mut SealOp<'_>) -> Result<(), SealError> {
+        self.seal_with_iv(op, self.iv(op.seq))
+    }
 
     #[inline]
     fn open(&self, op: &mut OpenOp<'_>) -> Result<(), OpenError> {
@@ -154,19 +156,5 @@ impl<C: AesKey, M: Mac> CbcHmac<C, M> {
         let (blocks, _) = Array::slice_as_chunks_mut(ciphertext);
         cbc::Decryptor::inner_iv_init(&self.cipher, &Array(*iv)).decrypt_blocks(blocks);
         Ok(())
-    }
-}
-
-impl<C: AesKey, M: Mac> KeyedSuite for CbcHmac<C, M> {
-    fn seal_run(&self, ops: &mut [SealOp<'_>]) {
-        for op in ops {
-            op.result = self.seal(op);
-        }
-    }
-
-    fn open_run(&self, ops: &mut [OpenOp<'_>]) {
-        for op in ops {
-            op.result = self.open(op);
-        }
     }
 }

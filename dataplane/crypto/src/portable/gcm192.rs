@@ -24,7 +24,9 @@ impl Gcm192 {
             esn: material.esn,
         }))
     }
+}
 
+impl KeyedSuite for Gcm192 {
     #[inline]
     fn seal(&self, op: &mut SealOp<'_>) -> Result<(), SealError> {
         let mut parts = AeadParts::split(op.packet).ok_or(SealError::Length)?;
@@ -49,19 +51,5 @@ impl Gcm192 {
                 &Tag::from(*parts.icv),
             )
             .map_err(|_| OpenError::BadIcv)
-    }
-}
-
-impl KeyedSuite for Gcm192 {
-    fn seal_run(&self, ops: &mut [SealOp<'_>]) {
-        for op in ops {
-            op.result = self.seal(op);
-        }
-    }
-
-    fn open_run(&self, ops: &mut [OpenOp<'_>]) {
-        for op in ops {
-            op.result = self.open(op);
-        }
     }
 }

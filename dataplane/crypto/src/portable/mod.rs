@@ -26,7 +26,7 @@ mod vectors;
 
 use ring::aead::{AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305};
 
-use crate::engine::{Engine, OpenOp, SealOp};
+use crate::engine::{Engine, OpenError, OpenOp, SealError, SealOp};
 use crate::key::{KeyError, KeyMaterial, SaKey, Salt};
 use crate::mac::{HmacSha1, HmacSha256, HmacSha384, HmacSha512, Mac};
 use crate::suite::{Cipher, ESP_HEADER_LEN, Integrity, KeyBits};
@@ -38,9 +38,23 @@ use short_gcm::ShortGcm;
 use stream_hmac::{Clear, Counter, Stream, StreamHmac};
 
 /// An SA's keys with the code that uses them: one virtual call for each run of packets.
+///
+/// The loops over a run are made anew for each suite, so that its work on a packet is inlined into them.
 pub(crate) trait KeyedSuite: Send + Sync {
-    fn seal_run(&self, ops: &mut [SealOp<'_>]);
-    fn open_run(&self, ops: &mut [OpenOp<'_>]);
+    fn seal(&self, op: &mut SealOp<'_>) -> Result<(), SealError>;
+    fn open(&self, op: &mut OpenOp<'_>) -> Result<(), OpenError>;
+
+    fn seal_run(&self, ops: &mut [SealOp<'_>]) {
+        for op in ops {
+            op.result = self.seal(op);
+        }
+    }
+
+    fn open_run(&self, ops: &mut [OpenOp<'_>]) {
+        for op in ops {
+            op.result = self.open(op);
+        }
+    }
 }
 
 /// The portable engine.

@@ -101,7 +101,38 @@ impl<C: AesKey> ShortGcm<C> {
         let sum = u128::from_be_bytes(hash.finalize().0) ^ u128::from_be_bytes(mask.0);
         sum.to_be_bytes()
     }
+}
 
+/// GCM without ESP's framing.
+#[cfg(test)]
+impl<C: AesKey> ShortGcm<C> {
+    #[allow(clippy::unwrap_used)]
+    pub(super) fn bare(key: &[u8]) -> Self {
+        let (_, salt) = Salt::split(&[0; 4]).unwrap();
+        Self::new(key, salt, false, 16, false).unwrap()
+    }
+
+    pub(super) fn tag_over(&self, nonce: [u8; 12], associated: &[u8], text: &[u8]) -> [u8; 16] {
+        let mut hash = self.hash.clone();
+        hash.update_padded(associated);
+        hash.update_padded(text);
+        self.finish(hash, associated.len(), text.len(), nonce)
+    }
+
+    pub(super) fn apply(&self, nonce: [u8; 12], text: &mut [u8]) {
+        counter::apply(&self.cipher, nonce, 2, text);
+    }
+}
+
+/// What stands before the ICV, and the ICV; `None` when there is no room for a trailer.
+fn split(packet: &mut [u8], icv: usize) -> Option<(&mut [u8], &mut [u8])> {
+    let covered = packet.len().checked_sub(icv)?;
+    (covered >= HEADER + ESP_TRAILER_LEN)
+        .then(|| packet.split_at_mut_checked(covered))
+        .flatten()
+}
+
+impl<C: AesKey> KeyedSuite for ShortGcm<C> {
     fn seal(&self, op: &mut SealOp<'_>) -> Result<(), SealError> {
         let (covered, icv) = split(op.packet, self.icv).ok_or(SealError::Length)?;
         let (header, text) = covered
@@ -141,49 +172,6 @@ impl<C: AesKey> ShortGcm<C> {
             counter::apply(&self.cipher, nonce, 2, text);
         }
         Ok(())
-    }
-}
-
-/// GCM without ESP's framing.
-#[cfg(test)]
-impl<C: AesKey> ShortGcm<C> {
-    #[allow(clippy::unwrap_used)]
-    pub(super) fn bare(key: &[u8]) -> Self {
-        let (_, salt) = Salt::split(&[0; 4]).unwrap();
-        Self::new(key, salt, false, 16, false).unwrap()
-    }
-
-    pub(super) fn tag_over(&self, nonce: [u8; 12], associated: &[u8], text: &[u8]) -> [u8; 16] {
-        let mut hash = self.hash.clone();
-        hash.update_padded(associated);
-        hash.update_padded(text);
-        self.finish(hash, associated.len(), text.len(), nonce)
-    }
-
-    pub(super) fn apply(&self, nonce: [u8; 12], text: &mut [u8]) {
-        counter::apply(&self.cipher, nonce, 2, text);
-    }
-}
-
-/// What stands before the ICV, and the ICV; `None` when there is no room for a trailer.
-fn split(packet: &mut [u8], icv: usize) -> Option<(&mut [u8], &mut [u8])> {
-    let covered = packet.len().checked_sub(icv)?;
-    (covered >= HEADER + ESP_TRAILER_LEN)
-        .then(|| packet.split_at_mut_checked(covered))
-        .flatten()
-}
-
-impl<C: AesKey> KeyedSuite for ShortGcm<C> {
-    fn seal_run(&self, ops: &mut [SealOp<'_>]) {
-        for op in ops {
-            op.result = self.seal(op);
-        }
-    }
-
-    fn open_run(&self, ops: &mut [OpenOp<'_>]) {
-        for op in ops {
-            op.result = self.open(op);
-        }
     }
 }
 

@@ -84,7 +84,17 @@ impl<S: Stream, M: Mac> StreamHmac<S, M> {
         let [high @ .., _, _, _, _] = seq.to_be_bytes();
         self.mac.digest(covered, self.esn.then_some(high))
     }
+}
 
+/// What the ICV covers, and the ICV; `None` when there is no room for a trailer.
+fn split<S: Stream, M: Mac>(packet: &mut [u8]) -> Option<(&mut [u8], &mut [u8])> {
+    let covered = packet.len().checked_sub(M::ICV)?;
+    (covered >= ESP_HEADER_LEN + S::IV + ESP_TRAILER_LEN)
+        .then(|| packet.split_at_mut_checked(covered))
+        .flatten()
+}
+
+impl<S: Stream, M: Mac> KeyedSuite for StreamHmac<S, M> {
     #[inline]
     fn seal(&self, op: &mut SealOp<'_>) -> Result<(), SealError> {
         let (covered, icv) = split::<S, M>(op.packet).ok_or(SealError::Length)?;
@@ -120,28 +130,6 @@ impl<S: Stream, M: Mac> StreamHmac<S, M> {
         let iv = iv.first_chunk().map_or(0, |iv| u64::from_be_bytes(*iv));
         self.stream.apply(iv, text);
         Ok(())
-    }
-}
-
-/// What the ICV covers, and the ICV; `None` when there is no room for a trailer.
-fn split<S: Stream, M: Mac>(packet: &mut [u8]) -> Option<(&mut [u8], &mut [u8])> {
-    let covered = packet.len().checked_sub(M::ICV)?;
-    (covered >= ESP_HEADER_LEN + S::IV + ESP_TRAILER_LEN)
-        .then(|| packet.split_at_mut_checked(covered))
-        .flatten()
-}
-
-impl<S: Stream, M: Mac> KeyedSuite for StreamHmac<S, M> {
-    fn seal_run(&self, ops: &mut [SealOp<'_>]) {
-        for op in ops {
-            op.result = self.seal(op);
-        }
-    }
-
-    fn open_run(&self, ops: &mut [OpenOp<'_>]) {
-        for op in ops {
-            op.result = self.open(op);
-        }
     }
 }
 
