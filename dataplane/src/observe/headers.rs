@@ -97,15 +97,14 @@ impl<'a> Headers<'a> {
             Layer::Network => bytes,
         };
         match (this.link.map(|link| link.ether_type), network.first()) {
-            (Some(EtherType::ARP), _) => this.read_arp(network),
+            // The node of ARP has the packet without its link header; it begins with the hardware type.
+            (Some(EtherType::ARP), _) | (None, Some(0)) => this.read_arp(network),
             (None | Some(EtherType::IPV4), Some(first)) if first >> 4 == 4 => {
                 this.read_ip4(network);
             }
             (None | Some(EtherType::IPV6), Some(first)) if first >> 4 == 6 => {
                 this.read_ip6(network);
             }
-            // The node of ARP has the packet without its link header; it begins with the hardware type.
-            (None, Some(0)) => this.read_arp(network),
             _ => {}
         }
         this

@@ -93,7 +93,7 @@ async fn follow(
         let packets = in_order(reply.visits);
         for (number, visits) in &packets {
             let last = visits.last();
-            kept.insert(*number, last.is_some_and(|visit| visit.is_kept()));
+            kept.insert(*number, last.is_some_and(Visit::is_kept));
         }
         progress.set_position(reply.packets.into());
         progress.tick();

@@ -341,7 +341,7 @@ proptest! {
                 (IpAddr::V6(source), IpAddr::V6(destination)) => {
                     packet6(source, destination, said.protocol, 64, &payload)
                 }
-                _ => unreachable!(),
+                _ => panic!("addresses of two families"),
             };
             prop_assert_eq!(filter.matches(&bytes, Layer::Network), model.holds(&said), "{} {:?}", text, said);
         }

@@ -166,10 +166,10 @@ fn about(headers: &Headers<'_>) -> String {
         .ports()
         .is_none_or(|(source, destination)| [source, destination].contains(&NAT_TRAVERSAL));
     let _ = match (headers.protocol, headers.transport) {
-        (Some(Protocol::ICMP), [8, _, _, _, rest @ ..]) => echo(&mut text, "request", rest),
-        (Some(Protocol::ICMPV6), [128, _, _, _, rest @ ..]) => echo(&mut text, "request", rest),
-        (Some(Protocol::ICMP), [0, _, _, _, rest @ ..]) => echo(&mut text, "reply", rest),
-        (Some(Protocol::ICMPV6), [129, _, _, _, rest @ ..]) => echo(&mut text, "reply", rest),
+        (Some(Protocol::ICMP), [8, _, _, _, rest @ ..])
+        | (Some(Protocol::ICMPV6), [128, _, _, _, rest @ ..]) => echo(&mut text, "request", rest),
+        (Some(Protocol::ICMP), [0, _, _, _, rest @ ..])
+        | (Some(Protocol::ICMPV6), [129, _, _, _, rest @ ..]) => echo(&mut text, "reply", rest),
         (Some(Protocol::ICMP | Protocol::ICMPV6), [kind, code, ..]) => {
             write!(text, "type {kind} code {code}")
         }
