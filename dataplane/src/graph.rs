@@ -378,12 +378,14 @@ impl Graph {
             let observer = self.observed.then_some(&mut *self.observer);
             let mut context = context(around, &mut self.queues, observer);
             if let Some(node) = &mut self.nodes[id as usize % NodeId::COUNT] {
+                let held = if self.observed { node.held() } else { 0 };
                 node.process(&mut context, &mut self.spare);
                 debug_assert!(self.spare.is_empty(), "{} left packets behind", id.name());
-            }
-            if self.observed {
-                self.observer
-                    .after(&self.queues, around.ports, around.buffers);
+                if self.observed {
+                    let more = node.held() > held;
+                    self.observer
+                        .after(more, &self.queues, around.ports, around.buffers);
+                }
             }
             around.buffers.free_all(self.spare.drain(..));
             let after = clock::clocks();

@@ -94,6 +94,7 @@ impl Node for IpFragment {
                         context.send(next, fragment);
                     }
                     context.counters.drop(DropReason::Fragmented).add(1);
+                    context.note_drop(&packet, DropReason::Fragmented);
                     context.buffers.free(packet);
                 }
                 Err(reason) => context.drop(packet, reason),

@@ -316,6 +316,7 @@ fn finish(context: &mut Context<'_>, pieces: ArrayVec<Fragment<Packet>, MOST_PIE
         }
         length += more;
         context.counters.drop(DropReason::Reassembled).add(1);
+        context.note_drop(&piece.packet, DropReason::Reassembled);
         context.buffers.free(piece.packet);
     }
     let class = match ecn.of_whole() {

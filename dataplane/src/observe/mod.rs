@@ -56,12 +56,18 @@ impl Observer {
         }
     }
 
-    /// The node has sent on, dropped or kept all of it.
+    /// The node has sent on, dropped or kept all of it; `held`: it keeps more packets than before.
     #[cold]
     #[inline(never)]
-    pub(crate) fn after(&mut self, queues: &Queues, ports: &Ports, buffers: &BufferPool) {
+    pub(crate) fn after(
+        &mut self,
+        held: bool,
+        queues: &Queues,
+        ports: &Ports,
+        buffers: &BufferPool,
+    ) {
         if let Some(trace) = &mut self.trace {
-            trace.after(queues, ports, buffers);
+            trace.after(held, queues, ports, buffers);
         }
     }
 

@@ -88,8 +88,10 @@ pub enum Outcome {
     Port(u32),
     /// Nowhere: see [`Visit::reason`].
     Dropped,
-    /// The node keeps it, or has made other packets of it.
-    Kept,
+    /// The node keeps it for later.
+    Held,
+    /// Nowhere: the node has used it up.
+    Gone,
 }
 
 /// One packet at one node.
@@ -249,7 +251,13 @@ impl Trace {
         }
     }
 
-    pub(super) fn after(&mut self, queues: &Queues, ports: &Ports, buffers: &BufferPool) {
+    pub(super) fn after(
+        &mut self,
+        held: bool,
+        queues: &Queues,
+        ports: &Ports,
+        buffers: &BufferPool,
+    ) {
         if self.open.is_empty() {
             return;
         }
@@ -270,8 +278,12 @@ impl Trace {
             if let Some(visit) = self.visits.list.get_mut(at) {
                 visit.took = took;
                 // A full port has sent on the way.
-                if (visit.node, visit.outcome) == (NodeId::InterfaceOutput, Outcome::Kept) {
-                    visit.outcome = Outcome::Port(visit.before.tx_interface);
+                match (visit.node, visit.outcome) {
+                    (NodeId::InterfaceOutput, Outcome::Gone) => {
+                        visit.outcome = Outcome::Port(visit.before.tx_interface);
+                    }
+                    (_, Outcome::Gone) if held => visit.outcome = Outcome::Held,
+                    _ => {}
                 }
             }
         }
@@ -330,7 +342,7 @@ impl Trace {
             took: 0,
             before: View::of(packet, layer, buffers),
             after: None,
-            outcome: Outcome::Kept,
+            outcome: Outcome::Gone,
             reason: None,
         });
     }

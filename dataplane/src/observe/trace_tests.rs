@@ -142,7 +142,8 @@ fn fragments_have_the_number_of_their_packet() {
         .iter()
         .find(|visit| visit.node == NodeId::IpFragment)
         .unwrap();
-    assert_eq!((cut.outcome, cut.reason), (Outcome::Kept, None));
+    assert_eq!(cut.outcome, Outcome::Dropped);
+    assert_eq!(cut.reason, Some(DropReason::Fragmented));
     let mut sent: Vec<_> = visits
         .iter()
         .filter(|visit| visit.outcome == Outcome::Port(WAN))
@@ -165,7 +166,7 @@ fn what_is_held_is_seen_again_when_it_goes_on() {
     let last = visits.last().unwrap();
     assert_eq!(
         (last.node, last.outcome),
-        (NodeId::NeighbourResolve, Outcome::Kept)
+        (NodeId::NeighbourResolve, Outcome::Held)
     );
     // Nobody answers: after three questions the sender is told.
     bench.now += 5_000_000_000;

@@ -93,7 +93,7 @@ async fn follow(
         let packets = in_order(reply.visits);
         for (number, visits) in &packets {
             let last = visits.last();
-            kept.insert(*number, last.is_some_and(Visit::is_kept));
+            kept.insert(*number, last.is_some_and(|visit| visit.held));
         }
         progress.set_position(reply.packets.into());
         progress.tick();
@@ -151,6 +151,7 @@ struct Visit {
     next: Option<String>,
     port: Option<String>,
     drop: Option<String>,
+    held: bool,
     details: Vec<String>,
 }
 
@@ -192,16 +193,9 @@ impl Visit {
             next: some(visit.next),
             port: some(visit.port),
             drop: some(visit.drop),
+            held: visit.held,
             details: visit.details,
         }
-    }
-
-    fn is_kept(&self) -> bool {
-        const HOLD: [&str; 3] = ["neighbour-resolve", "tunnel-output", "ip-reassembly"];
-        self.next.is_none()
-            && self.port.is_none()
-            && self.drop.is_none()
-            && HOLD.contains(&self.node.as_str())
     }
 }
 
@@ -324,7 +318,7 @@ impl Visit {
             (Some(next), ..) => format!("-> {next}"),
             (_, Some(port), _) => format!("sent: {port}"),
             (.., Some(drop)) => format!("dropped: {drop}"),
-            _ if self.is_kept() => "kept".to_owned(),
+            _ if self.held => "held".to_owned(),
             _ => "done".to_owned(),
         }
     }

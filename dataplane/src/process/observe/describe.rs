@@ -60,7 +60,7 @@ pub(super) fn visit(
     match seen.outcome {
         Outcome::Next(node) => node.name().clone_into(&mut next),
         Outcome::Port(index) => port = port_name(tables, index),
-        Outcome::Dropped | Outcome::Kept => {}
+        Outcome::Dropped | Outcome::Held | Outcome::Gone => {}
     }
     if let Some(reason) = seen.reason {
         reason.name().clone_into(&mut drop);
@@ -79,6 +79,7 @@ pub(super) fn visit(
         next,
         port,
         drop,
+        held: seen.outcome == Outcome::Held,
         details: details(seen, tables),
     }
 }
@@ -222,12 +223,14 @@ fn details(seen: &Visit, tables: &Tables) -> Vec<String> {
         NodeId::Ip4Rewrite | NodeId::Ip6Rewrite => {
             details.extend(adjacency(tables, seen.before.adjacency));
         }
-        NodeId::NeighbourResolve if seen.outcome == Outcome::Kept => {
+        NodeId::NeighbourResolve if seen.outcome == Outcome::Held => {
             details.extend(adjacency(tables, seen.before.adjacency));
         }
-        NodeId::TunnelOutput => {
-            let tunnel = interface_name(tables, after.tx_interface);
-            details.push(format!("tunnel {tunnel}"));
+        NodeId::TunnelOutput | NodeId::PolicyOutput => {
+            if seen.node == NodeId::TunnelOutput {
+                let tunnel = interface_name(tables, after.tx_interface);
+                details.push(format!("tunnel {tunnel}"));
+            }
             if seen.outcome == Outcome::Next(NodeId::EspEncrypt) {
                 details.extend(outbound(tables, after.sa));
             }
