@@ -373,7 +373,8 @@ impl Graph {
         while let Some(id) = self.queues.take(&mut self.spare) {
             let count = self.spare.len() as u64;
             if self.observed {
-                self.observer.before(id, &mut self.spare, around.buffers);
+                self.observer
+                    .before(id, &mut self.spare, around.buffers, around.tables);
             }
             let observer = self.observed.then_some(&mut *self.observer);
             let mut context = context(around, &mut self.queues, observer);

@@ -1,7 +1,8 @@
 //! Packets as they pass: on an interface, at a node, or where they are dropped.
 //!
 //! ```text
-//!   interface: ethernet-input, inject (in), interface-output (out); a tunnel: ip4-input, ip6-input, esp-encrypt
+//!   interface: ethernet-input (in), interface-output (out); a VLAN: behind and before its tags; a tunnel: ip4-input,
+//!              ip6-input (in), esp-encrypt (out)
 //!   node:      what it is given                                     drop: what is given up, with the reason
 //!                     '--> filter --> | head | bytes | head | bytes | ...   a fixed piece of memory: what finds no
 //!                                                                            room is counted
@@ -9,6 +10,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use culvert_net::EtherType;
 
 use super::filter::Filter;
 use super::headers::Layer;
@@ -18,9 +21,13 @@ use crate::clock;
 use crate::drop_reason::DropReason;
 use crate::graph::{NodeId, VECTOR, Vector};
 use crate::port::interface_of_tap;
+use crate::tables::Tables;
+use crate::vlan::Tags;
 
 /// Bytes of an Ethernet header.
 const LINK: usize = 14;
+/// No frame is longer, with tags.
+const LONGEST: usize = 16 << 10;
 
 /// Which way a packet passes an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +43,13 @@ pub enum Direction {
 pub enum Point {
     /// An interface with frames.
     Link {
+        /// Its index.
+        interface: u32,
+        /// Which way, or both.
+        direction: Option<Direction>,
+    },
+    /// A VLAN on an interface: its frames without their tags.
+    Vlan {
         /// Its index.
         interface: u32,
         /// Which way, or both.
@@ -173,6 +187,8 @@ pub struct Capture {
     captured: Captured,
     node: NodeId,
     as_came: AsCame,
+    /// A frame of a VLAN with its tags put in.
+    tagged: Vec<u8>,
 }
 
 impl Capture {
@@ -187,6 +203,7 @@ impl Capture {
             captured,
             node: NodeId::EthernetInput,
             as_came,
+            tagged: Vec::with_capacity(LONGEST),
         }
     }
 
@@ -195,7 +212,13 @@ impl Capture {
         std::mem::replace(&mut self.captured, fresh)
     }
 
-    pub(super) fn before(&mut self, node: NodeId, vector: &Vector, buffers: &BufferPool) {
+    pub(super) fn before(
+        &mut self,
+        node: NodeId,
+        vector: &Vector,
+        buffers: &BufferPool,
+        tables: &Tables,
+    ) {
         self.node = node;
         let direction = match self.order.point {
             Point::Drop => {
@@ -213,6 +236,11 @@ impl Capture {
                 NodeId::InterfaceOutput => Direction::Out,
                 _ => return,
             },
+            Point::Vlan { .. } => match node {
+                NodeId::Ip4Input | NodeId::Ip6Input | NodeId::ArpInput => Direction::In,
+                NodeId::InterfaceOutput => Direction::Out,
+                _ => return,
+            },
             Point::Tunnel { .. } => match node {
                 NodeId::Ip4Input | NodeId::Ip6Input => Direction::In,
                 NodeId::EspEncrypt => Direction::Out,
@@ -222,26 +250,50 @@ impl Capture {
         let time = clock::realtime_nanoseconds();
         for packet in vector {
             let meta = buffers.meta(packet);
-            let interface = interface_of(meta, direction);
+            let mut interface = interface_of(meta, direction);
+            let mut tags = None;
+            let inside = direction == Direction::In && meta.flags & flags::DECRYPTED != 0;
             let wanted = match self.order.point {
                 Point::Link {
                     interface: wanted,
                     direction: way,
-                } => interface == wanted && way.is_none_or(|way| way == direction),
+                } => {
+                    // Frames of VLANs get their tags in the node.
+                    if direction == Direction::Out
+                        && let Some(place) = tables.vlans.place(interface)
+                    {
+                        interface = place.parent;
+                        tags = Some(place.tags);
+                    }
+                    interface == wanted && way.is_none_or(|way| way == direction)
+                }
+                Point::Vlan {
+                    interface: wanted,
+                    direction: way,
+                } => interface == wanted && way.is_none_or(|way| way == direction) && !inside,
                 Point::Tunnel {
                     interface: wanted,
                     direction: way,
                 } => {
                     interface == wanted
                         && way.is_none_or(|way| way == direction)
-                        // What comes in by another interface with this index there is not.
-                        && (direction == Direction::Out || meta.flags & flags::DECRYPTED != 0)
+                        && (direction == Direction::Out || inside)
                 }
                 Point::Node(_) | Point::Drop => true,
             };
             if wanted {
                 let head = head(time, interface, direction, node);
-                let (layer, bytes) = readable(node, layer_at(node), packet, buffers);
+                let behind_link =
+                    matches!(self.order.point, Point::Vlan { .. }) && direction == Direction::In;
+                let (layer, mut bytes) = match buffers.data_from(packet, LINK) {
+                    Some(frame) if behind_link => (Layer::Link, frame),
+                    _ => readable(node, layer_at(node), packet, buffers),
+                };
+                if let Some(tags) = tags
+                    && with_tags(&mut self.tagged, bytes, tags)
+                {
+                    bytes = &self.tagged;
+                }
                 keep(&self.order, &mut self.captured, head, layer, bytes);
             }
         }
@@ -331,6 +383,26 @@ fn keep(order: &Order, captured: &mut Captured, head: Head, layer: Layer, bytes:
         let kept = bytes.len().min(usize::from(order.snaplen));
         captured.push(head, bytes.get(..kept).unwrap_or_default());
     }
+}
+
+/// Writes a frame with tags behind its addresses; false: it is longer than any.
+fn with_tags(to: &mut Vec<u8>, frame: &[u8], tags: Tags) -> bool {
+    const ADDRESSES: usize = 12;
+    to.clear();
+    let Some((addresses, rest)) = frame.split_at_checked(ADDRESSES) else {
+        return false;
+    };
+    if frame.len() + 8 > to.capacity() {
+        return false;
+    }
+    to.extend_from_slice(addresses);
+    let outer = tags.outer.map(|outer| (EtherType::SERVICE_VLAN, outer));
+    for (kind, vlan) in outer.into_iter().chain([(EtherType::VLAN, tags.vlan)]) {
+        to.extend_from_slice(&kind.0.to_be_bytes());
+        to.extend_from_slice(&vlan.get().to_be_bytes());
+    }
+    to.extend_from_slice(rest);
+    true
 }
 
 fn head(time: u64, interface: u32, direction: Direction, node: NodeId) -> Head {

@@ -11,6 +11,7 @@ use crate::graph::NodeId;
 use crate::nodes::workbench::{
     FAR_IP, HOST_IP, HOST_MAC, LAN, TUNNEL, WAN, Workbench, frame, from_host, packet4, packet4_with,
 };
+use crate::vlan::{OnLink, Tags, VlanId, Vlans};
 
 fn arm(bench: &mut Workbench, point: Point, filter: &str, snaplen: u16, packets: u64) {
     let order = Order::new(point, filter.parse().unwrap(), snaplen, packets);
@@ -106,6 +107,49 @@ fn a_tunnel_shows_what_is_inside() {
             (Direction::Out, Layer::Network, NodeId::EspEncrypt)
         ]
     );
+    bench.finish();
+}
+
+#[test]
+fn a_vlan_shows_frames_without_tags_and_its_parent_with_them() {
+    const SUB: u32 = 9;
+    let mut bench = Workbench::layer3();
+    let tags = Tags {
+        outer: None,
+        vlan: VlanId::new(77).unwrap(),
+    };
+    let place = OnLink { parent: LAN, tags };
+    bench.tables.vlans = Arc::new(Vlans::new([(SUB, place)]));
+    let mut interface = bench.tables.interfaces.get(LAN).unwrap().as_ref().clone();
+    interface.index = SUB;
+    bench.tables.interfaces.set(SUB, Some(Arc::new(interface)));
+    let packet = packet4(HOST_IP, FAR_IP, 17, &[7; 20]);
+    let plain = from_host(&packet);
+    let tagged = [&plain[..12], &[0x81, 0, 0, 77], &plain[12..]].concat();
+    let vlan = Point::Vlan {
+        interface: SUB,
+        direction: None,
+    };
+    for (point, seen) in [(vlan, &plain), (link(LAN, None), &tagged)] {
+        arm(&mut bench, point, "udp", u16::MAX, 10);
+        // Another's is not shown.
+        bench.receive(WAN, &plain);
+        bench.receive(LAN, &tagged);
+        bench.put(NodeId::InterfaceOutput, LAN, &plain, |meta| {
+            meta.tx_interface = SUB;
+        });
+        bench.run();
+        let captured = take(&mut bench);
+        let ways: Vec<_> = captured
+            .packets()
+            .map(|(head, bytes)| {
+                assert_eq!((head.layer, bytes), (Layer::Link, &seen[..]));
+                head.direction
+            })
+            .collect();
+        assert_eq!(ways, [Direction::In, Direction::Out], "{point:?}");
+        assert_eq!(bench.sent(LAN).pop().unwrap(), tagged);
+    }
     bench.finish();
 }
 

@@ -28,6 +28,7 @@ use crate::buffer::{BufferPool, Metadata, Packet};
 use crate::drop_reason::DropReason;
 use crate::graph::{NodeId, Queues, Vector};
 use crate::port::Ports;
+use crate::tables::Tables;
 
 /// What watches the graph of one worker.
 #[derive(Default)]
@@ -47,12 +48,18 @@ impl Observer {
     /// A node is about to get a vector.
     #[cold]
     #[inline(never)]
-    pub(crate) fn before(&mut self, node: NodeId, vector: &mut Vector, buffers: &BufferPool) {
+    pub(crate) fn before(
+        &mut self,
+        node: NodeId,
+        vector: &mut Vector,
+        buffers: &BufferPool,
+        tables: &Tables,
+    ) {
         if let Some(trace) = &mut self.trace {
             trace.before(node, vector, buffers);
         }
         if let Some(capture) = &mut self.capture {
-            capture.before(node, vector, buffers);
+            capture.before(node, vector, buffers, tables);
         }
     }
 

@@ -107,6 +107,12 @@ fn point(tables: &Tables, request: &bus::StartCaptureRequest) -> Result<Point, R
         Some(AskedPoint::Interface(name)) => {
             let interface = interface(tables, name)?;
             match tables.interfaces.get(interface).map(|found| found.kind) {
+                Some(InterfaceKind::Ethernet { .. }) if tables.vlans.place(interface).is_some() => {
+                    Ok(Point::Vlan {
+                        interface,
+                        direction,
+                    })
+                }
                 Some(InterfaceKind::Ethernet { .. }) => Ok(Point::Link {
                     interface,
                     direction,
