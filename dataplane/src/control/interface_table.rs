@@ -14,6 +14,7 @@ pub(super) struct InterfaceTable {
     links: HashMap<u32, BTreeSet<u32>>,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)] // It is used as the map that it keeps up.
 impl InterfaceTable {
     pub(super) fn get(&self, index: &u32) -> Option<&LocalInterface> {
         self.all.get(index)

@@ -200,7 +200,9 @@ impl Spec {
     /// An update from one to the other changes one thing in place.
     pub(super) fn is_same_thing(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Vrf(one), Self::Vrf(two)) => one == two,
+            (Self::Vrf(one), Self::Vrf(two)) | (Self::Policy(one, _), Self::Policy(two, _)) => {
+                one == two
+            }
             (Self::Ethernet(one), Self::Ethernet(two)) => one.name == two.name,
             (Self::Loopback(one), Self::Loopback(two)) => one.name == two.name,
             (Self::Tunnel(one), Self::Tunnel(two)) => one.name == two.name,
@@ -209,7 +211,6 @@ impl Spec {
             (Self::Route(one), Self::Route(two)) => {
                 one.vrf == two.vrf && one.destination == two.destination
             }
-            (Self::Policy(one, _), Self::Policy(two, _)) => one == two,
             (Self::Forwarding(_), Self::Forwarding(_))
             | (Self::Reassembly(_), Self::Reassembly(_)) => true,
             _ => false,

@@ -10,6 +10,9 @@
 //!          |       esp-decrypt <- ip4-local -> punt                           (ip4-local <-> ip-reassembly)
 //!          '------> ip6-input ... the same, with nd-input behind ip6-local
 //! ```
+//!
+//! Where policies alone protect, policy-input stands behind the inputs, and policy-output before every way out of the
+//! lookups into the clear.
 
 mod ahead;
 pub mod arp_input;

@@ -59,7 +59,7 @@ impl Gateway {
         let guards = selectors.iter().map(|selector| Guard {
             selector: *selector,
         });
-        self.configure("guard", Configured::Guards(guards.collect()));
+        self.configure("guard", &Configured::Guards(guards.collect()));
     }
 
     fn let_be(&mut self, name: &str, action: PolicyAction, priority: u16, selector: Selector) {
@@ -68,14 +68,12 @@ impl Gateway {
             action,
             priority,
         };
-        self.configure(name, Configured::Policies(vec![policy]));
+        self.configure(name, &Configured::Policies(vec![policy]));
     }
 
-    fn configure(&mut self, name: &str, configured: Configured) {
+    fn configure(&mut self, name: &str, configured: &Configured) {
         let sas = &mut self.bench.tables.sas;
-        self.manager
-            .configure(sas, name, Some(&configured))
-            .unwrap();
+        self.manager.configure(sas, name, Some(configured)).unwrap();
         self.bench.tables.generation += 1;
     }
 
@@ -230,11 +228,11 @@ fn what_came_out_of_an_sa_is_forwarded_and_the_same_in_the_clear_is_not() {
     let near = between("10.1.0.0/24", "10.7.0.0/16");
     gateway.guard(&[near]);
     gateway.negotiate(near, 0x1000);
-    let mut sealer = Gateway::new();
-    sealer.negotiate(near.reversed(), 0x1000);
-    sealer.bench.fib4.remove("10.1.0.0/24".parse().unwrap());
+    let mut far_end = Gateway::new();
+    far_end.negotiate(near.reversed(), 0x1000);
+    far_end.bench.fib4.remove("10.1.0.0/24".parse().unwrap());
     let request = packet4(FAR, HOST_IP, 17, UDP);
-    let (_, wan) = sealer.send(&request);
+    let (_, wan) = far_end.send(&request);
     assert!(wan.len() == 1 && is_esp(&wan[0]));
     let mut sealed = wan[0][14..].to_vec();
     let (source, destination) = sealed[12..20].split_at_mut(4);
@@ -262,7 +260,7 @@ fn what_came_out_of_an_sa_is_forwarded_and_the_same_in_the_clear_is_not() {
     let (lan, _) = gateway.receive(&packet4(ELSEWHERE, HOST_IP, 17, UDP));
     assert_eq!(lan.len(), 1);
     gateway.bench.finish();
-    sealer.bench.finish();
+    far_end.bench.finish();
 }
 
 #[test]
@@ -293,7 +291,7 @@ fn with_everything_protected_keying_and_what_is_of_the_link_still_pass() {
         let datagram = [&from.to_be_bytes()[..], &500u16.to_be_bytes(), &UDP[4..]].concat();
         let packet = packet4(WAN_IP, ROUTER_IP, 17, &datagram);
         gateway.bench.put(NodeId::Ip4Lookup, WAN, &packet, |meta| {
-            meta.flags |= flags::INJECTED
+            meta.flags |= flags::INJECTED;
         });
         assert_eq!(gateway.run().1.len(), leaves, "from port {from}");
         // From a host it is no IKE of ours.
@@ -453,7 +451,7 @@ proptest! {
         for (number, (selector, action, priority)) in (0u32..).zip(policies) {
             match action {
                 0 => {
-                    gateway.configure(&format!("{number}"), Configured::Guards(vec![Guard { selector }]));
+                    gateway.configure(&format!("{number}"), &Configured::Guards(vec![Guard { selector }]));
                     protected.push(selector);
                 }
                 1 => {

@@ -328,12 +328,11 @@ impl<T: Selects> Group<T> {
     /// Leaves the first that matches in `best`, if it comes before what is there. `keys` are the fields of the flow
     /// that the group has not been told apart by.
     fn search<'g>(&'g self, flow: &Flow, keys: &[u128], best: &mut Option<&'g Held<T>>) {
-        let betters =
-            |rank: Rank, best: &Option<&Held<T>>| best.is_none_or(|best| rank < best.rank);
+        let betters = |rank: Rank, best: Option<&Held<T>>| best.is_none_or(|best| rank < best.rank);
         match self {
             Self::Few(few) => {
                 for held in few.iter() {
-                    if !betters(held.rank, best) {
+                    if !betters(held.rank, *best) {
                         return;
                     }
                     if held.item.selector().matches(flow) {
@@ -348,7 +347,7 @@ impl<T: Selects> Group<T> {
                 };
                 let mut next = Some(root);
                 while let Some(node) = next {
-                    if !betters(node.best, best) || !node.prefix.covers(*key) {
+                    if !betters(node.best, *best) || !node.prefix.covers(*key) {
                         return;
                     }
                     if let Some(here) = &node.here {
@@ -449,16 +448,13 @@ impl<T: Selects> Node<T> {
     fn group_of(&self, rank: Rank) -> Option<&Group<T>> {
         let mut node = self;
         loop {
-            match &node.here {
-                Some(here) if here.best() == Some(rank) => return Some(here),
-                _ => {
-                    node = node
-                        .longer
-                        .iter()
-                        .flatten()
-                        .find(|below| below.best == rank)?
-                }
+            if let Some(here) = &node.here
+                && here.best() == Some(rank)
+            {
+                return Some(here);
             }
+            let mut longer = node.longer.iter().flatten();
+            node = longer.find(|below| below.best == rank)?;
         }
     }
 }

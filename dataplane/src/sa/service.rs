@@ -184,9 +184,8 @@ pub fn configured_from_bus(policy: &bus::TrafficPolicy) -> Result<Configured, Sp
         Action::Bypass => PolicyAction::Bypass,
         Action::Discard => PolicyAction::Discard,
     };
-    let priority = match u16::try_from(policy.priority) {
-        Ok(priority @ 1..) => priority,
-        _ => return Err(SpecError::Priority(policy.priority)),
+    let Ok(priority @ 1..) = u16::try_from(policy.priority) else {
+        return Err(SpecError::Priority(policy.priority));
     };
     let policies = selectors.into_iter().map(|selector| ConfiguredPolicy {
         selector,

@@ -61,6 +61,9 @@ pub struct Arguments {
     /// sum of all.
     #[arg(long, value_name = "N", default_value = "1")]
     workers: NonZeroUsize,
+    /// Tunnels of the rows in which each packet goes into a random one.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=16_000))]
+    tunnels: u32,
     /// Only rows whose name (such as `encrypt aes128gcm16 1400`) contains this.
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
@@ -119,11 +122,13 @@ pub enum BenchError {
 enum Plan {
     Encrypt(Suite, usize),
     Decrypt(Suite, usize),
+    /// Each packet into a random one of so many tunnels.
+    Tunnels(Suite, usize, u32),
     Forward(u32),
 }
 
 impl Plan {
-    fn all() -> Result<Vec<Self>, SuiteError> {
+    fn all(tunnels: u32) -> Result<Vec<Self>, SuiteError> {
         let cbc = |bits, integrity| Suite::new(Cipher::AesCbc(bits), integrity);
         let suites = [
             Suite::AES128GCM16,
@@ -137,13 +142,14 @@ impl Plan {
             all.extend(SIZES.map(|bytes| Self::Encrypt(suite, bytes)));
             all.extend(SIZES.map(|bytes| Self::Decrypt(suite, bytes)));
         }
+        all.extend(SIZES.map(|bytes| Self::Tunnels(Suite::AES128GCM16, bytes, tunnels)));
         all.extend(ROUTES.map(Self::Forward));
         Ok(all)
     }
 
     fn path(self) -> &'static str {
         match self {
-            Self::Encrypt(..) => "encrypt",
+            Self::Encrypt(..) | Self::Tunnels(..) => "encrypt",
             Self::Decrypt(..) => "decrypt",
             Self::Forward(_) => "forward",
         }
@@ -152,6 +158,8 @@ impl Plan {
     fn algorithm(self) -> String {
         match self {
             Self::Encrypt(suite, _) | Self::Decrypt(suite, _) => suite.to_string(),
+            Self::Tunnels(suite, _, 1) => format!("{suite}, 1 tunnel"),
+            Self::Tunnels(suite, _, tunnels) => format!("{suite}, {tunnels} tunnels"),
             Self::Forward(1) => "1 route".to_owned(),
             Self::Forward(routes) => format!("{routes} routes"),
         }
@@ -159,7 +167,7 @@ impl Plan {
 
     fn bytes(self) -> usize {
         match self {
-            Self::Encrypt(_, bytes) | Self::Decrypt(_, bytes) => bytes,
+            Self::Encrypt(_, bytes) | Self::Decrypt(_, bytes) | Self::Tunnels(_, bytes, _) => bytes,
             Self::Forward(_) => 64,
         }
     }
@@ -174,7 +182,7 @@ pub fn execute(arguments: &Arguments) -> Result<ExitCode, BenchError> {
     let engine: Arc<dyn Engine> = match arguments.engine {
         EngineName::Portable => Arc::new(Portable),
     };
-    let plans: Vec<_> = Plan::all()?
+    let plans: Vec<_> = Plan::all(arguments.tunnels)?
         .into_iter()
         .filter(|plan| plan.name().contains(&arguments.rows))
         .collect();
@@ -287,8 +295,8 @@ fn measure(bench: &Bench<'_>) -> Result<(Row, bool), BenchError> {
             let protection = Protection::new(suite);
             let scene = Scene::new(engine, Some(&protection), 0)?;
             let pattern = Pattern::new(bytes, Destinations::Far);
-            let key = protection.key(engine.as_ref())?;
-            let examiner = Examiner::Encrypted(pattern.clone(), key, Arc::new(Portable));
+            let examiner =
+                Examiner::Encrypted(pattern.clone(), protection.clone(), Arc::new(Portable));
             let yardstick = yardstick::seal(&protection, engine, pattern.length());
             bench.row(&scene, Plain::new(pattern), yardstick, &examiner)
         }
@@ -305,6 +313,15 @@ fn measure(bench: &Bench<'_>) -> Result<(Row, bool), BenchError> {
             );
             let yardstick = yardstick::open(&protection, engine);
             bench.row(&scene, source, yardstick, &Examiner::Forwarded(pattern))
+        }
+        Plan::Tunnels(suite, bytes, tunnels) => {
+            let protection = Protection::new(suite);
+            let scene = Scene::with_tunnels(engine, &protection, tunnels)?;
+            let pattern = Pattern::new(bytes, Destinations::Tunnels(tunnels));
+            let examiner =
+                Examiner::Encrypted(pattern.clone(), protection.clone(), Arc::new(Portable));
+            let yardstick = yardstick::seal(&protection, engine, pattern.length());
+            bench.row(&scene, Plain::new(pattern), yardstick, &examiner)
         }
         Plan::Forward(routes) => {
             let scene = Scene::new(engine, None, routes)?;

@@ -5,7 +5,7 @@
 //!                                     '-- 16.0.0.0/24, 16.0.1.0/24 ...: what plain forwarding looks up
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use culvert_crypto::{Engine, KeyError, KeyMaterial, SaKey, Suite};
@@ -30,12 +30,15 @@ pub const LAN: u32 = 1;
 /// Index of the interface towards the peer.
 pub const WAN: u32 = 2;
 const TUNNEL: u32 = 3;
+/// Adjacency of the first of many tunnels.
+const INTO_TUNNELS: u32 = 16;
 const TO_LAN: u32 = 2;
 const TO_WAN: u32 = 3;
 const INTO_TUNNEL: u32 = 4;
 const IF_ID: u32 = 42;
 const OUR_SPI: u32 = 0xc100_0001;
-const PEER_SPI: u32 = 0xc200_0002;
+/// SPI of packets to the peer; the first of those of many tunnels.
+pub const PEER_SPI: u32 = 0xc200_0002;
 /// The box's outer address.
 pub const OURS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// The peer's outer address.
@@ -46,6 +49,8 @@ pub const NEAR: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
 pub const FAR: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 10);
 /// The first of the /24 networks that plain forwarding goes to.
 pub const NETWORKS: Ipv4Addr = Ipv4Addr::new(16, 0, 0, 0);
+/// The first of the /24 networks behind many tunnels.
+pub const BEHIND_TUNNELS: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 0);
 /// Packets of the replay window.
 const REPLAY_WINDOW: u32 = 1024;
 
@@ -95,6 +100,16 @@ impl Protection {
         }
     }
 
+    /// That of one of many tunnels: each has keys of its own.
+    #[must_use]
+    pub fn of_tunnel(&self, number: u32) -> Self {
+        let mut this = self.clone();
+        for (byte, other) in this.encryption.iter_mut().zip(number.to_le_bytes()) {
+            *byte ^= other;
+        }
+        this
+    }
+
     /// The expanded keys, as the peer has them.
     pub fn key(&self, engine: &dyn Engine) -> Result<SaKey, KeyError> {
         engine.key(&KeyMaterial {
@@ -110,7 +125,8 @@ impl Protection {
 pub struct Scene {
     /// What its workers read.
     pub tables: Tables,
-    _routes: (Fib4Writer, Fib6Writer),
+    /// Lives as long as the tables that read what it wrote.
+    routes: (Fib4Writer, Fib6Writer),
 }
 
 impl Scene {
@@ -145,7 +161,7 @@ impl Scene {
         for (index, name, kind) in [
             (LAN, "lan", ethernet(1)),
             (WAN, "wan", ethernet(2)),
-            (TUNNEL, "ipsec0", TUNNEL_KIND),
+            (TUNNEL, "ipsec0", tunnel_kind(IF_ID)),
         ] {
             tables
                 .interfaces
@@ -174,8 +190,47 @@ impl Scene {
         }
         Ok(Self {
             tables,
-            _routes: (routes, routes6),
+            routes: (routes, routes6),
         })
+    }
+
+    /// A box with so many tunnels, a /24 network behind each, and an outbound SA with a policy for it.
+    pub fn with_tunnels(
+        engine: &Arc<dyn Engine>,
+        protection: &Protection,
+        tunnels: u32,
+    ) -> Result<Self, SceneError> {
+        let mut this = Self::new(engine, None, 0)?;
+        let mut manager = SaManager::new(Arc::clone(engine))?;
+        for number in 0..tunnels {
+            let (index, adjacency) = (TUNNEL + number, INTO_TUNNELS + number);
+            let kind = tunnel_kind(IF_ID + number);
+            let tables = &mut this.tables;
+            let interface = interface(index, &format!("ipsec{number}"), kind);
+            tables.interfaces.set(index, Some(Arc::new(interface)));
+            let into = Adjacency {
+                kind: AdjacencyKind::Tunnel,
+                interface: index,
+                mtu: 1500,
+            };
+            tables.adjacencies.set(adjacency, Some(Arc::new(into)));
+            let network = Ipv4Addr::from_bits(BEHIND_TUNNELS.to_bits() + (number << 8));
+            let prefix = Ipv4Prefix::new(network, 24)?;
+            this.routes.0.insert(prefix, adjacency)?;
+            tables.sas.tunnels.set(IF_ID + number, Some(index));
+            let protection = protection.of_tunnel(number);
+            let spec = sa(
+                &protection,
+                PEER_SPI + number,
+                SaDirection::Out,
+                IF_ID + number,
+            )?;
+            let (encryption, integrity) = (&protection.encryption, &protection.integrity);
+            manager.add(&mut tables.sas, spec, encryption, integrity)?;
+            let policy = policy(PEER_SPI + number, IF_ID + number);
+            manager.add_policy(&mut tables.sas, policy)?;
+        }
+        Ok(this)
     }
 }
 
@@ -189,14 +244,16 @@ pub const fn inbound_spi() -> u32 {
     OUR_SPI
 }
 
-const TUNNEL_KIND: InterfaceKind = InterfaceKind::Tunnel {
-    if_id: IF_ID,
-    underlay_vrf: VRF_DEFAULT,
-    fixed_mtu: None,
-    fragmentation: Fragmentation::Before,
-    learn_path_mtu: true,
-    outer: None,
-};
+fn tunnel_kind(if_id: u32) -> InterfaceKind {
+    InterfaceKind::Tunnel {
+        if_id,
+        underlay_vrf: VRF_DEFAULT,
+        fixed_mtu: None,
+        fragmentation: Fragmentation::Before,
+        learn_path_mtu: true,
+        outer: None,
+    }
+}
 
 fn ethernet(last: u8) -> InterfaceKind {
     InterfaceKind::Ethernet {
@@ -230,61 +287,73 @@ fn protect(
     engine: &Arc<dyn Engine>,
     protection: &Protection,
 ) -> Result<(), SceneError> {
-    let everything = Selector {
-        source: AddressRange::ALL_V4,
-        destination: AddressRange::ALL_V4,
-        protocol: None,
-        source_ports: PortRange::ANY,
-        destination_ports: PortRange::ANY,
-    };
-    let spec = |spi, direction, source: IpAddr, destination: IpAddr| -> Result<SaSpec, SpiError> {
-        Ok(SaSpec {
-            id: SaKeyId {
-                spi: Spi::new(spi)?,
-                direction,
-                destination,
-            },
-            source,
-            mode: SaMode::Tunnel,
-            suite: protection.suite,
-            esn: false,
-            replay_window: REPLAY_WINDOW,
-            udp: None,
-            if_id: IF_ID,
-            selectors: vec![everything],
-            limits: Limits::NONE,
-            copy_df: true,
-            copy_ecn: true,
-            copy_dscp: true,
-            tfc_padding: 0,
-            reqid: 1,
-            timers: [0; 3],
-        })
-    };
     let mut manager = SaManager::new(Arc::clone(engine))?;
     tables.sas.tunnels.set(IF_ID, Some(TUNNEL));
     for spec in [
-        spec(PEER_SPI, SaDirection::Out, OURS.into(), PEERS.into())?,
-        spec(OUR_SPI, SaDirection::In, PEERS.into(), OURS.into())?,
+        sa(protection, PEER_SPI, SaDirection::Out, IF_ID)?,
+        sa(protection, OUR_SPI, SaDirection::In, IF_ID)?,
     ] {
         let (encryption, integrity) = (&protection.encryption, &protection.integrity);
         manager.add(&mut tables.sas, spec, encryption, integrity)?;
     }
-    manager.add_policy(
-        &mut tables.sas,
-        PolicySpec {
-            id: PolicyId {
-                outbound: true,
-                forward: false,
-                if_id: IF_ID,
-                selector: everything,
-                spi: PEER_SPI,
-            },
-            action: PolicyAction::Protect,
-            priority: 1,
-            reqid: 1,
-            tunnel: None,
-        },
-    )?;
+    manager.add_policy(&mut tables.sas, policy(PEER_SPI, IF_ID))?;
     Ok(())
+}
+
+const EVERYTHING: Selector = Selector {
+    source: AddressRange::ALL_V4,
+    destination: AddressRange::ALL_V4,
+    protocol: None,
+    source_ports: PortRange::ANY,
+    destination_ports: PortRange::ANY,
+};
+
+fn sa(
+    protection: &Protection,
+    spi: u32,
+    direction: SaDirection,
+    if_id: u32,
+) -> Result<SaSpec, SpiError> {
+    let (source, destination) = match direction {
+        SaDirection::Out => (OURS, PEERS),
+        SaDirection::In => (PEERS, OURS),
+    };
+    Ok(SaSpec {
+        id: SaKeyId {
+            spi: Spi::new(spi)?,
+            direction,
+            destination: destination.into(),
+        },
+        source: source.into(),
+        mode: SaMode::Tunnel,
+        suite: protection.suite,
+        esn: false,
+        replay_window: REPLAY_WINDOW,
+        udp: None,
+        if_id,
+        selectors: vec![EVERYTHING],
+        limits: Limits::NONE,
+        copy_df: true,
+        copy_ecn: true,
+        copy_dscp: true,
+        tfc_padding: 0,
+        reqid: 1,
+        timers: [0; 3],
+    })
+}
+
+fn policy(spi: u32, if_id: u32) -> PolicySpec {
+    PolicySpec {
+        id: PolicyId {
+            outbound: true,
+            forward: false,
+            if_id,
+            selector: EVERYTHING,
+            spi,
+        },
+        action: PolicyAction::Protect,
+        priority: 1,
+        reqid: 1,
+        tunnel: None,
+    }
 }

@@ -14,7 +14,7 @@ use culvert_dataplane::graph::VECTOR;
 use culvert_dataplane::sa::{Inherited, OuterHeader};
 use culvert_net::{Ipv4Header, Ipv4Mut, Ipv4View, Protocol, UdpHeader, esp};
 
-use super::scene;
+use super::scene::{self, Protection};
 
 /// Bytes of random payload to cut from.
 const NOISE: usize = 16 << 10;
@@ -32,6 +32,8 @@ pub enum Destinations {
     Near,
     /// To random addresses of so many networks.
     Networks(u32),
+    /// To random addresses behind so many tunnels.
+    Tunnels(u32),
 }
 
 /// Packets of one length.
@@ -65,10 +67,14 @@ impl Pattern {
         let (source, destination) = match self.destinations {
             Destinations::Far => (scene::NEAR, scene::FAR),
             Destinations::Near => (scene::FAR, scene::NEAR),
-            Destinations::Networks(networks) => {
+            Destinations::Networks(networks) | Destinations::Tunnels(networks) => {
+                let first = match self.destinations {
+                    Destinations::Tunnels(_) => scene::BEHIND_TUNNELS,
+                    _ => scene::NETWORKS,
+                };
                 let network = random.below(u64::from(networks)) as u32;
                 let host = 1 + random.below(254) as u32;
-                let address = scene::NETWORKS.to_bits() + (network << 8) + host;
+                let address = first.to_bits() + (network << 8) + host;
                 (scene::NEAR, Ipv4Addr::from_bits(address))
             }
         };
@@ -235,8 +241,8 @@ pub fn lay_out(
 pub enum Examiner {
     /// The packet itself, one hop later.
     Forwarded(Pattern),
-    /// An ESP packet of this key with it inside.
-    Encrypted(Pattern, SaKey, Arc<dyn Engine>),
+    /// An ESP packet with it inside, of the keys that its SPI says.
+    Encrypted(Pattern, Protection, Arc<dyn Engine>),
 }
 
 impl Examiner {
@@ -249,7 +255,7 @@ impl Examiner {
             Self::Forwarded(pattern) => {
                 Ipv4View::verify(packet).is_ok() && pattern.is_mine_one_hop_later(packet)
             }
-            Self::Encrypted(pattern, key, reference) => {
+            Self::Encrypted(pattern, protection, reference) => {
                 let Ok(outer) = Ipv4View::verify(packet) else {
                     return false;
                 };
@@ -258,6 +264,13 @@ impl Examiner {
                     return false;
                 }
                 let mut esp = outer.payload().to_vec();
+                let number = esp
+                    .first_chunk()
+                    .and_then(|spi| u32::from_be_bytes(*spi).checked_sub(scene::PEER_SPI));
+                let key = number.map(|number| protection.of_tunnel(number).key(reference.as_ref()));
+                let Some(Ok(key)) = &key else {
+                    return false;
+                };
                 let length = esp.len();
                 let mut ops = [OpenOp::new(key, 0, &mut esp)];
                 reference.open_batch(&mut ops);

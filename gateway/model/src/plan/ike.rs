@@ -134,6 +134,11 @@ impl<'a> Known<'a> {
         }
     }
 
+    /// The key of the Linux address from which a peer is reached.
+    fn source_address(&self, remote: IpAddr) -> Option<Key> {
+        source_address(self.ports, self.routes, self.underlay, remote)
+    }
+
     /// The pre-shared keys that charon may choose between these two.
     fn psk_keys(&self, local: &str, remote: &str) -> Vec<Key> {
         ["%any", remote, local]
@@ -265,12 +270,7 @@ fn plan_connection(
     if let Some(remote) = remote_address
         && connection.local_address.is_none()
     {
-        after.extend(source_address(
-            known.ports,
-            known.routes,
-            known.underlay,
-            remote,
-        ));
+        after.extend(known.source_address(remote));
     }
     after.extend(
         remote_address.and_then(|remote| route_to(known.routes, known.underlay, remote, planner)),
