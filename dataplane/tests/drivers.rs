@@ -579,21 +579,33 @@ fn the_first_frame_wakes_a_sleeper(kind: Kind) {
 #[test]
 fn offloads_are_switched_off_while_the_interface_is_ours() {
     on_a_pair(|| {
-        let gro = || {
+        let state = |feature: &str| {
             ethtool(&["-k", "culvert-b"])
                 .lines()
-                .find_map(|line| line.strip_prefix("generic-receive-offload: "))
+                .find_map(|line| line.strip_prefix(feature)?.strip_prefix(": "))
                 .unwrap()
                 .to_owned()
         };
-        ethtool(&["-K", "culvert-b", "gro", "on"]);
-        let driver = Driver::open(Kind::AfPacket);
-        assert_eq!(gro(), "off");
-        drop(driver);
-        assert_eq!(gro(), "on");
-        ethtool(&["-K", "culvert-b", "gro", "off"]);
-        drop(Driver::open(Kind::AfPacket));
-        assert_eq!(gro(), "off", "what was off before stays off");
+        let (gro, tags) = ("generic-receive-offload", "rx-vlan-offload");
+        for kind in [Kind::AfPacket, Kind::AfXdp] {
+            ethtool(&["-K", "culvert-b", "gro", "on", "rxvlan", "on"]);
+            let driver = Driver::open(kind);
+            // AF_PACKET is told of tags that were taken out.
+            let left_in = if kind == Kind::AfXdp { "off" } else { "on" };
+            assert_eq!(
+                (state(gro).as_str(), state(tags).as_str()),
+                ("off", left_in)
+            );
+            driver.finish();
+            assert_eq!((state(gro).as_str(), state(tags).as_str()), ("on", "on"));
+            ethtool(&["-K", "culvert-b", "gro", "off", "rxvlan", "off"]);
+            Driver::open(kind).finish();
+            assert_eq!(
+                (state(gro).as_str(), state(tags).as_str()),
+                ("off", "off"),
+                "what was off before stays off"
+            );
+        }
     });
 }
 

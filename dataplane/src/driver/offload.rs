@@ -18,6 +18,7 @@ const ETHTOOL_GGRO: u32 = 0x2b;
 const ETHTOOL_SGRO: u32 = 0x2c;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETH_FLAG_LRO: u32 = 1 << 15;
+const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 
 /// `struct ethtool_value`.
 #[repr(C)]
@@ -180,6 +181,24 @@ impl Offloads {
             && features & ETH_FLAG_LRO != 0
             && offloads
                 .call(ETHTOOL_SFLAGS, features & !ETH_FLAG_LRO)
+                .is_some()
+        {
+            offloads.restore.push((ETHTOOL_SFLAGS, features));
+        }
+        Some(offloads)
+    }
+
+    /// Leaves VLAN tags in the frames: a NIC that takes them out tells the kernel, and XDP has no place for it.
+    pub fn leave_tags(device: &str) -> Option<Self> {
+        let mut offloads = Self {
+            socket: open_socket()?,
+            device: CString::new(device).ok()?,
+            restore: Vec::new(),
+        };
+        if let Some(features) = offloads.call(ETHTOOL_GFLAGS, 0)
+            && features & ETH_FLAG_RXVLAN != 0
+            && offloads
+                .call(ETHTOOL_SFLAGS, features & !ETH_FLAG_RXVLAN)
                 .is_some()
         {
             offloads.restore.push((ETHTOOL_SFLAGS, features));

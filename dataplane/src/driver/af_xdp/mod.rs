@@ -31,7 +31,7 @@ use thiserror::Error;
 use self::program::{Attachment, Redirect, is_busy};
 use self::socket::{COMPLETION, LARGEST, RECEIVE, Socket, Statistics};
 use super::af_packet::{Device, OpenError, Sender};
-use super::offload;
+use super::offload::{self, Offloads};
 use crate::buffer::{BufferPool, Lent, Memory, Packet, flags};
 use crate::counters::WorkerCounters;
 use crate::drop_reason::DropReason;
@@ -96,6 +96,8 @@ impl std::fmt::Display for Mode {
 /// What the ports of an interface share.
 struct Shared {
     redirect: Redirect,
+    /// Restored before what the device restores, which was changed before.
+    _tags: Option<Offloads>,
     device: Device,
     /// The peer's kernel leaves checksums to hardware that is not there.
     unfilled: bool,
@@ -163,6 +165,7 @@ impl AfXdp {
         let shared = Arc::new(Shared {
             unfilled: offload::driver(name).as_deref() == Some("veth"),
             redirect,
+            _tags: Offloads::leave_tags(name),
             device,
         });
         let mut zero_copy = true;
