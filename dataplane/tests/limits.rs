@@ -65,7 +65,9 @@ impl Numbers {
 fn internet(count: usize) -> Vec<Ipv4Prefix> {
     let mut numbers = Numbers(1);
     let regions: Vec<u32> = (0..REGIONS)
-        .map(|_| (1 + (numbers.next() % 222) as u32) << 24 | (numbers.next() % 256) as u32 * 65536)
+        .map(|_| {
+            ((1 + (numbers.next() % 222) as u32) << 24) | ((numbers.next() % 256) as u32 * 65536)
+        })
         .collect();
     let mut seen = std::collections::HashSet::with_capacity(count);
     while seen.len() < count {

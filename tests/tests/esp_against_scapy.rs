@@ -338,7 +338,7 @@ fn transport_packets(association: &Association) -> Vec<Vec<u8>> {
             }
             all
         }
-        _ => unreachable!("ends of one family"),
+        _ => panic!("ends of one family"),
     }
 }
 

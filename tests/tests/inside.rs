@@ -211,7 +211,7 @@ fn a_trace_is_refused_by_name_and_ends_without_its_reader() {
     // Killed, it leaves nothing behind for long.
     busy.kill().unwrap();
     busy.wait().unwrap();
-    wait_for("a forgotten trace to end", Duration::from_secs(60), || {
+    wait_for("a forgotten trace to end", Duration::from_mins(1), || {
         answer().contains("0 packets").then_some(())
     })
     .unwrap();

@@ -300,14 +300,14 @@ fn forged_messages_are_counted_and_change_nothing() {
     send("too-big", 575, &same);
     wait("too-small");
     send("too-big", 1000, &|quote| {
-        quote["sequence"] = json!(0x7000_0000)
+        quote["sequence"] = json!(0x7000_0000);
     });
     wait("implausible");
     send("too-big", 1000, &|quote| {
-        quote["ports"] = json!([4500, 4500])
+        quote["ports"] = json!([4500, 4500]);
     });
     send("too-big", 1000, &|quote| {
-        quote["source"] = json!("192.0.2.77")
+        quote["source"] = json!("192.0.2.77");
     });
     send("unreachable", 0, &same);
     let until = Instant::now() + DISCOVERY;

@@ -32,7 +32,6 @@ const MODES: [Mode; 3] = [Mode::Gre(None), Mode::Gre(Some(0xfeed_0001)), Mode::I
 
 struct Tunnel {
     bench: Workbench,
-    outer_v6: bool,
     mode: Mode,
 }
 
@@ -78,11 +77,7 @@ impl Tunnel {
         if let Some(if_id) = protection {
             bench.tables.sas.tunnels.set(if_id, Some(GRE));
         }
-        Self {
-            bench,
-            outer_v6,
-            mode,
-        }
+        Self { bench, mode }
     }
 
     /// What becomes of packets that a route sends into the tunnel.
@@ -324,7 +319,7 @@ fn what_does_not_fit_is_told_or_cut_and_the_far_end_puts_outer_fragments_togethe
     let inner = inner4(1000);
     let whole = mirrored(&tunnel.send(std::slice::from_ref(&inner)).remove(0).2);
     let piece = |range: std::ops::Range<usize>, more: bool| {
-        let offset = (range.start - 20) as u16 / 8 | if more { 0x2000 } else { 0 };
+        let offset = ((range.start - 20) as u16 / 8) | if more { 0x2000 } else { 0 };
         packet4_with(ROUTER_IP, WAN_IP, 4, &whole[range], |header| {
             header.flags_fragment = offset;
             header.traffic_class = 0xb9;

@@ -1,5 +1,5 @@
 //! ESP in (RFC 4303 section 3.4): SA, replay, authentication, decryption, selectors. For transport mode, see
-//! [`super::esp_transport`].
+//! `esp_transport`.
 //!
 //! ```text
 //!   ip4-local, ip6-local -> esp-decrypt -> ip4-input, ip6-input   (as if received by the tunnel interface)

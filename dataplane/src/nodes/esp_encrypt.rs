@@ -1,5 +1,5 @@
 //! ESP out (RFC 4303 section 3.3): trailer, outer header, sequence number, encryption. For transport mode, see
-//! [`super::esp_transport`].
+//! `esp_transport`.
 //!
 //! ```text
 //!   | outer IP | UDP? | SPI seq | IV | inner packet | padding, length, next header | ICV |

@@ -5,7 +5,7 @@
 //!              tunnel-output -> ip-fragment -> esp-encrypt                  larger than the tunnel's, before encryption
 //! ```
 //!
-//! Who sends one packet here sends all later packets of its vector here, too ([`pass`]): the order within a flow is
+//! Who sends one packet here sends all later packets of its vector here, too (`pass`): the order within a flow is
 //! kept, for a whole packet must not overtake one that is cut.
 //!
 //! Whoever sends a packet here has seen that it may be cut: of IPv4 those without DF, of IPv6 only what we send

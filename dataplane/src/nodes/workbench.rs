@@ -368,6 +368,12 @@ fn network(fib4: &Fib4Writer, fib6: &Fib6Writer) -> Tables {
             })),
         );
     }
+    add_tunnel(&mut tables);
+    add_adjacencies(&mut tables);
+    tables
+}
+
+fn add_tunnel(tables: &mut Tables) {
     tables.interfaces.set(
         TUNNEL,
         Some(Arc::new(Interface {
@@ -391,6 +397,9 @@ fn network(fib4: &Fib4Writer, fib6: &Fib6Writer) -> Tables {
             addresses6: Arc::new([]),
         })),
     );
+}
+
+fn add_adjacencies(tables: &mut Tables) {
     let rewrite = |to: MacAddr, from: MacAddr, kind: [u8; 2]| {
         let mut header = [0; 14];
         header[..6].copy_from_slice(&to.0);
@@ -425,7 +434,6 @@ fn network(fib4: &Fib4Writer, fib6: &Fib6Writer) -> Tables {
         };
         tables.adjacencies.set(index, Some(Arc::new(adjacency)));
     }
-    tables
 }
 
 pub fn frame(destination: [u8; 6], source: [u8; 6], ether_type: u16, payload: &[u8]) -> Vec<u8> {

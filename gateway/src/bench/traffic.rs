@@ -36,6 +36,13 @@ pub enum Destinations {
     Tunnels(u32),
 }
 
+/// A random host of one of so many /24 networks.
+fn host_behind(first: Ipv4Addr, networks: u32, random: &mut Random) -> Ipv4Addr {
+    let network = random.below(u64::from(networks)) as u32;
+    let host = 1 + random.below(254) as u32;
+    Ipv4Addr::from_bits(first.to_bits() + (network << 8) + host)
+}
+
 /// Packets of one length.
 #[derive(Clone)]
 pub struct Pattern {
@@ -67,16 +74,14 @@ impl Pattern {
         let (source, destination) = match self.destinations {
             Destinations::Far => (scene::NEAR, scene::FAR),
             Destinations::Near => (scene::FAR, scene::NEAR),
-            Destinations::Networks(networks) | Destinations::Tunnels(networks) => {
-                let first = match self.destinations {
-                    Destinations::Tunnels(_) => scene::BEHIND_TUNNELS,
-                    _ => scene::NETWORKS,
-                };
-                let network = random.below(u64::from(networks)) as u32;
-                let host = 1 + random.below(254) as u32;
-                let address = first.to_bits() + (network << 8) + host;
-                (scene::NEAR, Ipv4Addr::from_bits(address))
-            }
+            Destinations::Networks(networks) => (
+                scene::NEAR,
+                host_behind(scene::NETWORKS, networks, &mut random),
+            ),
+            Destinations::Tunnels(tunnels) => (
+                scene::NEAR,
+                host_behind(scene::BEHIND_TUNNELS, tunnels, &mut random),
+            ),
         };
         let ip = Ipv4Header {
             traffic_class: 0,

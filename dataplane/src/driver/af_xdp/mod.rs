@@ -14,7 +14,7 @@
 //! This talks to the kernel by system calls alone: what there is to libxdp and to crates like it is mostly the loading of
 //! compiled programs and an allocator for UMEM, and here the program is six instructions and the allocator is ours.
 //!
-//! A frame is at most [`LARGEST`] bytes long: interfaces with a larger MTU stay with `AF_PACKET`.
+//! A frame fits one buffer behind the headroom that the kernel keeps: interfaces with a larger MTU stay with `AF_PACKET`.
 
 mod program;
 mod ring;
