@@ -5,6 +5,7 @@ use zeroize::ZeroizeOnDrop;
 
 use crate::portable::KeyedSuite;
 use crate::suite::Suite;
+use crate::wide::WideKey;
 
 /// Keys as IKE hands them over. Borrowed: the owner wipes them.
 #[derive(Clone, Copy)]
@@ -126,6 +127,8 @@ pub struct SaKey {
     pub(crate) suite: Suite,
     pub(crate) esn: bool,
     pub(crate) portable: Box<dyn KeyedSuite>,
+    /// What the wide engine's kernels need, if it made the key.
+    pub(crate) wide: WideKey,
 }
 
 impl SaKey {

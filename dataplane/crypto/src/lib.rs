@@ -10,11 +10,11 @@
 //!            written by seal                                         written by seal
 //! ```
 //!
-//! Two engines are meant to exist behind the trait. [`portable`] runs on every CPU, is the
-//! reference, and takes one packet after the other through ring and RustCrypto. A wide one for
-//! AVX-512 takes many packets at once; it gives the same bytes for the same [`SaKey`], which is
-//! why operations come in batches and each carries its own key: packets of different SAs can
-//! share the lanes.
+//! Two engines exist behind the trait. [`portable`] runs on every CPU, is the reference, and takes
+//! one packet after the other through ring and RustCrypto. [`wide`] takes many packets at once where
+//! the CPU has AVX-512 or VAES; it gives the same bytes for the same [`SaKey`], which is why
+//! operations come in batches and each carries its own key: packets of different SAs can share the
+//! lanes. [`EngineChoice`] finds the better one at run time.
 //!
 //! [`replay`] has the anti-replay window, which decides before and after an engine whether a
 //! packet is new.
@@ -24,13 +24,16 @@
 //! the life of a key, and never makes a second [`SaKey`] from the same material
 //! ([`KeyMaterial::identity`] recognises it).
 
+mod choice;
 pub mod engine;
 pub mod key;
 mod mac;
 pub mod portable;
 pub mod replay;
 pub mod suite;
+pub mod wide;
 
+pub use choice::{ChoiceError, EngineChoice};
 pub use engine::{Engine, OpenError, OpenOp, SealError, SealOp};
 #[cfg(feature = "fingerprint")]
 pub use key::Fingerprint;
@@ -38,6 +41,7 @@ pub use key::{IdentityKey, KeyError, KeyIdentity, KeyMaterial, SaKey};
 pub use portable::Portable;
 pub use replay::{ReplayWindow, Verdict};
 pub use suite::{Cipher, Integrity, KeyBits, Suite, SuiteError};
+pub use wide::Wide;
 
 #[cfg(all(feature = "fingerprint", not(debug_assertions)))]
 compile_error!("feature `fingerprint` shows a trace of key material and is for test builds only");

@@ -30,6 +30,7 @@ use crate::engine::{Engine, OpenError, OpenOp, SealError, SealOp};
 use crate::key::{KeyError, KeyMaterial, SaKey, Salt};
 use crate::mac::{HmacSha1, HmacSha256, HmacSha384, HmacSha512, Mac};
 use crate::suite::{Cipher, ESP_HEADER_LEN, Integrity, KeyBits};
+use crate::wide::WideKey;
 
 use aead::RingAead;
 use cbc_hmac::{AesKey, CbcHmac};
@@ -72,6 +73,7 @@ impl Engine for Portable {
             suite: material.suite,
             esn: material.esn,
             portable: expand(material)?,
+            wide: WideKey::None,
         })
     }
 
