@@ -7,6 +7,7 @@
 //!   tests/faults              two gateways of ours         killed, silenced, robbed of messages, under traffic
 //!   tests/whole_box           one gateway of ours          what it owns, refuses and leaves behind
 //!   tests/fragmentation       two gateways of ours         Linux hosts, packets that do not fit
+//!   tests/encapsulation        gateways of ours           GRE and IPIP: protected; scapy's in the clear; OSPF of bird
 //!   tests/corpora             bytes from outside           each parser and the whole graph in memory
 //! ```
 //!
@@ -19,6 +20,7 @@
 pub mod configuration;
 pub mod control;
 pub mod esp_nodes;
+pub mod exchange;
 pub mod fuzz;
 pub mod gateway;
 pub mod laboratory;
