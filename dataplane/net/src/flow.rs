@@ -30,9 +30,10 @@ pub struct Flow {
     pub addresses: Addresses,
     /// The transport, behind IPv6's extension headers.
     pub protocol: Protocol,
-    /// Source and destination port. For ICMP the type and code in the high and low byte of the
-    /// first and zero for the second. `None` for what has no ports, for a fragment that is not
-    /// the first ("opaque") and for a header that is cut short.
+    /// Source and destination port. For ICMP both are type and code, in the high and low byte: IKE names
+    /// them on both sides or on either (RFC 7296 section 3.13.1), whichever way the packet goes. `None`
+    /// for what has no ports, for a fragment that is not the first ("opaque") and for a header that is
+    /// cut short.
     pub ports: Option<(u16, u16)>,
 }
 
@@ -111,6 +112,14 @@ impl Flow {
         hash as u32
     }
 
+    /// Packets of the transport have ports, or what stands for them.
+    pub const fn has_ports(protocol: Protocol) -> bool {
+        matches!(
+            protocol,
+            Protocol::TCP | Protocol::UDP | Protocol::SCTP | Protocol::ICMP | Protocol::ICMPV6
+        )
+    }
+
     /// Reads an IPv4 packet.
     #[inline]
     pub fn of_ipv4(packet: &Ipv4View<'_>) -> Self {
@@ -142,14 +151,14 @@ impl Flow {
     }
 }
 
-/// The ports of a transport that has some; for ICMP type and code.
+/// The ports of a transport that has some; for ICMP type and code, twice.
 #[inline]
 fn ports(protocol: Protocol, payload: &[u8]) -> Option<(u16, u16)> {
     let &[a, b, c, d] = payload.first_chunk::<4>()?;
     let first = u16::from_be_bytes([a, b]);
     match protocol {
         Protocol::TCP | Protocol::UDP | Protocol::SCTP => Some((first, u16::from_be_bytes([c, d]))),
-        Protocol::ICMP | Protocol::ICMPV6 => Some((first, 0)),
+        Protocol::ICMP | Protocol::ICMPV6 => Some((first, first)),
         _ => None,
     }
 }
@@ -226,7 +235,7 @@ mod tests {
         assert_eq!(ports(&v4(Protocol::UDP, 0, &transport[..3])), None);
         assert_eq!(
             ports(&v4(Protocol::ICMP, 0, &[8, 0, 1, 2])),
-            Some((0x0800, 0))
+            Some((0x0800, 0x0800))
         );
         assert_eq!(ports(&v4(Protocol::ESP, 0, &transport)), None);
         let header = Ipv6Header {

@@ -344,6 +344,39 @@ mod tests {
         );
     }
 
+    /// RFC 7296 section 3.13.1: type and code stand on both sides, or on one where the other takes any. Echo
+    /// requests are those of such a selector whichever way they go, and replies are not.
+    #[test]
+    fn icmp_is_matched_by_type_and_code_whichever_side_names_them() {
+        let request = PortRange::one(0x0800);
+        let unreachable = PortRange::new(0x0300, 0x03ff).unwrap();
+        let all = |ports: (PortRange, PortRange)| Selector {
+            source: AddressRange::ALL_V4,
+            destination: AddressRange::ALL_V4,
+            protocol: Some(Protocol::ICMP),
+            source_ports: ports.0,
+            destination_ports: ports.1,
+        };
+        let packet = |kind: u8, code: u8| {
+            let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0, 0];
+            packet.extend([10, 0, 0, 1, 10, 0, 0, 2, kind, code, 0, 0, 0, 0, 0, 0]);
+            Flow::of(&packet).unwrap()
+        };
+        for ports in [
+            (request, request),
+            (request, PortRange::ANY),
+            (PortRange::ANY, request),
+        ] {
+            for selector in [all(ports), all(ports).reversed()] {
+                assert!(selector.matches(&packet(8, 0)), "{selector:?}");
+                assert!(!selector.matches(&packet(0, 0)), "{selector:?}");
+                assert!(!selector.matches(&packet(8, 1)), "{selector:?}");
+            }
+        }
+        assert!(all((unreachable, unreachable)).matches(&packet(3, 13)));
+        assert!(!all((unreachable, request)).matches(&packet(3, 13)));
+    }
+
     #[test]
     fn families_do_not_match_each_other() {
         let all = |range| Selector {

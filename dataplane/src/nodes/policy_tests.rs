@@ -323,6 +323,52 @@ fn with_everything_protected_keying_and_what_is_of_the_link_still_pass() {
     gateway.bench.finish();
 }
 
+/// IKE and the configuration name type and code on both sides or on one (RFC 7296 section 3.13.1); the packet has them
+/// once, whichever way it goes.
+#[test]
+fn policies_about_icmp_hold_both_ways() {
+    let echo = PortRange::one(0x0800);
+    let request = [8, 0, 0xf7, 0xff, 0, 0, 0, 0];
+    let reply = [0, 0, 0xff, 0xff, 0, 0, 0, 0];
+    for (local, remote) in [(echo, echo), (echo, PortRange::ANY), (PortRange::ANY, echo)] {
+        let pings = Selector {
+            protocol: Some(Protocol::ICMP),
+            source_ports: local,
+            destination_ports: remote,
+            ..between("10.1.0.0/24", "198.51.100.0/24")
+        };
+        let mut discarding = Gateway::new();
+        discarding.let_be("no pings", PolicyAction::Discard, 10, pings);
+        let mut protecting = Gateway::new();
+        protecting.guard(&[pings]);
+        protecting.negotiate(pings, 0x1000);
+        for gateway in [&mut discarding, &mut protecting] {
+            let (_, wan) = gateway.send(&packet4(HOST_IP, ELSEWHERE, 1, &request));
+            assert!(
+                wan.iter().all(|frame| is_esp(frame)),
+                "{local:?} {remote:?}"
+            );
+            assert_eq!(
+                gateway.receive(&packet4(ELSEWHERE, HOST_IP, 1, &request)),
+                (vec![], vec![]),
+                "{local:?} {remote:?}"
+            );
+            // Another type is nobody's.
+            let (_, wan) = gateway.send(&packet4(HOST_IP, ELSEWHERE, 1, &reply));
+            assert!(wan.len() == 1 && !is_esp(&wan[0]));
+            let (lan, _) = gateway.receive(&packet4(ELSEWHERE, HOST_IP, 1, &reply));
+            assert_eq!(lan.len(), 1);
+        }
+        let drops = |gateway: &Gateway, reason| gateway.bench.drops(reason);
+        assert_eq!(drops(&discarding, DropReason::PolicyDiscard), 2);
+        assert_eq!(drops(&protecting, DropReason::PolicyUnprotected), 1);
+        let (_, wan) = protecting.send(&packet4(HOST_IP, ELSEWHERE, 1, &request));
+        assert_eq!(wan.len(), 1, "the SA carries it");
+        discarding.bench.finish();
+        protecting.bench.finish();
+    }
+}
+
 #[test]
 fn the_order_is_configured_then_narrow_then_new() {
     let mut gateway = Gateway::new();

@@ -247,13 +247,16 @@ fn pair(
         source: from,
         destination: to,
         protocol,
-        source_ports: ports(source)?,
-        destination_ports: ports(destination)?,
+        source_ports: ports(source, protocol)?,
+        destination_ports: ports(destination, protocol)?,
     }))
 }
 
-fn ports(selector: &types::Selector) -> Result<PortRange, SpecError> {
-    if selector.first_port == 0 && selector.last_port == 0 {
+/// Zero to zero is port 0, or ICMP's type 0 with code 0, the answer to a ping. Only what has no ports at all is given
+/// as zeros by some (RFC 7296 section 3.13.1 asks for 0 to 65535), and means every packet.
+fn ports(selector: &types::Selector, protocol: Option<Protocol>) -> Result<PortRange, SpecError> {
+    let absent = (selector.first_port, selector.last_port) == (0, 0);
+    if absent && !protocol.is_some_and(Flow::has_ports) {
         return Ok(PortRange::ANY);
     }
     let number = |port: u32| {
@@ -358,14 +361,14 @@ pub fn selector_to_bus(selector: &Selector) -> (types::Selector, types::Selector
     )
 }
 
-/// Writes what a packet is as two selectors that match just it.
+/// Writes what a packet is as two selectors that match just it, or any port where it shows none.
 fn flow_to_bus(flow: &Flow) -> (types::Selector, types::Selector) {
-    let half = |address: IpAddr, port: u16| types::Selector {
+    let half = |address: IpAddr, ports: PortRange| types::Selector {
         first: Some(address.into()),
         last: Some(address.into()),
         protocol: u32::from(flow.protocol.0),
-        first_port: u32::from(port),
-        last_port: u32::from(port),
+        first_port: u32::from(ports.first()),
+        last_port: u32::from(ports.last()),
     };
     let (source, destination) = match flow.addresses {
         Addresses::V4 {
@@ -377,10 +380,13 @@ fn flow_to_bus(flow: &Flow) -> (types::Selector, types::Selector) {
             destination,
         } => (source.into(), destination.into()),
     };
-    let (source_port, destination_port) = flow.ports.unwrap_or_default();
+    let (source_ports, destination_ports) = match flow.ports {
+        Some((from, to)) => (PortRange::one(from), PortRange::one(to)),
+        None => (PortRange::ANY, PortRange::ANY),
+    };
     (
-        half(source, source_port),
-        half(destination, destination_port),
+        half(source, source_ports),
+        half(destination, destination_ports),
     )
 }
 
@@ -658,6 +664,76 @@ mod tests {
             sa_from_bus(&sa),
             Err(SpecError::TooManySelectors(300))
         ));
+    }
+
+    /// As charon gives them: type and code on both sides, those of an echo reply being zero to zero.
+    #[test]
+    fn icmp_is_carried_by_type_and_code_both_ways() {
+        let packet = |from: [u8; 4], to: [u8; 4], kind: u8| {
+            let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0, 0];
+            packet.extend(from.iter().chain(&to));
+            packet.extend([kind, 0, 0, 0, 0, 0, 0, 0]);
+            Flow::of(&packet).unwrap()
+        };
+        let (here, there) = ([10, 1, 0, 1], [10, 2, 0, 1]);
+        for (kind, other, remote_ports) in [
+            (8, 0, (0x0800, 0x0800)),
+            (0, 8, (0, 0)),
+            (8, 0, (0, 65535)),
+            (0, 8, (0, 65535)),
+        ] {
+            let number = u32::from(kind) << 8;
+            let mut sa = whole();
+            sa.source_selectors = vec![range([10, 1, 0, 0], [10, 1, 0, 255], (number, number), 1)];
+            sa.destination_selectors = vec![range([10, 2, 0, 0], [10, 2, 0, 255], remote_ports, 1)];
+            for inwards in [false, true] {
+                if inwards {
+                    let sides = (&mut sa.source_selectors, &mut sa.destination_selectors);
+                    std::mem::swap(sides.0, sides.1);
+                }
+                let selectors = sa_from_bus(&sa).unwrap().selectors;
+                let (from, to) = if inwards {
+                    (there, here)
+                } else {
+                    (here, there)
+                };
+                assert_eq!(selectors.len(), 1);
+                assert!(selectors[0].matches(&packet(from, to, kind)));
+                assert!(!selectors[0].matches(&packet(from, to, other)));
+            }
+        }
+    }
+
+    #[test]
+    fn zero_to_zero_is_every_port_only_where_there_are_none() {
+        let ports = |protocol| {
+            let half = range([10, 1, 0, 0], [10, 1, 0, 255], (0, 0), protocol);
+            pair(&half, &half).unwrap().unwrap().destination_ports
+        };
+        for with_ports in [1, 6, 17, 58, 132] {
+            assert_eq!(ports(with_ports), PortRange::one(0), "{with_ports}");
+        }
+        for without in [0, 47, 50, 89] {
+            assert_eq!(ports(without), PortRange::ANY, "{without}");
+        }
+    }
+
+    /// What charon negotiates for: the packet's own type and code on both sides, or any port where it shows none.
+    #[test]
+    fn an_acquire_names_the_packet_that_asked() {
+        let packet = |offset: u8, protocol: u8, rest: [u8; 4]| {
+            let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0, offset, 64, protocol, 0, 0];
+            packet.extend([10, 1, 0, 1, 10, 2, 0, 1]);
+            packet.extend(rest.iter().chain(&[0; 4]));
+            let (source, destination) = flow_to_bus(&Flow::of(&packet).unwrap());
+            let ports = |half: types::Selector| (half.first_port, half.last_port);
+            (ports(source), ports(destination))
+        };
+        let one = |port| (port, port);
+        assert_eq!(packet(0, 1, [8, 0, 1, 2]), (one(0x0800), one(0x0800)));
+        assert_eq!(packet(0, 17, [0, 9, 0, 53]), (one(9), one(53)));
+        assert_eq!(packet(0, 47, [0; 4]), ((0, 65535), (0, 65535)));
+        assert_eq!(packet(1, 17, [9; 4]), ((0, 65535), (0, 65535)));
     }
 
     #[test]

@@ -141,26 +141,31 @@ fn half(text: &str, own: Option<&str>) -> Option<types::Selector> {
         Err(_) => network.parse::<IpNet>().ok()?,
     };
     let (protocol, port) = rest.split_once('/').unwrap_or((rest, "any"));
-    let (first_port, last_port) = match (port, port.split_once('-')) {
-        ("any", _) => (0, u16::MAX),
-        (_, Some((first, last))) => (first.parse().ok()?, last.parse().ok()?),
-        (one, None) => {
-            let one: u16 = one.parse().ok()?;
-            (one, one)
-        }
-    };
-    // Zero to zero is any port, as in IKE's own notation.
-    let last_port = if (first_port, last_port) == (0, 0) {
-        u16::MAX
-    } else {
-        last_port
-    };
+    let protocol = protocol_number(protocol)?;
+    let (first_port, last_port) = port_range(protocol, port)?;
     Some(types::Selector {
         first: Some(network.network().into()),
         last: Some(network.broadcast().into()),
-        protocol: protocol_number(protocol)?,
+        protocol,
         first_port: first_port.into(),
         last_port: last_port.into(),
+    })
+}
+
+/// Reads `443`, `5000-5010` or `any`. Of ICMP type * 256 + code, and what is less than 256 is a type alone, with code 0.
+fn port_range(protocol: u32, text: &str) -> Option<(u16, u16)> {
+    if text == "any" {
+        return Some((0, u16::MAX));
+    }
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
+    let of_icmp = |number: u16| if number < 256 { number << 8 } else { number };
+    Some(match protocol {
+        1 | 58 => (of_icmp(first), of_icmp(last)),
+        6 | 17 | 132 => (first, last),
+        // Of no port: every packet has it.
+        _ if (first, last) == (0, 0) => (0, u16::MAX),
+        _ => (first, last),
     })
 }
 
@@ -212,6 +217,11 @@ mod tests {
             ),
             ("10.0.0.0/8[89]", "10.0.0.0-10.255.255.255", 89, 0, 65535),
             ("dynamic[gre/0]", "192.0.2.1-192.0.2.1", 47, 0, 65535),
+            ("10.1.0.7[tcp/0]", "10.1.0.7-10.1.0.7", 6, 0, 0),
+            ("10.1.0.7[icmp]", "10.1.0.7-10.1.0.7", 1, 0, 65535),
+            ("10.1.0.7[icmp/0]", "10.1.0.7-10.1.0.7", 1, 0, 0),
+            ("10.1.0.7[icmp/8]", "10.1.0.7-10.1.0.7", 1, 0x800, 0x800),
+            ("::1[ipv6-icmp/769-1023]", "::1-::1", 58, 0x301, 0x3ff),
         ] {
             assert_eq!(
                 read(text),
