@@ -1,14 +1,15 @@
 //! What a test asks of a running gateway over its bus.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use culvert_bus::{Call, CallError, Client};
 use culvert_model::bus::{
-    ChildState, DumpSasReply, DumpSasRequest, IkeState, InitiateRequest, RekeyRequest,
-    ShowDropsRequest, ShowIkeReply, ShowIkeRequest, ShowPathsReply, ShowPathsRequest,
-    TerminateRequest,
+    ChildState, DumpSasReply, DumpSasRequest, IkeState, InitiateRequest, InterfaceState,
+    RekeyRequest, ShowDropsRequest, ShowIkeReply, ShowIkeRequest, ShowInterfacesRequest,
+    ShowNeighboursRequest, ShowPathsReply, ShowPathsRequest, TerminateRequest,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -122,6 +123,33 @@ impl Control {
         let reply = self.call(&self.dataplane, &ShowDropsRequest {}, PATIENCE)?;
         let occurred = reply.drops.into_iter().filter(|drop| drop.packets > 0);
         Ok(occurred.map(|drop| (drop.reason, drop.packets)).collect())
+    }
+
+    /// How many packets were dropped for this reason.
+    pub fn dropped(&self, reason: &str) -> Result<u64, CallError> {
+        Ok(self.drops()?.get(reason).copied().unwrap_or(0))
+    }
+
+    /// An interface or tunnel with its counters.
+    pub fn interface(&self, name: &str) -> Result<Option<InterfaceState>, CallError> {
+        let reply = self.call(&self.dataplane, &ShowInterfacesRequest {}, PATIENCE)?;
+        let mut interfaces = reply.interfaces.into_iter();
+        Ok(interfaces.find(|interface| interface.name == name))
+    }
+
+    /// MAC addresses of the neighbours on an interface, as far as they are known.
+    pub fn neighbours(&self, interface: &str) -> Result<BTreeMap<IpAddr, Vec<u8>>, CallError> {
+        let reply = self.call(&self.dataplane, &ShowNeighboursRequest {}, PATIENCE)?;
+        let there = reply
+            .neighbours
+            .into_iter()
+            .filter(|neighbour| neighbour.interface == interface);
+        Ok(there
+            .filter_map(|neighbour| {
+                let address = IpAddr::try_from(neighbour.address.as_ref()?).ok()?;
+                Some((address, neighbour.mac))
+            })
+            .collect())
     }
 
     /// Paths to peers that take less than their link, and what became of messages that say so.

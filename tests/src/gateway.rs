@@ -105,6 +105,15 @@ impl Gateway {
         })
     }
 
+    /// Gives it another configuration. Whether it is taken shows in what the gateway then does.
+    pub fn reload(&self, configuration: &Value) -> anyhow::Result<()> {
+        let file = self.root.with_extension("json");
+        fs::write(file, format!("{configuration:#}\n"))?;
+        let process = ProcessIdentity::of(self.pid()).context("culvert run is gone")?;
+        ensure!(process.signal(Signal::SIGHUP), "culvert run was gone");
+        Ok(())
+    }
+
     /// Where its state is.
     pub fn root(&self) -> &Path {
         &self.root

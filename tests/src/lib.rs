@@ -8,6 +8,8 @@
 //!   tests/whole_box           one gateway of ours          what it owns, refuses and leaves behind
 //!   tests/fragmentation       two gateways of ours         Linux hosts, packets that do not fit
 //!   tests/encapsulation        gateways of ours           GRE and IPIP: protected; scapy's in the clear; OSPF of bird
+//!   tests/vrf                 two gateways of ours         the same addresses in two VRFs, leaks, ECMP, MSS
+//!   tests/route_actions       one gateway of ours          blackhole, unreachable, prohibit; forged sources
 //!   tests/corpora             bytes from outside           each parser and the whole graph in memory
 //! ```
 //!
@@ -24,9 +26,12 @@ pub mod exchange;
 pub mod fuzz;
 pub mod gateway;
 pub mod laboratory;
+pub mod lan_host;
 pub mod losses;
 pub mod nonces;
 pub mod scapy;
 pub mod stock;
 pub mod traffic;
+pub mod vrfs;
+pub mod who;
 pub mod wire;
