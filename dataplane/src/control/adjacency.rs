@@ -137,6 +137,20 @@ impl Adjacencies {
         self.by_key.get(key).copied()
     }
 
+    /// Routes lead by this neighbour, besides the one that it has itself.
+    pub(super) fn is_next_hop(&self, interface: u32, address: IpAddr) -> bool {
+        let users = self
+            .by_key
+            .get(&Key::Neighbour(interface, address))
+            .and_then(|index| self.entries.get(index))
+            .map_or(0, |entry| entry.users);
+        let is_gateway = |index| match self.key(index) {
+            Some(Key::Gateway(_, gateway)) => *gateway == address,
+            _ => false,
+        };
+        users > 1 || self.gateways.iter().any(|index| is_gateway(*index))
+    }
+
     /// A route of some VRF leads into this one.
     pub(super) fn lead_into(&self, vrf: u32) -> bool {
         self.by_key.keys().any(|key| match key {

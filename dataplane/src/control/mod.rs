@@ -37,6 +37,7 @@ use culvert_net::MacAddr;
 
 pub use self::detection::DetectionTiming;
 pub use self::error::ApplyError;
+pub use self::neighbour::{Neighbour, NeighbourState};
 
 use self::adjacency::Adjacencies;
 use self::commit::Staged;
@@ -244,10 +245,8 @@ impl ControlPlane {
                     mac,
                     solicited,
                 } => {
-                    let id = (interface, address);
-                    if self.is_ethernet(interface) && self.neighbours.seen(id, mac, solicited, now)
-                    {
-                        self.neighbour_changed(id, now);
+                    if self.is_ethernet(interface) {
+                        self.neighbour_seen((interface, address), mac, solicited, now);
                     }
                 }
                 Event::NeighbourWanted { interface, address } if self.is_ethernet(interface) => {
@@ -329,11 +328,11 @@ impl ControlPlane {
             .is_some_and(|interface| interface.addresses.iter().all(|own| !own.tentative))
     }
 
-    /// Every neighbour: the index of its interface, its address, its MAC address unless it is being resolved.
-    pub fn neighbours(&self) -> impl Iterator<Item = (u32, IpAddr, Option<MacAddr>)> {
+    /// Every neighbour: the index of its interface, its address, what is known of it.
+    pub fn neighbours(&self) -> impl Iterator<Item = (u32, IpAddr, &Neighbour)> {
         self.neighbours
             .iter()
-            .map(|((interface, address), mac)| (interface, address, mac))
+            .map(|((interface, address), neighbour)| (interface, address, neighbour))
     }
 
     /// From the old form of a value to the new one.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use culvert_net::{EtherType, EthernetHeader, IpPrefix};
+use culvert_net::{EtherType, EthernetHeader, IpPrefix, MacAddr};
 
 use super::adjacency::Key;
 use super::interfaces::{LocalKind, route_key};
@@ -127,6 +127,28 @@ impl ControlPlane {
         let known = self.adjacencies.index(&Key::Neighbour(id.0, id.1));
         self.staged.adjacencies.extend(known);
         self.update_host(id, now);
+    }
+
+    /// A neighbour has shown its MAC address; where its table is full, another may have to go.
+    pub(super) fn neighbour_seen(
+        &mut self,
+        id: NeighbourId,
+        mac: MacAddr,
+        solicited: bool,
+        now: u64,
+    ) {
+        let Self {
+            neighbours,
+            adjacencies,
+            ..
+        } = self;
+        let stays = |(interface, address)| adjacencies.is_next_hop(interface, address);
+        if neighbours.seen(id, mac, solicited, now, stays) {
+            self.neighbour_changed(id, now);
+        }
+        for evicted in self.neighbours.take_evicted() {
+            self.neighbour_changed(evicted, now);
+        }
     }
 
     pub(super) fn forget_neighbours(&mut self, interface: u32, now: u64) {

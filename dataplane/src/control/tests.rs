@@ -174,13 +174,17 @@ impl Box {
     }
 
     fn seen(&mut self, interface: &str, address: &str, mac: MacAddr, solicited: bool) {
-        let event = Event::NeighbourSeen {
-            interface: self.index(interface),
-            address: ip(address),
+        let (interface, address) = (self.index(interface), ip(address));
+        let wanted = Event::NeighbourWanted { interface, address };
+        let seen = Event::NeighbourSeen {
+            interface,
+            address,
             mac,
             solicited,
         };
-        assert!(self.plane.handle([&event], self.now).is_empty());
+        // Only who was asked for answers.
+        let events = solicited.then_some(&wanted).into_iter().chain([&seen]);
+        assert!(self.plane.handle(events, self.now).is_empty());
     }
 
     fn index(&self, name: &str) -> u32 {
@@ -610,6 +614,56 @@ fn a_new_device_gets_a_new_port_and_a_new_link_local_address() {
     assert_eq!(published.source4(), Some([10, 1, 0, 1].into()));
 }
 
+#[test]
+fn a_crowd_on_a_link_takes_neither_its_gateway_nor_what_others_need() {
+    const CROWD: u32 = 5000;
+    let mut gateway = Box::network();
+    gateway.create(address("lan", "10.64.0.1/12"));
+    gateway.create(route("10.9.0.0/16", &["10.64.0.9"]));
+    gateway.wait(10 * SECOND);
+    let lan = gateway.index("lan");
+    let seen = |address| Event::NeighbourSeen {
+        interface: lan,
+        address,
+        mac: ROUTER_MAC,
+        solicited: true,
+    };
+    // Answers that nobody asked for say nothing.
+    let crowd: Vec<IpAddr> = (0..CROWD)
+        .map(|n| IpAddr::V4((0x0a40_0100 + n).into()))
+        .collect();
+    let answers: Vec<_> = crowd.iter().map(|address| seen(*address)).collect();
+    gateway.plane.handle(&answers, gateway.now);
+    assert_eq!(gateway.plane.neighbours().count(), 0);
+    gateway.seen("lan", "10.64.0.9", ROUTER_MAC, true);
+    gateway.seen("lan", "10.64.0.10", ROUTER_MAC, true);
+    let asked_and_answered: Vec<_> = crowd
+        .iter()
+        .flat_map(|address| {
+            let (interface, address) = (lan, *address);
+            [Event::NeighbourWanted { interface, address }, seen(address)]
+        })
+        .collect();
+    gateway.plane.handle(&asked_and_answered, gateway.now);
+    let known = gateway.tables.current().neighbours.len();
+    assert_eq!(known, 4096);
+    let by_router = rewrite(ROUTER_MAC, LAN_MAC);
+    assert_eq!(gateway.kind("10.9.0.1"), by_router);
+    assert_eq!(gateway.kind("10.64.0.9"), by_router);
+    assert_eq!(
+        gateway.kind("10.64.0.10"),
+        AdjacencyKind::Glean,
+        "the oldest"
+    );
+    // It comes back when it is wanted, and others never went.
+    gateway.wait(SECOND);
+    gateway.seen("lan", "10.64.0.10", ROUTER_MAC, true);
+    gateway.seen("wan", "203.0.113.2", ROUTER_MAC, true);
+    assert_eq!(gateway.kind("10.64.0.10"), by_router);
+    assert_eq!(gateway.tables.current().neighbours.len(), known + 1);
+    gateway.delete("route/default/10.9.0.0/16");
+}
+
 /// A packet for a host nobody has talked to: held, asked for, answered, forwarded.
 #[test]
 fn graph_and_control_plane_resolve_a_neighbour_together() {
@@ -682,15 +736,7 @@ fn routes_that_drop_tell_the_sender_what_they_say() {
         // Leads elsewhere without a gap: the same route takes each form in turn.
         gateway.create(no_way("10.99.0.0/16", action));
         let mut bench = Workbench::layer3();
-        gateway.plane.handle(
-            &[Event::NeighbourSeen {
-                interface: wan,
-                address: ip("203.0.113.7"),
-                mac: ROUTER_MAC,
-                solicited: true,
-            }],
-            gateway.now,
-        );
+        gateway.seen("wan", "203.0.113.7", ROUTER_MAC, true);
         bench.tables = Tables::clone(&gateway.tables.current());
         bench.tick();
         let packet = packet4(
@@ -746,11 +792,14 @@ proptest! {
                 0 | 1 => drop(gateway.operate(Verb::Create, &key, Some(kind))),
                 2 => drop(gateway.operate(Verb::Delete, &key, None)),
                 _ => {
-                    let events: Vec<_> = [(1, "203.0.113.2"), (2, "10.1.0.2"), (1, "fe80::2")]
-                        .map(|(interface, address)| Event::NeighbourSeen {
-                            interface, address: ip(address), mac: ROUTER_MAC, solicited: number % 2 == 0,
-                        }).into();
-                    gateway.plane.handle(&events, gateway.now);
+                    for (interface, address) in [(1, "203.0.113.2"), (2, "10.1.0.2"), (1, "fe80::2")] {
+                        let address = ip(address);
+                        let wanted = Event::NeighbourWanted { interface, address };
+                        let seen = Event::NeighbourSeen {
+                            interface, address, mac: ROUTER_MAC, solicited: number % 2 == 0,
+                        };
+                        gateway.plane.handle([&wanted, &seen], gateway.now);
+                    }
                     gateway.wait(number as u64 * 7 * SECOND);
                 }
             }

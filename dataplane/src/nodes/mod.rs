@@ -45,7 +45,7 @@ pub mod policy_input;
 pub mod policy_output;
 pub mod reverse_path;
 mod together;
-mod token_bucket;
+pub(crate) mod token_bucket;
 pub mod tunnel_output;
 mod way_out;
 

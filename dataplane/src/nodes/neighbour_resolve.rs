@@ -9,8 +9,11 @@
 //!
 //! The answer comes to arp-input or nd-input of any worker, goes through the control thread and comes back in the
 //! tables. While packets wait the node looks each millisecond.
+//!
+//! Somebody may send packets to addresses that nobody has, by the thousand (RFC 6583). Where no room is left, what has
+//! waited longer than a station on a link takes to answer makes room, and one interface never has all of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use arrayvec::ArrayVec;
@@ -36,6 +39,15 @@ const SPEC: NodeSpec = NodeSpec {
 const PER_NEIGHBOUR: usize = 16;
 /// Packets that wait in all, a quarter of a worker's buffers at most.
 const IN_ALL: usize = 1024;
+/// Packets that wait for neighbours on one interface (of those whose indexes fall together, see [`share`]).
+const OF_ONE: u16 = 768;
+/// Interfaces whose packets are counted together are so far apart.
+const SHARES: usize = 256;
+/// A neighbour that has not answered by then makes room for another: many times what a station on a link takes. With
+/// [`IN_ALL`] it bounds the neighbours that one worker asks for in a second, too.
+const PATIENCE_NS: u64 = 250_000_000;
+/// Neighbours that are looked at to find one that makes room.
+const TRIES: usize = 8;
 /// Questions before a neighbour counts as unreachable: `MAX_MULTICAST_SOLICIT`, RFC 4861 section 10.
 const QUESTIONS: u32 = 3;
 /// Between two of them: `RETRANS_TIMER` there; RFC 1122 section 2.3.2.1 asks for no more than one ARP a second.
@@ -50,12 +62,18 @@ struct Pending {
     asked: u32,
     next_question: u64,
     deadline: u64,
+    since: u64,
 }
+
+type Key = (u32, IpAddr);
 
 /// See the module.
 pub struct NeighbourResolve {
-    pending: HashMap<(u32, IpAddr), Pending>,
+    pending: HashMap<Key, Pending>,
+    /// By age, with the time at which each was begun; some are not pending any more.
+    order: VecDeque<(Key, u64)>,
     held: usize,
+    held_of: [u16; SHARES],
     looked: u64,
 }
 
@@ -64,7 +82,9 @@ impl Default for NeighbourResolve {
         Self {
             // The packet path does not allocate: there are never more neighbours than packets.
             pending: HashMap::with_capacity(IN_ALL),
+            order: VecDeque::with_capacity(2 * IN_ALL),
             held: 0,
+            held_of: [0; SHARES],
             looked: 0,
         }
     }
@@ -102,9 +122,12 @@ impl Node for NeighbourResolve {
             } else if now >= pending.next_question {
                 pending.ask(context, *key);
             }
-            self.held -= before - pending.packets.len();
+            let gone = before - pending.packets.len();
+            self.held -= gone;
+            self.held_of[share(key.0)] -= gone as u16;
             !pending.packets.is_empty()
         });
+        self.forget_done();
     }
 
     fn next_tick(&self) -> Option<u64> {
@@ -119,49 +142,109 @@ impl Node for NeighbourResolve {
         for (_, pending) in self.pending.drain() {
             buffers.free_all(pending.packets);
         }
+        self.order.clear();
         self.held = 0;
+        self.held_of = [0; SHARES];
     }
 }
 
 impl NeighbourResolve {
-    fn hold(&mut self, context: &mut Context<'_>, packet: Packet, key: (u32, IpAddr)) {
+    fn hold(&mut self, context: &mut Context<'_>, packet: Packet, key: Key) {
         let now = context.now;
-        if self.held >= IN_ALL && !self.pending.contains_key(&key) {
+        let is_new = !self.pending.contains_key(&key);
+        if is_new && self.is_full(key.0) && !self.make_room(context, key.0) {
             return context.drop(packet, DropReason::NeighbourQueueFull);
         }
-        let mut is_new = false;
-        let pending = self.pending.entry(key).or_insert_with(|| {
-            is_new = true;
-            Pending {
-                packets: ArrayVec::new(),
-                asked: 0,
-                next_question: now,
-                deadline: now + u64::from(QUESTIONS) * INTERVAL_NS,
-            }
+        let is_full = self.is_full(key.0);
+        let pending = self.pending.entry(key).or_insert_with(|| Pending {
+            packets: ArrayVec::new(),
+            asked: 0,
+            next_question: now,
+            deadline: now + u64::from(QUESTIONS) * INTERVAL_NS,
+            since: now,
         });
-        if (pending.packets.is_full() || self.held >= IN_ALL)
+        if (pending.packets.is_full() || is_full)
             && let Some(oldest) = pending.packets.pop_at(0)
         {
             context.drop(oldest, DropReason::NeighbourQueueFull);
             self.held -= 1;
+            self.held_of[share(key.0)] -= 1;
         }
         if let Err(full) = pending.packets.try_push(packet) {
             return context.drop(full.element(), DropReason::NeighbourQueueFull);
         }
         self.held += 1;
+        self.held_of[share(key.0)] += 1;
         if is_new {
-            let (interface, address) = key;
-            let _ = context
-                .events
-                .try_send(Event::NeighbourWanted { interface, address });
             pending.ask(context, key);
+            if self.order.len() == self.order.capacity() {
+                let pending = &self.pending;
+                self.order
+                    .retain(|(key, since)| is_pending(pending, key, *since));
+            }
+            self.order.push_back((key, now));
+        }
+    }
+
+    fn is_full(&self, interface: u32) -> bool {
+        self.held >= IN_ALL || self.held_of[share(interface)] >= OF_ONE
+    }
+
+    fn is_pending(&self, key: &Key, since: u64) -> bool {
+        is_pending(&self.pending, key, since)
+    }
+
+    /// Gives up the neighbour that has been waited for longest, on this interface if it has its share. Whether there is
+    /// room now.
+    fn make_room(&mut self, context: &mut Context<'_>, interface: u32) -> bool {
+        self.forget_done();
+        let crowded = self.held_of[share(interface)] >= OF_ONE;
+        let oldest = self.order.iter().take(TRIES).position(|(key, since)| {
+            let concerned = !crowded || share(key.0) == share(interface);
+            let patient = context.now.saturating_sub(*since) < PATIENCE_NS;
+            concerned && !patient && self.is_pending(key, *since)
+        });
+        let oldest = oldest.and_then(|place| self.order.remove(place));
+        let Some((key, pending)) =
+            oldest.and_then(|(key, _)| Some((key, self.pending.remove(&key)?)))
+        else {
+            return false;
+        };
+        self.held -= pending.packets.len();
+        self.held_of[share(key.0)] -= pending.packets.len() as u16;
+        for packet in pending.packets {
+            context.drop(packet, DropReason::NeighbourQueueFull);
+        }
+        !self.is_full(interface)
+    }
+
+    /// Takes those that nothing waits for any more from the front of the order.
+    fn forget_done(&mut self) {
+        while let Some((key, since)) = self.order.front()
+            && !self.is_pending(key, *since)
+        {
+            self.order.pop_front();
         }
     }
 }
 
+/// Where the packets that wait on an interface are counted.
+fn share(interface: u32) -> usize {
+    interface as usize % SHARES
+}
+
+fn is_pending(pending: &HashMap<Key, Pending>, key: &Key, since: u64) -> bool {
+    pending.get(key).is_some_and(|found| found.since == since)
+}
+
 impl Pending {
     /// Sends the question if there is an address to ask from, a buffer to ask in, and a question left.
-    fn ask(&mut self, context: &mut Context<'_>, (index, target): (u32, IpAddr)) {
+    fn ask(&mut self, context: &mut Context<'_>, (index, target): Key) {
+        // Each time: it may have been lost, or forgotten among many.
+        let _ = context.events.try_send(Event::NeighbourWanted {
+            interface: index,
+            address: target,
+        });
         let question = context.tables.interfaces.get(index).and_then(|interface| {
             let mac = interface.mac()?;
             Some(match target {
@@ -244,12 +327,12 @@ fn source6(interface: &Interface) -> Option<Ipv6Addr> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use culvert_net::{ArpPacket, EthernetView, Ipv4View, MacAddr};
+    use culvert_net::{ArpPacket, EthernetView, Ipv4Prefix, Ipv4View, MacAddr};
 
     use super::*;
     use crate::nodes::workbench::{
-        FAR_IP, FAR_IP6, HOST_IP, HOST_IP6, HOST_MAC, LAN, LAN_IP, LAN_MAC, TO_HOST, Workbench,
-        from_host, packet4, packet6,
+        FAR_IP, FAR_IP6, HOST_IP, HOST_IP6, HOST_MAC, LAN, LAN_IP, LAN_MAC, TO_HOST, WAN,
+        Workbench, from_host, packet4, packet6,
     };
 
     const NEW: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 9);
@@ -306,12 +389,14 @@ mod tests {
         bench.receive(LAN, &from_host(&packet4(HOST_IP, NEW, 17, &[1; 8])));
         bench.run();
         let mut questions = bench.sent(LAN).len();
+        let mut wanted = bench.events().len();
         for _ in 0..29 {
             bench.now += 100_000_000;
             bench.tick();
             questions += bench.sent(LAN).len();
+            wanted += bench.events().len();
         }
-        assert_eq!(questions, 3);
+        assert_eq!((questions, wanted), (3, 3));
         bench.now += 100_000_000;
         bench.tick();
         let sent = bench.sent(LAN);
@@ -335,15 +420,78 @@ mod tests {
         assert_eq!(bench.drops(DropReason::NeighbourQueueFull), 4);
         assert_eq!(bench.graph.held(), PER_NEIGHBOUR);
         for host in 0..2000u32 {
-            let to = Ipv6Addr::from_bits(HOST_IP6.to_bits() + 0x1_0000 + u128::from(host));
-            bench.receive(LAN, &from_host(&packet6(FAR_IP6, to, 17, 64, &[0; 8])));
+            bench.receive(LAN, &to_silent(host));
             bench.run();
         }
-        assert_eq!(bench.graph.held(), IN_ALL);
+        assert_eq!(bench.graph.held(), usize::from(OF_ONE));
         assert_eq!(
             bench.drops(DropReason::NeighbourQueueFull),
-            4 + 2000 - (1024 - 16)
+            4 + 2000 - u64::from(OF_ONE - 16)
         );
+        bench.finish();
+    }
+
+    fn to_silent(host: u32) -> Vec<u8> {
+        let to = Ipv6Addr::from_bits(HOST_IP6.to_bits() + 0x1_0000 + u128::from(host));
+        from_host(&packet6(FAR_IP6, to, 17, 64, &[0; 8]))
+    }
+
+    /// Two thousand addresses a second that nobody has, and one that somebody has: it is asked for and its packet waits
+    /// long enough for an answer, now on the flooded link, now on another.
+    #[test]
+    fn a_scan_of_silent_addresses_keeps_nobody_from_those_that_answer() {
+        let mut bench = Workbench::layer3();
+        let mut host = 0;
+        for second in 0..8u8 {
+            for millisecond in 0..1000 {
+                for _ in 0..2 {
+                    host += 1;
+                    bench.receive(LAN, &to_silent(host));
+                }
+                bench.run();
+                bench.now += 1_000_000;
+                bench.tick();
+                bench.sent(LAN);
+                bench.events();
+                if second >= 4 && millisecond == 500 {
+                    let (interface, to) = if second % 2 == 0 {
+                        (LAN, Ipv4Addr::new(10, 1, 0, 100 + second))
+                    } else {
+                        (WAN, Ipv4Addr::new(203, 0, 113, 100 + second))
+                    };
+                    bench.receive(LAN, &from_host(&packet4(FAR_IP, to, 17, &[second; 8])));
+                    bench.run();
+                    let question = bench.sent(interface).pop().expect("it is asked for");
+                    let question = EthernetView::parse(&question).unwrap();
+                    let question = ArpPacket::parse(question.payload()).unwrap();
+                    assert_eq!(question.target_ip, to);
+                    // The answer takes a tenth of a second.
+                    for _ in 0..100 {
+                        host += 2;
+                        bench.receive(LAN, &to_silent(host));
+                        bench.receive(LAN, &to_silent(host + 1));
+                        bench.run();
+                        bench.now += 1_000_000;
+                        bench.tick();
+                        bench.sent(LAN);
+                    }
+                    bench.resolve(interface, to.into(), HOST_MAC);
+                    bench.fib4.insert(Ipv4Prefix::host(to), TO_HOST).unwrap();
+                    bench.now += 1_000_000;
+                    bench.tick();
+                    let sent = bench.sent(LAN);
+                    let payload = |frame: &Vec<u8>| frame[frame.len() - 8..].to_vec();
+                    assert!(sent.iter().map(payload).any(|bytes| bytes == [second; 8]));
+                }
+                assert!(bench.graph.held() <= usize::from(OF_ONE) + 1);
+            }
+        }
+        assert!(bench.drops(DropReason::NeighbourQueueFull) > 8000);
+        bench.now += 4_000_000_000;
+        bench.tick();
+        assert_eq!((bench.graph.held(), bench.graph.next_tick()), (0, None));
+        bench.graph.release(&mut bench.buffers);
+        bench.sent(LAN);
         bench.finish();
     }
 

@@ -1,7 +1,7 @@
 //! A limit of so many a second.
 
 /// A bucket of tokens that fills with time; nanoseconds.
-pub(super) struct TokenBucket {
+pub(crate) struct TokenBucket {
     interval: u64,
     burst: u64,
     full_at: u64,
@@ -9,7 +9,7 @@ pub(super) struct TokenBucket {
 
 impl TokenBucket {
     /// Full: `burst` tokens at once, `rate` a second (neither is 0).
-    pub(super) const fn new(rate: u64, burst: u64) -> Self {
+    pub(crate) const fn new(rate: u64, burst: u64) -> Self {
         Self {
             interval: 1_000_000_000 / rate,
             burst,
@@ -18,7 +18,7 @@ impl TokenBucket {
     }
 
     /// Takes a token if there is one.
-    pub(super) fn take(&mut self, now: u64) -> bool {
+    pub(crate) fn take(&mut self, now: u64) -> bool {
         let full_at = self.full_at.max(now) + self.interval;
         if full_at - now > self.burst * self.interval {
             return false;
