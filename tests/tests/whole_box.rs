@@ -290,12 +290,16 @@ fn suites_that_few_ask_for_are_negotiated_and_carry_packets() {
         ("aes192ctr-sha256", Encryption::AesCtr),
         ("aes128gmac", Encryption::AesGmac),
         ("null-sha512", Encryption::Null),
+        // Of those without any, the first that the dataplane has.
+        ("", Encryption::AesGcm16),
     ] {
         let mut lab = Laboratory::build().unwrap();
         let configured = |side| {
             let mut configuration = gateway(side);
-            configuration["connections"][0]["children"][0]["proposals"] =
-                json!([{ "proposal": proposal }]);
+            configuration["connections"][0]["children"][0]["proposals"] = match proposal {
+                "" => json!([]),
+                proposal => json!([{ "proposal": proposal }]),
+            };
             configuration
         };
         lab.launch(Side::B, &configured(Side::B)).unwrap();

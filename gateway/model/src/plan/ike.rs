@@ -83,6 +83,12 @@ fn child_path(connection: &Connection, child: &Child) -> String {
     path::item(&list, &[child.name().to_owned()], 0)
 }
 
+/// What is offered and accepted for ESP where the configuration names nothing, best first.
+const DEFAULT_ESP: [&str; 2] = [
+    "aes128gcm16-aes192gcm16-aes256gcm16",
+    "aes128-aes192-aes256-sha256-sha384-sha512-sha1",
+];
+
 /// What connections refer to, found by name: there are as many of each as there are peers.
 struct Known<'a> {
     tunnels: HashMap<&'a str, ProtectedTunnel>,
@@ -366,6 +372,23 @@ fn proposals(list: &[Proposal]) -> Vec<String> {
     list.iter().map(|item| item.proposal().to_owned()).collect()
 }
 
+/// Those of strongSwan, said outright: its own default offers AES-XCBC-96 as well, which the dataplane does not have, so
+/// that a peer which picked it would get an SA that cannot be installed.
+fn esp_proposals(list: &[Proposal]) -> Vec<String> {
+    let default = || DEFAULT_ESP.iter().map(|&proposal| proposal.to_owned());
+    if list.is_empty() {
+        return default().collect();
+    }
+    let mut all = Vec::new();
+    for item in list {
+        match item.proposal() {
+            "default" => all.extend(default()),
+            proposal => all.push(proposal.to_owned()),
+        }
+    }
+    all
+}
+
 fn selectors(list: &[TrafficSelector], carries: Option<IpTunnelMode>) -> Vec<String> {
     if list.is_empty() {
         let all: &[&str] = match carries {
@@ -442,7 +465,7 @@ fn plan_child(
         if_id: tunnel.and_then(|tunnel| tunnel.if_id).unwrap_or(0),
         local_selectors: selectors(&child.local_selectors, carries),
         remote_selectors: selectors(&child.remote_selectors, carries),
-        esp_proposals: proposals(&child.proposals),
+        esp_proposals: esp_proposals(&child.proposals),
         start_action: match child.start_action() {
             StartAction::Unspecified | StartAction::None => bus::StartAction::None,
             StartAction::Start => bus::StartAction::Start,

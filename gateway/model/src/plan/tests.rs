@@ -785,6 +785,33 @@ fn another_action_makes_another_route() {
     assert!(!same(&of(1), &of(2)));
 }
 
+/// charon's own default offers what the dataplane does not have.
+#[test]
+fn without_proposals_only_algorithms_of_the_dataplane_are_offered() {
+    let offered = |text: &str| {
+        let plan = plan_of(text).unwrap();
+        match &plan[&Key::from("connection/to-b")].value.kind {
+            Some(Kind::Connection(connection)) => connection.children[0].esp_proposals.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (aead, classic) = (
+        "aes128gcm16-aes192gcm16-aes256gcm16",
+        "aes128-aes192-aes256-sha256-sha384-sha512-sha1",
+    );
+    let with = |proposals: &str| {
+        let named = format!(r#""proposals": [{proposals}]"#);
+        offered(&changed(
+            r#""proposals": [{ "proposal": "aes128gcm16" }]"#,
+            &named,
+        ))
+    };
+    assert_eq!(with(""), [aead, classic]);
+    assert_eq!(with(r#"{ "proposal": "null-sha256" }"#), ["null-sha256"]);
+    let last = r#"{ "proposal": "aes256-sha512" }, { "proposal": "default" }"#;
+    assert_eq!(with(last), ["aes256-sha512", aead, classic]);
+}
+
 #[test]
 fn a_child_without_a_tunnel_is_guarded_by_its_selectors() {
     let text = changed(
