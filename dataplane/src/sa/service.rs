@@ -15,10 +15,9 @@ use super::policy::PolicyAction;
 use super::spec::{Limits, SaDirection, SaKeyId, SaMode, SaSpec, SpecError};
 use crate::event::Event;
 
-/// Pairs of source and destination selectors that one SA may have.
-const MAX_SELECTORS: usize = 256;
-/// Pairs of one policy of the configuration.
-const MAX_CONFIGURED: usize = 4096;
+/// Pairs of source and destination selectors that one SA, or one policy of the configuration, may have: both have up to
+/// 64 on each side.
+const MAX_SELECTORS: usize = 64 * 64;
 /// Packets of the largest replay window.
 const MAX_WINDOW: u32 = 4096;
 
@@ -100,7 +99,7 @@ pub fn sa_from_bus(sa: &bus::Sa) -> Result<SaSpec, SpecError> {
         replay_window: sa.replay_window,
         udp: udp_from_bus(sa.udp.as_ref())?,
         if_id: sa.if_id,
-        selectors: selectors(&sa.source_selectors, &sa.destination_selectors)?,
+        selectors: pairs(&sa.source_selectors, &sa.destination_selectors)?,
         limits: sa.limits.as_ref().map_or(Limits::NONE, limits),
         copy_df: sa.copy_df,
         copy_ecn: sa.copy_ecn,
@@ -163,18 +162,10 @@ fn limits(limits: &bus::SaLimits) -> Limits {
     }
 }
 
-/// Every pair of a source and a destination of one family.
-fn selectors(
-    sources: &[types::Selector],
-    destinations: &[types::Selector],
-) -> Result<Vec<Selector>, SpecError> {
-    pairs(sources, destinations, MAX_SELECTORS)
-}
-
 /// Reads a policy of the configuration.
 pub fn configured_from_bus(policy: &bus::TrafficPolicy) -> Result<Configured, SpecError> {
     use bus::traffic_policy::Action;
-    let selectors = pairs(&policy.local, &policy.remote, MAX_CONFIGURED)?;
+    let selectors = pairs(&policy.local, &policy.remote)?;
     let action = match policy.action() {
         Action::Unspecified => return Err(SpecError::Missing("action")),
         Action::Protect => {
@@ -199,10 +190,9 @@ pub fn configured_from_bus(policy: &bus::TrafficPolicy) -> Result<Configured, Sp
 fn pairs(
     sources: &[types::Selector],
     destinations: &[types::Selector],
-    most: usize,
 ) -> Result<Vec<Selector>, SpecError> {
     let pairs = sources.len().saturating_mul(destinations.len());
-    if pairs > most {
+    if pairs > MAX_SELECTORS {
         return Err(SpecError::TooManySelectors(pairs));
     }
     let mut all = Vec::with_capacity(pairs);
@@ -659,11 +649,44 @@ mod tests {
         assert_eq!(sa_from_bus(&sa).unwrap().selectors.len(), 1);
         sa.source_selectors[1].protocol = 0;
         assert_eq!(sa_from_bus(&sa).unwrap().selectors.len(), 2);
-        sa.source_selectors = vec![sa.source_selectors[0].clone(); 300];
+        sa.source_selectors = vec![sa.source_selectors[0].clone(); 64 * 64 + 1];
         assert!(matches!(
             sa_from_bus(&sa),
-            Err(SpecError::TooManySelectors(300))
+            Err(SpecError::TooManySelectors(4097))
         ));
+    }
+
+    /// The most that the configuration takes: 64 networks here, 64 there.
+    #[test]
+    fn an_sa_carries_every_pair_of_a_connection_with_all_its_selectors() {
+        let networks = |second: u8| {
+            let network = |third: u8| {
+                range(
+                    [10, second, third, 0],
+                    [10, second, third, 255],
+                    (0, 65535),
+                    0,
+                )
+            };
+            (0..64).map(network).collect::<Vec<_>>()
+        };
+        let mut sa = whole();
+        (sa.source_selectors, sa.destination_selectors) = (networks(1), networks(2));
+        let mut tables = SaTables::default();
+        let mut manager = SaManager::new(Arc::new(Portable)).unwrap();
+        let index = manager
+            .add(&mut tables, sa_from_bus(&sa).unwrap(), &[1; 24], &[2; 48])
+            .unwrap();
+        let installed = tables.sas.get(index).unwrap();
+        for here in 0..65_u8 {
+            for there in 0..65_u8 {
+                let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0];
+                packet.extend([10, 1, here, 9, 10, 2, there, 9, 0, 9, 0, 9, 0, 8, 0, 0]);
+                let carried = installed.carries(false, || Flow::of(&packet).ok());
+                assert_eq!(carried, here < 64 && there < 64, "{here} {there}");
+            }
+        }
+        assert_eq!(dump(installed).sa, Some(sa));
     }
 
     /// As charon gives them: type and code on both sides, those of an echo reply being zero to zero.
