@@ -56,7 +56,7 @@ pub(super) fn check_text(rules: &Rules, text: &str) -> Result<(), Reason> {
         ),
         FieldType::Selector => (
             is_selector(text),
-            "a selector such as 10.1.0.0/24, 10.1.0.1[tcp/443] or dynamic",
+            "a selector such as 10.1.0.0/24, 10.1.0.5-10.1.0.20[tcp/443] or dynamic",
         ),
         FieldType::Proposal => (
             !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()),
@@ -128,15 +128,29 @@ pub(super) fn normalised(kind: FieldType, text: &str) -> String {
         FieldType::Prefix | FieldType::InterfaceAddress => {
             text.parse::<IpNet>().ok().map(|prefix| prefix.to_string())
         }
-        FieldType::Peer | FieldType::Selector => text
-            .parse::<IpAddr>()
-            .map(|ip| ip.to_string())
-            .or_else(|_| text.parse::<IpNet>().map(|prefix| prefix.to_string()))
-            .ok(),
+        FieldType::Peer => normal_network(text),
+        FieldType::Selector => {
+            let end = text.find('[').unwrap_or(text.len());
+            let (network, rest) = text.split_at(end);
+            let network = match network.split_once('-') {
+                Some((first, last)) => normal_network(first)
+                    .zip(normal_network(last))
+                    .map(|(first, last)| format!("{first}-{last}")),
+                None => normal_network(network),
+            };
+            network.map(|network| network + rest)
+        }
         FieldType::HostName | FieldType::Mac => Some(text.to_ascii_lowercase()),
         _ => None,
     };
     parsed.unwrap_or_else(|| text.to_owned())
+}
+
+fn normal_network(text: &str) -> Option<String> {
+    let address = text.parse::<IpAddr>().map(|address| address.to_string());
+    address
+        .or_else(|_| text.parse::<IpNet>().map(|prefix| prefix.to_string()))
+        .ok()
 }
 
 /// The bytes that the text of a pre-shared key stands for.
@@ -188,16 +202,25 @@ fn is_mac(text: &str) -> bool {
             .all(|pair| pair.len() == 2 && pair.bytes().all(|digit| digit.is_ascii_hexdigit()))
 }
 
+/// The first and the last address of `10.1.0.1`, `10.1.0.0/24` or `10.1.0.5-10.1.0.20`.
+pub(crate) fn address_range(text: &str) -> Option<(IpAddr, IpAddr)> {
+    if let Some((first, last)) = text.split_once('-') {
+        let (first, last): (IpAddr, IpAddr) = (first.parse().ok()?, last.parse().ok()?);
+        return (first.is_ipv4() == last.is_ipv4() && first <= last).then_some((first, last));
+    }
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some((address, address));
+    }
+    let network = text.parse::<IpNet>().ok()?;
+    (network.trunc() == network).then(|| (network.network(), network.broadcast()))
+}
+
 fn is_selector(text: &str) -> bool {
     let (network, rest) = match text.split_once('[') {
         Some((network, rest)) => (network, Some(rest)),
         None => (text, None),
     };
-    let network_right = network == "dynamic"
-        || network.parse::<IpAddr>().is_ok()
-        || network
-            .parse::<IpNet>()
-            .is_ok_and(|prefix| prefix.trunc() == prefix);
+    let network_right = network == "dynamic" || address_range(network).is_some();
     let rest_right = rest.is_none_or(|rest| {
         rest.strip_suffix(']').is_some_and(|inside| {
             let (protocol, port) = inside.split_once('/').unwrap_or((inside, "any"));
@@ -291,6 +314,8 @@ mod tests {
                     "10.1.0.0/24[tcp/443]",
                     "::/0[udp/1-9]",
                     "0.0.0.0/0[47]",
+                    "10.1.0.5-10.1.0.20",
+                    "2001:db8::5-2001:db8::9[udp/1-9]",
                 ],
                 &[
                     "",
@@ -298,6 +323,10 @@ mod tests {
                     "10.1.0.0/24[tcp/",
                     "10.1.0.0/24[foo]",
                     "10.1.0.0/24[tcp/9-1]",
+                    "10.1.0.20-10.1.0.5",
+                    "10.1.0.5-2001:db8::9",
+                    "10.1.0.5-",
+                    "10.1.0.0/24-10.2.0.0/24",
                     "x",
                 ],
             ),
@@ -335,6 +364,21 @@ mod tests {
             error.to_string(),
             "\"10.1.2.3/16\" has bits beyond its length; the network is 10.1.0.0/16"
         );
+    }
+
+    #[test]
+    fn selectors_have_one_spelling() {
+        for (given, normal) in [
+            ("2001:DB8:0::5", "2001:db8::5"),
+            ("2001:DB8:0::/64[tcp/443]", "2001:db8::/64[tcp/443]"),
+            (
+                "2001:db8:0::5-2001:DB8::9[udp/1-9]",
+                "2001:db8::5-2001:db8::9[udp/1-9]",
+            ),
+            ("dynamic[gre]", "dynamic[gre]"),
+        ] {
+            assert_eq!(normalised(FieldType::Selector, given), normal);
+        }
     }
 
     #[test]

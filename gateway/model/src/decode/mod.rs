@@ -22,6 +22,7 @@ use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
 use zeroize::{Zeroize, Zeroizing};
 
 pub use error::{DecodeError, DecodeErrors, Reason};
+pub(crate) use leaf::address_range;
 pub use leaf::key_bytes;
 
 use crate::config::Config;

@@ -3,14 +3,12 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
 use super::network::{mss_clamp, vrf_key};
 use super::{Key, Part, PlanReason, Planner};
 use crate::bus::traffic_policy::Action;
 use crate::bus::{self, value::Kind};
 use crate::config::{Child, Config, Connection, Policy, PolicyAction, TrafficSelector};
-use crate::decode::path;
+use crate::decode::{address_range, path};
 use crate::types;
 
 /// The tunnel of everything that is protected by policies alone; no interface of the configuration is called so.
@@ -80,7 +78,7 @@ pub(super) fn plan(config: &Config, underlay: &str, planner: &mut Planner) {
                 if half(selector.selector(), None).is_none() {
                     let (given, expected) = (
                         selector.selector().to_owned(),
-                        "a network: policies belong to no IKE_SA",
+                        "a network or a range: policies belong to no IKE_SA",
                     );
                     let at = path::field(&origin, field);
                     planner.refuse(at, PlanReason::Malformed { given, expected });
@@ -129,23 +127,20 @@ fn halves(list: &[TrafficSelector], own: Option<&str>) -> Vec<types::Selector> {
         .collect()
 }
 
-/// Reads `10.1.0.0/24[tcp/443]`; `own` is what `dynamic` means.
+/// Reads `10.1.0.0/24[tcp/443]` or `10.1.0.5-10.1.0.20`; `own` is what `dynamic` means.
 fn half(text: &str, own: Option<&str>) -> Option<types::Selector> {
     let (network, rest) = match text.split_once('[') {
         Some((network, rest)) => (network, rest.strip_suffix(']')?),
         None => (text, "any"),
     };
     let network = if network == "dynamic" { own? } else { network };
-    let network = match network.parse::<IpAddr>() {
-        Ok(address) => IpNet::from(address),
-        Err(_) => network.parse::<IpNet>().ok()?,
-    };
+    let (first, last) = address_range(network)?;
     let (protocol, port) = rest.split_once('/').unwrap_or((rest, "any"));
     let protocol = protocol_number(protocol)?;
     let (first_port, last_port) = port_range(protocol, port)?;
     Some(types::Selector {
-        first: Some(network.network().into()),
-        last: Some(network.broadcast().into()),
+        first: Some(first.into()),
+        last: Some(last.into()),
         protocol,
         first_port: first_port.into(),
         last_port: last_port.into(),
@@ -201,6 +196,14 @@ mod tests {
         for (text, range, protocol, first, last) in [
             ("10.1.0.0/24", "10.1.0.0-10.1.0.255", 0, 0, 65535),
             ("10.1.0.7", "10.1.0.7-10.1.0.7", 0, 0, 65535),
+            ("10.1.0.5-10.1.0.20", "10.1.0.5-10.1.0.20", 0, 0, 65535),
+            (
+                "2001:db8::5-2001:db8::1:0[udp/53]",
+                "2001:db8::5-2001:db8::1:0",
+                17,
+                53,
+                53,
+            ),
             (
                 "2001:db8::/127[tcp/443]",
                 "2001:db8::-2001:db8::1",
@@ -229,7 +232,13 @@ mod tests {
                 "{text}"
             );
         }
-        for text in ["10.1.0.0/24[tcp", "x", "10.1.0.0/24[tcp/x]"] {
+        for text in [
+            "10.1.0.0/24[tcp",
+            "x",
+            "10.1.0.0/24[tcp/x]",
+            "10.1.0.9-10.1.0.8",
+            "10.1.0.9-::1",
+        ] {
             assert_eq!(read(text), None, "{text}");
         }
         assert_eq!(half("dynamic", None), None);
