@@ -57,6 +57,16 @@ macro_rules! mac {
             /// Bytes of the message length at the end of the last block.
             const LENGTH: usize = $block / 8;
 
+            /// The states after the inner and the outer pad, each with zeros up to eight words: what lanes begin with.
+            pub(crate) fn states(&self) -> [$word; 16] {
+                let mut states = [0; 16];
+                let (halves, _) = states.as_chunks_mut::<8>();
+                for (half, state) in halves.iter_mut().zip([&self.inner, &self.outer]) {
+                    half[..$words].copy_from_slice(state);
+                }
+                states
+            }
+
             /// The state's words as bytes.
             #[inline]
             fn bytes(state: &[$word; $words]) -> [u8; 64] {

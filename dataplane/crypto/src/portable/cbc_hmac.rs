@@ -5,7 +5,7 @@ use aes::cipher::{
     KeyInit, consts::U16,
 };
 use ring::rand::{SecureRandom, SystemRandom};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::{KeyedSuite, wrong_length};
 use crate::engine::{OpenError, OpenOp, SealError, SealOp};
@@ -41,6 +41,8 @@ const BLOCK: usize = 16;
 pub(super) struct CbcHmac<C, M> {
     cipher: C,
     iv: aes::Aes128,
+    /// That of `iv`, for other engines to make the same IVs.
+    iv_key: Zeroizing<[u8; BLOCK]>,
     mac: M,
     esn: bool,
 }
@@ -53,15 +55,14 @@ impl<C: AesKey, M: Mac> CbcHmac<C, M> {
             have: material.integrity.len(),
         };
         let mac = M::new(material.integrity).ok_or(wrong_mac)?;
-        let mut random = [0; BLOCK];
+        let mut iv_key = Zeroizing::new([0; BLOCK]);
         SystemRandom::new()
-            .fill(&mut random)
+            .fill(iv_key.as_mut_slice())
             .map_err(|_| KeyError::Random)?;
-        let iv = aes::Aes128::new(&Array(random));
-        random.zeroize();
         Ok(Self {
             cipher,
-            iv,
+            iv: aes::Aes128::new(Array::cast_from_core(&iv_key)),
+            iv_key,
             mac,
             esn: material.esn,
         })
@@ -122,6 +123,10 @@ impl<C: AesKey, M: Mac> CbcHmac<C, M> {
 }
 
 impl<C: AesKey, M: Mac> KeyedSuite for CbcHmac<C, M> {
+    fn iv_key(&self) -> Option<&[u8; BLOCK]> {
+        Some(&self.iv_key)
+    }
+
     #[inline]
     fn seal(&self, op: &mut SealOp<'_>) -> Result<(), SealError> {
         self.seal_with_iv(op, self.iv(op.seq))

@@ -45,6 +45,11 @@ pub(crate) trait KeyedSuite: Send + Sync {
     fn seal(&self, op: &mut SealOp<'_>) -> Result<(), SealError>;
     fn open(&self, op: &mut OpenOp<'_>) -> Result<(), OpenError>;
 
+    /// The AES-128 key that makes IVs of sequence numbers, where a suite has one: every engine makes the same.
+    fn iv_key(&self) -> Option<&[u8; 16]> {
+        None
+    }
+
     fn seal_run(&self, ops: &mut [SealOp<'_>]) {
         for op in ops {
             op.result = self.seal(op);

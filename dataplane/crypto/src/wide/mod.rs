@@ -15,7 +15,15 @@
 //! works with each key.
 
 #[cfg(target_arch = "x86_64")]
+mod cbc;
+#[cfg(target_arch = "x86_64")]
+mod cbc_hmac;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod cbc_hmac_tests;
+#[cfg(target_arch = "x86_64")]
 mod cpu;
+#[cfg(target_arch = "x86_64")]
+mod sha;
 
 use arrayvec::ArrayVec;
 
@@ -68,6 +76,9 @@ impl Wide {
 pub(crate) enum WideKey {
     /// No kernel takes this suite.
     None,
+    /// A cipher and an HMAC.
+    #[cfg(target_arch = "x86_64")]
+    Hmac(Box<cbc_hmac::Key>),
 }
 
 /// See the module.
@@ -75,15 +86,18 @@ pub(crate) enum WideKey {
 #[repr(u8)]
 enum Family {
     Portable,
+    Hmac,
 }
 
 impl Family {
-    const ALL: [Self; 1] = [Self::Portable];
+    const ALL: [Self; 2] = [Self::Portable, Self::Hmac];
 
     #[inline]
     const fn of(key: &SaKey) -> Self {
         match key.wide {
             WideKey::None => Self::Portable,
+            #[cfg(target_arch = "x86_64")]
+            WideKey::Hmac(_) => Self::Hmac,
         }
     }
 
@@ -107,7 +121,8 @@ impl Engine for Wide {
     fn key(&self, material: &KeyMaterial<'_>) -> Result<SaKey, KeyError> {
         let portable = Portable.key(material)?;
         Ok(SaKey {
-            wide: WideKey::None,
+            wide: cbc_hmac::Key::new(self.level, material, portable.portable.iv_key())
+                .map_or(WideKey::None, |key| WideKey::Hmac(Box::new(key))),
             ..portable
         })
     }
@@ -133,6 +148,7 @@ impl Engine for Wide {
                             op.result = op.key.portable.seal(op);
                         }
                     }
+                    Family::Hmac => cbc_hmac::seal(self.level, &mut run),
                 }
             }
         }
@@ -159,6 +175,7 @@ impl Engine for Wide {
                             op.result = op.key.portable.open(op);
                         }
                     }
+                    Family::Hmac => cbc_hmac::open(self.level, &mut run),
                 }
             }
         }

@@ -1,0 +1,386 @@
+//! Suites of a cipher and an HMAC: AES-CBC, or no encryption, and any of the four HMACs.
+//!
+//! ```text
+//!   batch, any order  -> sorted by steps and length -> groups of sixteen
+//!
+//!   seal a group:  IVs of all  ->  CBC, a packet a lane  ->  HMAC, a packet a lane  ->  ICVs
+//!   open a group:  HMAC, a packet a lane  ->  ICVs compared  ->  CBC, a packet's blocks at once, of what is genuine
+//! ```
+//!
+//! Sixteen packets are in the first cache together, and in one group are neighbours in length. Packets of a group may have
+//! different keys: the hash takes its states from each packet's key anyway, the cipher then has a table of round keys.
+
+#![allow(unsafe_code)]
+
+use arrayvec::ArrayVec;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::cbc::{self, Blocks, Keys, OwnKeys, RoundKeys, Text};
+use super::sha::{self, Digest, LANES, Message, Sha1, Sha256, Sha512};
+use super::{BATCH, Level, WideKey};
+use crate::engine::{OpenError, OpenOp, SealError, SealOp};
+use crate::key::KeyMaterial;
+use crate::mac::{HmacSha1, HmacSha256, HmacSha384, HmacSha512, Mac as _, same_icv};
+use crate::suite::{Cipher, ESP_HEADER_LEN, ESP_TRAILER_LEN, Integrity};
+
+/// Bytes of a block, and of the IV.
+const BLOCK: usize = 16;
+
+/// What the kernels need of an SA's keys; wiped on drop.
+pub(crate) struct Key {
+    /// `None`: nothing is encrypted.
+    cbc: Option<CbcKeys>,
+    mac: KeyMac,
+    icv: usize,
+    esn: bool,
+    /// Equal where the same steps are.
+    class: u8,
+}
+
+/// Those of AES-CBC.
+struct CbcKeys {
+    text: RoundKeys,
+    iv: RoundKeys,
+}
+
+/// States after the inner and the outer pad.
+#[derive(Zeroize, ZeroizeOnDrop)]
+enum KeyMac {
+    Sha1([u32; 16]),
+    Sha256([u32; 16]),
+    Sha384([u64; 16]),
+    Sha512([u64; 16]),
+}
+
+impl Key {
+    /// `None`: these kernels have nothing for the suite.
+    pub(super) fn new(
+        level: Level,
+        material: &KeyMaterial<'_>,
+        iv_key: Option<&[u8; 16]>,
+    ) -> Option<Self> {
+        let (mac, hash) = match material.suite.integrity() {
+            Integrity::HmacSha1_96 => {
+                (KeyMac::Sha1(HmacSha1::new(material.integrity)?.states()), 0)
+            }
+            Integrity::HmacSha2_256_128 => (
+                KeyMac::Sha256(HmacSha256::new(material.integrity)?.states()),
+                1,
+            ),
+            Integrity::HmacSha2_384_192 => (
+                KeyMac::Sha384(HmacSha384::new(material.integrity)?.states()),
+                2,
+            ),
+            Integrity::HmacSha2_512_256 => (
+                KeyMac::Sha512(HmacSha512::new(material.integrity)?.states()),
+                3,
+            ),
+            Integrity::Aead => return None,
+        };
+        let cbc = match (material.suite.cipher(), iv_key) {
+            (Cipher::AesCbc(_), Some(iv_key)) => Some(CbcKeys {
+                text: RoundKeys::expand(level, material.encryption)?,
+                iv: RoundKeys::expand(level, iv_key)?,
+            }),
+            (Cipher::Null, _) => None,
+            _ => return None,
+        };
+        let rounds = cbc.as_ref().map_or(0, |keys| keys.text.rounds());
+        Some(Self {
+            cbc,
+            mac,
+            icv: material.suite.icv_len(),
+            esn: material.esn,
+            class: (rounds as u8) << 2 | hash,
+        })
+    }
+
+    /// What the ICV covers of a packet of `length` bytes; `None` when it is too short or not made of blocks.
+    #[inline]
+    fn covered(&self, length: usize) -> Option<usize> {
+        let covered = length.checked_sub(self.icv)?;
+        let fits = if self.cbc.is_some() {
+            covered > ESP_HEADER_LEN + BLOCK && (covered - ESP_HEADER_LEN).is_multiple_of(BLOCK)
+        } else {
+            covered >= ESP_HEADER_LEN + ESP_TRAILER_LEN
+        };
+        fits.then_some(covered)
+    }
+}
+
+/// A packet of a group. Its slice is borrowed for as long as the batch is.
+struct Job<'a> {
+    key: &'a Key,
+    packet: &'a mut [u8],
+    covered: usize,
+    seq: u64,
+    /// Which of the operations.
+    op: usize,
+}
+
+impl<'a> Job<'a> {
+    /// The packet is borrowed out of its operation until the group is done.
+    #[inline]
+    fn new(key: &'a Key, packet: &'a mut [u8], seq: u64, op: usize) -> Self {
+        Self {
+            key,
+            covered: packet.len().saturating_sub(key.icv),
+            packet,
+            seq,
+            op,
+        }
+    }
+
+    /// The blocks behind the IV.
+    #[inline]
+    fn text(&mut self) -> Text {
+        Text {
+            first: self
+                .packet
+                .as_mut_ptr()
+                .wrapping_add(ESP_HEADER_LEN + BLOCK),
+            blocks: self.covered.saturating_sub(ESP_HEADER_LEN + BLOCK) / BLOCK,
+        }
+    }
+
+    #[inline]
+    fn message<'m, W>(&'m self, key: &'m [W; 16]) -> Message<'m, W> {
+        let [high @ .., _, _, _, _] = self.seq.to_be_bytes();
+        Message {
+            data: self.packet.get(..self.covered).unwrap_or_default(),
+            high: self.key.esn.then_some(high),
+            key,
+        }
+    }
+}
+
+/// Places of the operations: sorted by class, the longest first.
+///
+/// An entry is class, length the other way round, and place, so that numbers sort as they should.
+struct Order(ArrayVec<u64, BATCH>);
+
+impl Order {
+    fn new() -> Self {
+        Self(ArrayVec::new())
+    }
+
+    #[inline]
+    fn push(&mut self, class: u8, covered: usize, op: usize) {
+        let entry = u64::from(class) << 56 | (!(covered as u64) & 0xffff_ffff) << 16 | op as u64;
+        // There is room for as many as a batch has operations.
+        let _ = self.0.try_push(entry);
+    }
+
+    /// Packets of one length and class are sorted already.
+    #[inline]
+    fn sort(&mut self) {
+        if !self.0.is_sorted() {
+            self.0.sort_unstable();
+        }
+    }
+
+    /// Up to sixteen of the same steps each.
+    fn groups(&self) -> impl Iterator<Item = &[u64]> {
+        self.0
+            .chunk_by(|left, right| left >> 56 == right >> 56)
+            .flat_map(|run| run.chunks(LANES))
+    }
+
+    const fn op(entry: u64) -> usize {
+        entry as usize & 0xffff
+    }
+}
+
+/// Seals packets of these suites; there are at most [`BATCH`].
+pub(super) fn seal(level: Level, ops: &mut [&mut SealOp<'_>]) {
+    if let [op] = ops {
+        // Nothing to share registers with: the least that is around the cipher counts.
+        op.result = op.key.portable.seal(op);
+        return;
+    }
+    let mut order = Order::new();
+    for (at, op) in ops.iter_mut().enumerate() {
+        let WideKey::Hmac(key) = &op.key.wide else {
+            continue;
+        };
+        op.result = match key.covered(op.packet.len()) {
+            Some(covered) => {
+                order.push(key.class, covered, at);
+                Ok(())
+            }
+            None => Err(SealError::Length),
+        };
+    }
+    order.sort();
+    for group in order.groups() {
+        let mut jobs: ArrayVec<Job<'_>, LANES> = ArrayVec::new();
+        for op in group.iter().copied().map(Order::op) {
+            if let Some(sealed) = ops.get_mut(op)
+                && let WideKey::Hmac(key) = &sealed.key.wide
+            {
+                jobs.push(Job::new(
+                    key,
+                    std::mem::take(&mut sealed.packet),
+                    sealed.seq,
+                    op,
+                ));
+            }
+        }
+        seal_group(level, &mut jobs);
+        for job in jobs {
+            if let Some(op) = ops.get_mut(job.op) {
+                op.packet = job.packet;
+            }
+        }
+    }
+}
+
+/// Opens packets of these suites; there are at most [`BATCH`].
+pub(super) fn open(level: Level, ops: &mut [&mut OpenOp<'_>]) {
+    if let [op] = ops {
+        op.result = op.key.portable.open(op);
+        return;
+    }
+    let mut order = Order::new();
+    for (at, op) in ops.iter_mut().enumerate() {
+        let WideKey::Hmac(key) = &op.key.wide else {
+            continue;
+        };
+        op.result = match key.covered(op.packet.len()) {
+            Some(covered) => {
+                order.push(key.class, covered, at);
+                Ok(())
+            }
+            None => Err(OpenError::Malformed),
+        };
+    }
+    order.sort();
+    for group in order.groups() {
+        let mut jobs: ArrayVec<Job<'_>, LANES> = ArrayVec::new();
+        for op in group.iter().copied().map(Order::op) {
+            if let Some(opened) = ops.get_mut(op)
+                && let WideKey::Hmac(key) = &opened.key.wide
+            {
+                jobs.push(Job::new(
+                    key,
+                    std::mem::take(&mut opened.packet),
+                    opened.seq,
+                    op,
+                ));
+            }
+        }
+        let genuine = open_group(level, &mut jobs);
+        for (lane, job) in jobs.into_iter().enumerate() {
+            if let Some(op) = ops.get_mut(job.op) {
+                op.packet = job.packet;
+                if genuine & 1 << lane == 0 {
+                    op.result = Err(OpenError::BadIcv);
+                }
+            }
+        }
+    }
+}
+
+fn seal_group(level: Level, jobs: &mut [Job<'_>]) {
+    for job in &mut *jobs {
+        if let Some((header, _)) = job.packet.split_first_chunk_mut::<ESP_HEADER_LEN>()
+            && let Some(to) = header.last_chunk_mut::<4>()
+        {
+            *to = (job.seq as u32).to_be_bytes();
+        }
+    }
+    encrypt_group(level, jobs);
+    let mut digests = [[0; 32]; LANES];
+    digest_group(level, jobs, &mut digests);
+    for (job, digest) in jobs.iter_mut().zip(&digests) {
+        if let Some(icv) = job.packet.get_mut(job.covered..) {
+            for (to, from) in icv.iter_mut().zip(digest) {
+                *to = *from;
+            }
+        }
+    }
+}
+
+/// Which of the packets, by lane, are genuine: only those are decrypted.
+fn open_group(level: Level, jobs: &mut [Job<'_>]) -> u32 {
+    let mut digests = [[0; 32]; LANES];
+    digest_group(level, jobs, &mut digests);
+    let mut genuine = 0;
+    for (lane, (job, digest)) in jobs.iter().zip(&digests).enumerate() {
+        let icv = job.packet.get(job.covered..).unwrap_or_default();
+        if same_icv(icv, digest.get(..job.key.icv).unwrap_or_default()) {
+            genuine |= 1 << lane;
+        }
+    }
+    let mut texts: ArrayVec<Text, LANES> = ArrayVec::new();
+    let mut lane = 0;
+    for run in jobs.chunk_by_mut(|left, right| std::ptr::eq(left.key, right.key)) {
+        let Some(keys) = run.first().and_then(|job| job.key.cbc.as_ref()) else {
+            break;
+        };
+        texts.clear();
+        for job in run {
+            if genuine & 1 << lane != 0 {
+                texts.push(job.text());
+            }
+            lane += 1;
+        }
+        // SAFETY: each text is the part behind the IV of a packet of its own.
+        unsafe { cbc::decrypt(level, &keys.text, &texts) };
+    }
+    genuine
+}
+
+/// Writes IVs and encrypts, where the suite does.
+fn encrypt_group(level: Level, jobs: &mut [Job<'_>]) {
+    let Some(first) = jobs.first() else { return };
+    let Some(keys) = &first.key.cbc else { return };
+    let shared = jobs.iter().all(|job| std::ptr::eq(job.key, first.key));
+    let (own_text, own_iv);
+    let (text, iv) = if shared {
+        (Keys::Shared(&keys.text), Keys::Shared(&keys.iv))
+    } else {
+        let keys = || jobs.iter().filter_map(|job| job.key.cbc.as_ref());
+        own_text = OwnKeys::new(keys().map(|keys| &keys.text));
+        own_iv = OwnKeys::new(keys().map(|keys| &keys.iv));
+        (Keys::Own(&own_text), Keys::Own(&own_iv))
+    };
+    // The IV is the sequence number encrypted under a key of its own, as in the portable engine.
+    let mut chain = Blocks::ZERO;
+    for (block, job) in chain.0.iter_mut().zip(&*jobs) {
+        *block = u128::from(job.seq).to_be_bytes();
+    }
+    cbc::encrypt_each(level, iv, jobs.len(), &mut chain);
+    let mut texts: ArrayVec<Text, LANES> = ArrayVec::new();
+    for (job, iv) in jobs.iter_mut().zip(&chain.0) {
+        if let Some(to) = job.packet.get_mut(ESP_HEADER_LEN..ESP_HEADER_LEN + BLOCK) {
+            to.copy_from_slice(iv);
+        }
+        texts.push(job.text());
+    }
+    // SAFETY: each text is the part behind the IV of a packet of its own; there are as many as lanes at most, and none is
+    // empty.
+    unsafe { cbc::encrypt(level, text, &texts, &mut chain) };
+}
+
+/// Computes what the ICVs are the front of.
+fn digest_group(level: Level, jobs: &[Job<'_>], digests: &mut [Digest; LANES]) {
+    macro_rules! digest {
+        ($mac:ident, $hash:ty) => {{
+            let mut messages: ArrayVec<Message<'_, _>, LANES> = ArrayVec::new();
+            for job in jobs {
+                if let KeyMac::$mac(key) = &job.key.mac {
+                    messages.push(job.message(key));
+                }
+            }
+            sha::hmac::<$hash>(level, &messages, digests);
+        }};
+    }
+    match jobs.first().map(|job| &job.key.mac) {
+        Some(KeyMac::Sha1(_)) => digest!(Sha1, Sha1),
+        Some(KeyMac::Sha256(_)) => digest!(Sha256, Sha256),
+        Some(KeyMac::Sha384(_)) => digest!(Sha384, Sha512<6>),
+        Some(KeyMac::Sha512(_)) => digest!(Sha512, Sha512<8>),
+        None => {}
+    }
+}
