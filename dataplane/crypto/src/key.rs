@@ -156,6 +156,12 @@ impl Salt {
         Some((key, Self(u32::from_be_bytes(*salt))))
     }
 
+    /// Its bytes, in the order of a nonce's memory on a little-endian CPU.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) const fn in_memory(&self) -> u32 {
+        self.0.swap_bytes()
+    }
+
     /// Salt and IV (RFC 4106 section 4, RFC 7634 section 2).
     #[inline]
     pub(crate) const fn nonce(&self, iv: u64) -> [u8; 12] {

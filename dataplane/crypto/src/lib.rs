@@ -31,6 +31,10 @@ mod mac;
 pub mod portable;
 pub mod replay;
 pub mod suite;
+#[cfg(target_arch = "x86_64")]
+pub mod wide;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "wide/absent.rs"]
 pub mod wide;
 
 pub use choice::{ChoiceError, EngineChoice};

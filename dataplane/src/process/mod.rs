@@ -23,7 +23,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_bus::{BusError, Publisher as Announcer, Router, Server};
-use culvert_crypto::{Engine, KeyError, Portable};
+pub use culvert_crypto::EngineChoice;
+use culvert_crypto::{ChoiceError, KeyError};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -45,42 +46,6 @@ use crate::worker::{Common, Worker, WorkerError};
 
 /// Opens the TAP of this name for the worker of this number; the error says what is wrong with it.
 pub type TapOpener = Box<dyn Fn(&str, u32) -> Result<Box<dyn Port>, String> + Send>;
-
-/// The cipher engines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EngineChoice {
-    /// Runs on every processor.
-    #[default]
-    Portable,
-}
-
-/// There is no engine of that name.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("there is no engine {name}; there is: {known}")]
-pub struct UnknownChoice {
-    name: String,
-    known: &'static str,
-}
-
-impl std::fmt::Display for EngineChoice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("portable")
-    }
-}
-
-impl std::str::FromStr for EngineChoice {
-    type Err = UnknownChoice;
-
-    fn from_str(name: &str) -> Result<Self, UnknownChoice> {
-        match name {
-            "portable" => Ok(Self::Portable),
-            _ => Err(UnknownChoice {
-                name: name.to_owned(),
-                known: "portable",
-            }),
-        }
-    }
-}
 
 /// What the dataplane is started with.
 pub struct Options {
@@ -110,15 +75,17 @@ pub enum ProcessError {
     /// The system has no random numbers.
     #[error(transparent)]
     Random(#[from] KeyError),
+    /// This CPU does not run the engine that was asked for.
+    #[error(transparent)]
+    Engine(#[from] ChoiceError),
 }
 
 /// Runs until `stop`.
 pub async fn run(options: Options, stop: CancellationToken) -> Result<(), ProcessError> {
     let socket = |name: &str| options.root.join("run/bus").join(name);
     let (sender, mut receiver) = event::channel();
-    let engine: Arc<dyn Engine> = match options.engine {
-        EngineChoice::Portable => Arc::new(Portable),
-    };
+    let engine = options.engine.engine()?;
+    let engine_name = engine.name();
     let publisher = Publisher::new(Tables::default());
     let plane = ControlPlane::new(publisher.clone(), DetectionTiming::default());
     let common = Common {
@@ -171,7 +138,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
     let sa_server =
         Server::bind_for_secrets(&socket("dataplane-sa"), sa_calls::router(&shared))?.spawn()?;
     let value_server = Server::bind(&socket("dataplane"), values)?.spawn()?;
-    tracing::info!(workers = count, "dataplane ready");
+    tracing::info!(workers = count, engine = engine_name, "dataplane ready");
     loop {
         let due = shared.state().next_timer();
         let due =

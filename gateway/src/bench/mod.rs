@@ -23,8 +23,11 @@ use std::process::ExitCode;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use culvert_crypto::{Cipher, Engine, Integrity, KeyBits, KeyError, Portable, Suite, SuiteError};
+use clap::Args;
+use culvert_crypto::{
+    ChoiceError, Cipher, Engine, EngineChoice, Integrity, KeyBits, KeyError, Portable, Suite,
+    SuiteError,
+};
 use culvert_dataplane::driver::generator::Source;
 use culvert_dataplane::graph::VECTOR;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -51,9 +54,9 @@ pub struct Arguments {
     /// Seconds for each row.
     #[arg(long, value_name = "SECONDS", default_value_t = 0.6)]
     seconds: f64,
-    /// Cipher engine.
-    #[arg(long, value_enum, default_value_t = EngineName::Portable)]
-    engine: EngineName,
+    /// Cipher engine: auto (the fastest of this CPU), portable, wide, or wide-256 (256-bit registers only).
+    #[arg(long, value_name = "NAME", default_value_t = EngineChoice::Auto)]
+    engine: EngineChoice,
     /// Packets of a vector, 1 to 256.
     #[arg(long, value_name = "PACKETS", default_value_t = VECTOR)]
     vector: usize,
@@ -72,18 +75,15 @@ pub struct Arguments {
     nodes: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum EngineName {
-    /// ring, aes and sha2, one packet after the other.
-    Portable,
-}
-
 /// Why there are no figures.
 #[derive(Debug, Error)]
 pub enum BenchError {
     /// The box could not be set up.
     #[error(transparent)]
     Scene(#[from] SceneError),
+    /// This CPU does not run the engine that was asked for.
+    #[error(transparent)]
+    Engine(#[from] ChoiceError),
     /// A key was refused.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -179,9 +179,7 @@ impl Plan {
 
 /// Measures and prints; the exit status is that of success only if every row has its figure.
 pub fn execute(arguments: &Arguments) -> Result<ExitCode, BenchError> {
-    let engine: Arc<dyn Engine> = match arguments.engine {
-        EngineName::Portable => Arc::new(Portable),
-    };
+    let engine = arguments.engine.engine()?;
     let plans: Vec<_> = Plan::all(arguments.tunnels)?
         .into_iter()
         .filter(|plan| plan.name().contains(&arguments.rows))

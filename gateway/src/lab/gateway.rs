@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use culvert_crypto::EngineChoice;
 use culvert_netlab::{
     addressing::Side,
     namespace::{Namespace, NamespaceError},
@@ -78,7 +79,7 @@ pub enum GatewayError {
 #[derive(Debug, Clone, Default)]
 pub struct RunOptions {
     /// The cipher engine; absent: the best one of this CPU.
-    pub engine: Option<String>,
+    pub engine: Option<EngineChoice>,
     /// Forwarding threads; absent: the dataplane's choice.
     pub workers: Option<u32>,
     /// How frames come and go; absent: the dataplane's choice.
@@ -162,8 +163,8 @@ impl Gateway {
             .arg(&root)
             .arg("--config")
             .arg(&path);
-        if let Some(engine) = &options.engine {
-            command.args(["--engine", engine]);
+        if let Some(engine) = options.engine {
+            command.args(["--engine", engine.keyword()]);
         }
         if let Some(workers) = options.workers {
             command.args(["--workers", &workers.to_string()]);

@@ -22,6 +22,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use culvert_crypto::EngineChoice;
 use culvert_netlab::addressing::Side;
 use culvert_netlab::process::Interrupt;
 use tokio::signal::unix::{SignalKind, signal};
@@ -76,9 +77,9 @@ struct UpArguments {
 /// What is passed on to both gateways.
 #[derive(Debug, Clone, Args)]
 struct RunArguments {
-    /// Cipher engine of both gateways [default: the best one of this CPU]
-    #[arg(long)]
-    engine: Option<String>,
+    /// Cipher engine of both gateways: auto, portable, wide or wide-256 [default: auto, the fastest of this CPU]
+    #[arg(long, value_name = "NAME")]
+    engine: Option<EngineChoice>,
     /// Forwarding threads of each gateway [default: the dataplane's choice]
     #[arg(long, value_name = "N")]
     workers: Option<u32>,
@@ -250,7 +251,7 @@ fn interrupt_on_signals() -> Result<Interrupt, LabError> {
 impl RunArguments {
     fn options(&self) -> RunOptions {
         RunOptions {
-            engine: self.engine.clone(),
+            engine: self.engine,
             workers: self.workers,
             driver: self.driver.clone(),
         }

@@ -23,8 +23,8 @@ pub struct Arguments {
     /// Threads that forward.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: u32,
-    /// The cipher engine.
-    #[arg(long, value_name = "NAME", default_value_t = EngineChoice::Portable)]
+    /// The cipher engine: auto (the fastest of this CPU), portable, wide, or wide-256 (256-bit registers only).
+    #[arg(long, value_name = "NAME", default_value_t = EngineChoice::Auto)]
     engine: EngineChoice,
     /// How frames come and go.
     #[arg(long, value_name = "NAME", default_value_t = DriverChoice::AfPacket)]

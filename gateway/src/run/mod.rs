@@ -48,6 +48,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use culvert_crypto::EngineChoice;
 use culvert_model::plan::DigestKey;
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -69,9 +70,9 @@ pub struct Arguments {
     /// Worker threads of the dataplane.
     #[arg(long, value_name = "N")]
     workers: Option<u16>,
-    /// Cipher engine of the dataplane.
+    /// Cipher engine of the dataplane: auto, portable, wide or wide-256 [default: auto].
     #[arg(long, value_name = "NAME")]
-    engine: Option<String>,
+    engine: Option<EngineChoice>,
     /// How the dataplane reaches its NICs.
     #[arg(long, value_name = "NAME")]
     driver: Option<String>,
@@ -164,9 +165,10 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode, RunError> {
 
 fn dataplane_arguments(arguments: &Arguments) -> Vec<String> {
     let workers = arguments.workers.map(|workers| workers.to_string());
+    let engine = arguments.engine.map(|engine| engine.to_string());
     [
         ("--workers", &workers),
-        ("--engine", &arguments.engine),
+        ("--engine", &engine),
         ("--driver", &arguments.driver),
     ]
     .into_iter()

@@ -14,15 +14,14 @@
 //! A [`SaKey`] holds the portable expansion always, and behind it what a kernel needs, if this CPU has one: each engine
 //! works with each key.
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(test)]
+mod agreement;
 mod cbc;
-#[cfg(target_arch = "x86_64")]
 mod cbc_hmac;
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(test)]
 mod cbc_hmac_tests;
-#[cfg(target_arch = "x86_64")]
 mod cpu;
-#[cfg(target_arch = "x86_64")]
+mod gcm;
 mod sha;
 
 use arrayvec::ArrayVec;
@@ -30,6 +29,7 @@ use arrayvec::ArrayVec;
 use crate::engine::{Engine, OpenOp, SealOp};
 use crate::key::{KeyError, KeyMaterial, SaKey};
 use crate::portable::Portable;
+use crate::suite::{Cipher, KeyBits};
 
 /// Operations that are handed to a kernel at once.
 const BATCH: usize = 256;
@@ -43,9 +43,7 @@ pub struct Wide {
 /// How wide.
 #[derive(Clone, Copy, Debug)]
 enum Level {
-    #[cfg(target_arch = "x86_64")]
     Bits256(cpu::Bits256),
-    #[cfg(target_arch = "x86_64")]
     Bits512(cpu::Bits512),
 }
 
@@ -57,13 +55,10 @@ impl Wide {
 
     /// All that this CPU has, the widest last.
     pub fn levels() -> Vec<Self> {
-        #[cfg(target_arch = "x86_64")]
         let levels = [
             cpu::Bits256::detect().map(Level::Bits256),
             cpu::Bits512::detect().map(Level::Bits512),
         ];
-        #[cfg(not(target_arch = "x86_64"))]
-        let levels = [const { None::<Level> }; 0];
         levels
             .into_iter()
             .flatten()
@@ -77,8 +72,35 @@ pub(crate) enum WideKey {
     /// No kernel takes this suite.
     None,
     /// A cipher and an HMAC.
-    #[cfg(target_arch = "x86_64")]
     Hmac(Box<cbc_hmac::Key>),
+    /// AES-GCM with a key of this length.
+    Gcm(KeyBits, Box<gcm::GcmKey>),
+}
+
+impl WideKey {
+    /// What there is for a suite, beside its portable expansion.
+    fn new(level: Level, material: &KeyMaterial<'_>, portable: &SaKey) -> Self {
+        match material.suite.cipher() {
+            Cipher::AesGcm16(bits) | Cipher::AesGcm12(bits) | Cipher::AesGcm8(bits) => {
+                let cpu = match level {
+                    Level::Bits256(cpu) => cpu,
+                    Level::Bits512(cpu) => cpu.narrower(),
+                };
+                gcm::GcmKey::new(cpu, material).map_or(Self::None, |key| Self::Gcm(bits, key))
+            }
+            _ => cbc_hmac::Key::new(level, material, portable.portable.iv_key())
+                .map_or(Self::None, |key| Self::Hmac(Box::new(key))),
+        }
+    }
+
+    /// The one of AES-GCM.
+    #[inline]
+    fn gcm(&self) -> Option<&gcm::GcmKey> {
+        match self {
+            Self::Gcm(_, key) => Some(key),
+            _ => None,
+        }
+    }
 }
 
 /// See the module.
@@ -87,17 +109,28 @@ pub(crate) enum WideKey {
 enum Family {
     Portable,
     Hmac,
+    Gcm128,
+    Gcm192,
+    Gcm256,
 }
 
 impl Family {
-    const ALL: [Self; 2] = [Self::Portable, Self::Hmac];
+    const ALL: [Self; 5] = [
+        Self::Portable,
+        Self::Hmac,
+        Self::Gcm128,
+        Self::Gcm192,
+        Self::Gcm256,
+    ];
 
     #[inline]
     const fn of(key: &SaKey) -> Self {
         match key.wide {
             WideKey::None => Self::Portable,
-            #[cfg(target_arch = "x86_64")]
             WideKey::Hmac(_) => Self::Hmac,
+            WideKey::Gcm(KeyBits::B128, _) => Self::Gcm128,
+            WideKey::Gcm(KeyBits::B192, _) => Self::Gcm192,
+            WideKey::Gcm(KeyBits::B256, _) => Self::Gcm256,
         }
     }
 
@@ -111,9 +144,7 @@ impl Family {
 impl Engine for Wide {
     fn name(&self) -> &'static str {
         match self.level {
-            #[cfg(target_arch = "x86_64")]
             Level::Bits256(_) => "wide-256",
-            #[cfg(target_arch = "x86_64")]
             Level::Bits512(_) => "wide-512",
         }
     }
@@ -121,8 +152,7 @@ impl Engine for Wide {
     fn key(&self, material: &KeyMaterial<'_>) -> Result<SaKey, KeyError> {
         let portable = Portable.key(material)?;
         Ok(SaKey {
-            wide: cbc_hmac::Key::new(self.level, material, portable.portable.iv_key())
-                .map_or(WideKey::None, |key| WideKey::Hmac(Box::new(key))),
+            wide: WideKey::new(self.level, material, &portable),
             ..portable
         })
     }
@@ -149,6 +179,9 @@ impl Engine for Wide {
                         }
                     }
                     Family::Hmac => cbc_hmac::seal(self.level, &mut run),
+                    Family::Gcm128 => gcm::seal(self.level, KeyBits::B128, &mut run),
+                    Family::Gcm192 => gcm::seal(self.level, KeyBits::B192, &mut run),
+                    Family::Gcm256 => gcm::seal(self.level, KeyBits::B256, &mut run),
                 }
             }
         }
@@ -176,6 +209,9 @@ impl Engine for Wide {
                         }
                     }
                     Family::Hmac => cbc_hmac::open(self.level, &mut run),
+                    Family::Gcm128 => gcm::open(self.level, KeyBits::B128, &mut run),
+                    Family::Gcm192 => gcm::open(self.level, KeyBits::B192, &mut run),
+                    Family::Gcm256 => gcm::open(self.level, KeyBits::B256, &mut run),
                 }
             }
         }

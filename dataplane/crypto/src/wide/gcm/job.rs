@@ -1,0 +1,233 @@
+//! One packet for a kernel, its lengths checked.
+
+use super::key::GcmKey;
+use super::tables::COUNTERS;
+use crate::engine::{OpenError, OpenOp, SealError, SealOp};
+use crate::suite::{ESP_HEADER_LEN, ESP_TRAILER_LEN};
+
+/// Bytes of ESP header and IV.
+const HEADER: usize = ESP_HEADER_LEN + 8;
+
+/// Bytes of the longest text that a kernel takes, but for its trailer: more than a buffer of the dataplane holds, and no
+/// more counters than the table has.
+const LONGEST: usize = 10_200;
+const _: () = assert!(LONGEST / 16 + 2 <= 4 * COUNTERS.len());
+
+/// Which way a kernel works.
+pub(super) trait Direction: Sized {
+    /// Ciphertext comes in.
+    const OPEN: bool;
+    /// What a batch is made of.
+    type Op<'o>;
+    /// Why a packet is refused.
+    type Error: Copy;
+    /// The ICV is wrong.
+    const FORGED: Self::Error;
+
+    /// The key for the kernels, and the bytes of the packet.
+    fn look<'j>(op: &'j Self::Op<'_>) -> (Option<&'j GcmKey>, usize);
+    /// Leaves it to the portable engine.
+    fn portable(op: &mut Self::Op<'_>);
+    /// `None` for what was not admitted.
+    fn job<'j>(op: &'j mut Self::Op<'_>) -> Option<Job<'j, Self>>;
+}
+
+/// Encryption.
+pub(super) struct Seal;
+
+/// Decryption.
+pub(super) struct Open;
+
+impl Direction for Seal {
+    const OPEN: bool = false;
+    type Op<'o> = SealOp<'o>;
+    type Error = SealError;
+    const FORGED: SealError = SealError::Cipher;
+
+    #[inline]
+    fn look<'j>(op: &'j SealOp<'_>) -> (Option<&'j GcmKey>, usize) {
+        (op.key.wide.gcm(), op.packet.len())
+    }
+
+    fn portable(op: &mut SealOp<'_>) {
+        op.result = op.key.portable.seal(op);
+    }
+
+    #[inline]
+    fn job<'j>(op: &'j mut SealOp<'_>) -> Option<Job<'j, Self>> {
+        Job::new(op.key.wide.gcm()?, op.packet, op.seq, &mut op.result)
+    }
+}
+
+impl Direction for Open {
+    const OPEN: bool = true;
+    type Op<'o> = OpenOp<'o>;
+    type Error = OpenError;
+    const FORGED: OpenError = OpenError::BadIcv;
+
+    #[inline]
+    fn look<'j>(op: &'j OpenOp<'_>) -> (Option<&'j GcmKey>, usize) {
+        (op.key.wide.gcm(), op.packet.len())
+    }
+
+    fn portable(op: &mut OpenOp<'_>) {
+        op.result = op.key.portable.open(op);
+    }
+
+    #[inline]
+    fn job<'j>(op: &'j mut OpenOp<'_>) -> Option<Job<'j, Self>> {
+        Job::new(op.key.wide.gcm()?, op.packet, op.seq, &mut op.result)
+    }
+}
+
+/// The hashed blocks of an operation that a kernel takes. What none takes is done when this returns.
+#[inline]
+pub(super) fn admit<D: Direction>(op: &mut D::Op<'_>) -> Option<usize> {
+    if let (Some(key), length) = D::look(op)
+        && let Some(text) = text(key, length)
+    {
+        return Some(blocks(text));
+    }
+    D::portable(op);
+    None
+}
+
+/// Bytes of the text of a packet that a kernel takes.
+#[inline]
+fn text(key: &GcmKey, packet: usize) -> Option<usize> {
+    let text = packet.wrapping_sub(HEADER + usize::from(key.icv));
+    (text.wrapping_sub(ESP_TRAILER_LEN) <= LONGEST).then_some(text)
+}
+
+/// Hashed blocks: associated data, text, lengths.
+#[inline]
+const fn blocks(text: usize) -> usize {
+    2 + text.div_ceil(16)
+}
+
+/// See the module. Its packet is at least as long as header, trailer and ICV, and not too long for the counters.
+pub(super) struct Job<'a, D: Direction> {
+    pub(super) key: &'a GcmKey,
+    packet: &'a mut [u8],
+    seq: u64,
+    text: usize,
+    result: &'a mut Result<(), D::Error>,
+}
+
+/// What is made of a packet's number, as registers take it.
+pub(super) struct Numbers {
+    /// Salt and IV, and zero for the counter, in memory's order.
+    pub(super) nonce: [u64; 2],
+    /// Lower and upper half of the hash's first block.
+    pub(super) associated: [u64; 2],
+    /// ESP header and IV.
+    pub(super) header: u128,
+}
+
+impl<'a, D: Direction> Job<'a, D> {
+    #[inline]
+    fn new(
+        key: &'a GcmKey,
+        packet: &'a mut [u8],
+        seq: u64,
+        result: &'a mut Result<(), D::Error>,
+    ) -> Option<Self> {
+        let text = text(key, packet.len())?;
+        Some(Self {
+            key,
+            packet,
+            seq,
+            text,
+            result,
+        })
+    }
+
+    /// Bytes of the text.
+    #[inline]
+    pub(super) const fn text(&self) -> usize {
+        self.text
+    }
+
+    /// Bytes before the ICV.
+    #[inline]
+    pub(super) const fn covered(&self) -> usize {
+        HEADER + self.text
+    }
+
+    /// Blocks that are hashed.
+    #[inline]
+    pub(super) const fn blocks(&self) -> usize {
+        blocks(self.text)
+    }
+
+    #[inline]
+    pub(super) const fn start(&self) -> *const u8 {
+        self.packet.as_ptr()
+    }
+
+    #[inline]
+    pub(super) const fn start_mut(&mut self) -> *mut u8 {
+        self.packet.as_mut_ptr()
+    }
+
+    /// What the packet ends with.
+    #[inline]
+    pub(super) fn icv_mut(&mut self) -> &mut [u8] {
+        let covered = self.covered();
+        self.packet.get_mut(covered..).unwrap_or_default()
+    }
+
+    /// Makes sequence number and IV, or reads them (RFC 4106 sections 3 to 5). The IV is the whole sequence number.
+    #[inline]
+    pub(super) fn number(&self) -> Numbers {
+        let header = self.packet.first_chunk::<HEADER>();
+        let bytes = header.map_or(0, |header| u128::from_be_bytes(*header));
+        let spi = bytes >> 96;
+        let (seq, iv) = if D::OPEN {
+            let low = (bytes >> 64) as u32;
+            (self.seq & !0xffff_ffff | u64::from(low), bytes as u64)
+        } else {
+            (self.seq, self.seq)
+        };
+        let header = spi << 96 | u128::from(seq as u32) << 64 | u128::from(iv);
+        let spi = (spi as u64) << 32;
+        let associated = if self.key.esn {
+            [seq << 32, spi | seq >> 32]
+        } else {
+            [0, spi | u64::from(seq as u32)]
+        };
+        let iv = iv.swap_bytes();
+        Numbers {
+            nonce: [u64::from(self.key.salt) | iv << 32, iv >> 32],
+            associated,
+            header,
+        }
+    }
+
+    /// Writes sequence number and IV. Not at once: what was just written in pieces is slow to load with what follows.
+    #[inline]
+    pub(super) fn write_header(&mut self, header: u128) {
+        if let Some(place) = self.packet.first_chunk_mut::<HEADER>() {
+            *place = header.to_be_bytes();
+        }
+    }
+
+    /// Says how it went. Of a packet whose ICV is wrong nothing decrypted stays.
+    #[inline]
+    pub(super) fn done(&mut self, good: bool) {
+        if good {
+            *self.result = Ok(());
+        } else {
+            self.forged();
+        }
+    }
+
+    #[cold]
+    fn forged(&mut self) {
+        let covered = self.covered();
+        if let Some(text) = self.packet.get_mut(HEADER..covered) {
+            text.fill(0);
+        }
+        *self.result = Err(D::FORGED);
+    }
+}
