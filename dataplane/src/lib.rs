@@ -28,6 +28,7 @@ pub mod nodes;
 pub mod observe;
 pub mod path_mtu;
 pub mod port;
+mod prefetch;
 pub mod process;
 pub mod reassembly;
 pub mod sa;

@@ -15,6 +15,7 @@ use std::sync::{Arc, LazyLock};
 
 use culvert_net::Ipv4Prefix;
 
+use super::Change;
 use super::pool::{Base, Line, Pool, PoolExhausted};
 use crate::tables::ADJACENCY_NO_ROUTE;
 
@@ -188,6 +189,7 @@ impl Fib4Writer {
     /// to before. Workers see it at once. Nothing has changed when the pool is exhausted.
     pub fn insert(&mut self, prefix: Ipv4Prefix, adjacency: u32) -> Result<(), PoolExhausted> {
         let pool = POOL.as_ref().ok_or(PoolExhausted)?;
+        let _change = Change;
         let mut path = Path::new(self.root());
         while path.bits() < prefix.length() {
             let octet = prefix.address().octets()[path.len - 1];
@@ -208,6 +210,7 @@ impl Fib4Writer {
     /// Takes the route of exactly `prefix` away; the adjacency that it led to, if it was there.
     pub fn remove(&mut self, prefix: Ipv4Prefix) -> Option<u32> {
         let pool = POOL.as_ref()?;
+        let _change = Change;
         let adjacency = self.routes.remove(&prefix)?;
         let (below, below_length) = (0..prefix.length())
             .rev()

@@ -18,6 +18,7 @@ use std::sync::{Arc, LazyLock};
 
 use culvert_net::Ipv6Prefix;
 
+use super::Change;
 use super::pool::{Base, Line, Pool, PoolExhausted};
 use crate::tables::ADJACENCY_NO_ROUTE;
 
@@ -255,6 +256,7 @@ impl Fib6Writer {
     /// led to before. Workers see it at once. No lookup has changed when the pool is exhausted.
     pub fn insert(&mut self, prefix: Ipv6Prefix, adjacency: u32) -> Result<(), PoolExhausted> {
         let pool = POOL.as_ref().ok_or(PoolExhausted)?;
+        let _change = Change;
         let base = pool.base();
         let leaf = adjacency + 1;
         let Some(depth) = depth_of(prefix) else {
@@ -276,6 +278,7 @@ impl Fib6Writer {
     /// Takes the route of exactly `prefix` away; the adjacency that it led to, if it was there.
     pub fn remove(&mut self, prefix: Ipv6Prefix) -> Option<u32> {
         let pool = POOL.as_ref()?;
+        let _change = Change;
         let base = pool.base();
         let adjacency = self.routes.remove(&prefix)?;
         let Some(depth) = depth_of(prefix) else {

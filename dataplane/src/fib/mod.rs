@@ -25,3 +25,25 @@ mod pool;
 pub use ip4::{Fib4, Fib4Writer};
 pub use ip6::{Fib6, Fib6Writer};
 pub use pool::PoolExhausted;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Changes of all tables of the process so far.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// Grows with every change of any table. What was looked up since a call holds for as long as later calls give the same
+/// number.
+#[inline(always)]
+pub fn changes() -> u64 {
+    CHANGES.load(Ordering::Acquire)
+}
+
+/// A change is under way; when it is over, it counts.
+struct Change;
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        // Whoever reads the new number reads what was stored before.
+        CHANGES.fetch_add(1, Ordering::Release);
+    }
+}

@@ -20,6 +20,7 @@ use super::icmp_error;
 use crate::buffer::{IcmpCause, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, NodeId, Vector};
+use crate::prefetch;
 use crate::tables::{ADJACENCY_NO_ROUTE, AdjacencyKind, Tables};
 
 /// The nodes of one family.
@@ -91,6 +92,16 @@ impl<'t> Dispatch<'t> {
             policies: false,
             adjacency: ADJACENCY_NO_ROUTE,
             way: way(tables, family, false, ADJACENCY_NO_ROUTE),
+        }
+    }
+
+    /// Asks for the adjacencies that the packets of a vector are sent by, so that their misses overlap.
+    #[inline]
+    pub(super) fn look_ahead(&self, adjacencies: &[u32]) {
+        for adjacency in adjacencies {
+            if let Some(found) = self.tables.adjacencies.get(*adjacency) {
+                prefetch::line(&**found);
+            }
         }
     }
 

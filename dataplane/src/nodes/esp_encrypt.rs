@@ -14,11 +14,13 @@ use culvert_crypto::SealOp;
 use culvert_net::{Protocol, esp};
 
 use crate::buffer::{BufferPool, Packet, flags};
+use crate::counters::WorkerCounters;
 use crate::driver::ORDINARY_MTU;
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
 use crate::nodes::{esp_transport, ip_fragment};
+use crate::prefetch;
 use crate::sa::{LimitKind, OuterRules, Sa};
 use crate::tables::{AdjacencyKind, Fragmentation, InterfaceKind, Tables};
 
@@ -35,6 +37,9 @@ const SPEC: NodeSpec = NodeSpec {
 
 /// Packets ahead of which the headers are asked for.
 const AHEAD: usize = 4;
+/// Packets ahead of which their SA is asked for, and what is behind it.
+const SA_AHEAD: usize = 12;
+const STATE_AHEAD: usize = 6;
 
 /// See the module.
 #[derive(Default)]
@@ -63,8 +68,12 @@ impl Node for EspEncrypt {
             let mut places = ArrayVec::<u8, VECTOR>::new();
             let mut rest = vector.as_mut_slice();
             let mut place = 0;
+            let mixed = has_many_sas(buffers, rest);
             while let Some(first) = rest.first() {
                 let index = buffers.meta(first).sa;
+                if mixed {
+                    look_ahead(buffers, tables, context.counters, rest);
+                }
                 let (mut count, mut bytes) = (0, 0);
                 while let Some(packet) = rest.get(count)
                     && buffers.meta(packet).sa == index
@@ -134,6 +143,33 @@ impl Node for EspEncrypt {
         }
         refused.sort_unstable_by_key(|(place, _)| *place);
         dispatch(context, vector, &runs, &refused);
+    }
+}
+
+/// Whether the packets of a vector seem to be of many SAs.
+fn has_many_sas(buffers: &BufferPool, vector: &[Packet]) -> bool {
+    let sa = |at: usize| vector.get(at).map(|packet| buffers.meta(packet).sa);
+    let last = vector.len().wrapping_sub(1);
+    sa(0) != sa(last) || sa(0) != sa(last / 2)
+}
+
+/// Asks for what later packets of a vector of many SAs need: one pointer after the other, a few packets apart.
+#[inline(always)]
+fn look_ahead(buffers: &BufferPool, tables: &Tables, counters: &WorkerCounters, rest: &[Packet]) {
+    if let Some(packet) = rest.get(SA_AHEAD) {
+        let meta = buffers.meta(packet);
+        if let Some(sa) = tables.sas.sas.get(meta.sa) {
+            prefetch::whole(&**sa);
+        }
+        if let Some(interface) = tables.interfaces.get(meta.tx_interface) {
+            prefetch::whole(&**interface);
+        }
+        prefetch::line(counters.interface(meta.tx_interface));
+    }
+    if let Some(packet) = rest.get(STATE_AHEAD)
+        && let Some(sa) = tables.sas.sas.get(buffers.meta(packet).sa)
+    {
+        sa.state.prefetch();
     }
 }
 

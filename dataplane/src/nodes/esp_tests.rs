@@ -9,7 +9,7 @@ use culvert_net::{
     Protocol, Selector, Spi, UdpView,
 };
 
-use super::workbench::{INTO_TUNNEL, TUNNEL, WAN, Workbench};
+use super::workbench::{INTO_TUNNEL, LAN, TO_ROUTER, TUNNEL, WAN, Workbench};
 use crate::buffer::{IcmpCause, Metadata, flags};
 use crate::drop_reason::DropReason;
 use crate::event::Event;
@@ -712,6 +712,45 @@ fn an_update_moves_the_tunnel_and_nothing_else() {
     // The SA is for 192.0.2.2 still: the inbound one was not moved.
     assert!(tunnel.receive(&after).is_empty());
     assert_eq!(tunnel.bench.drops(DropReason::EspWrongSa), 1);
+}
+
+#[test]
+fn what_is_remembered_of_a_tunnel_ends_with_the_route_that_it_came_from() {
+    let mut tunnel = Tunnel::looped(spec(Suite::AES128GCM16, false, false, false, 0x1000));
+    let leaves_by = |tunnel: &mut Tunnel| {
+        for _ in 0..3 {
+            let packet = inner4(100, 0, false);
+            tunnel
+                .bench
+                .put(NodeId::TunnelOutput, LAN, &packet, |meta| {
+                    meta.adjacency = INTO_TUNNEL;
+                });
+        }
+        tunnel.bench.run_again();
+        let arrivals = tunnel.arrivals();
+        let way = |arrival: &(NodeId, Metadata, Vec<u8>)| (arrival.0, arrival.1.adjacency);
+        assert_eq!(arrivals.len(), 3);
+        assert!(arrivals.iter().all(|other| way(other) == way(&arrivals[0])));
+        way(&arrivals[0])
+    };
+    tunnel.bench.run();
+    assert_eq!(
+        leaves_by(&mut tunnel),
+        (NodeId::Ip4Rewrite, ADJACENCY_NO_ROUTE)
+    );
+    assert_eq!(
+        leaves_by(&mut tunnel),
+        (NodeId::Ip4Rewrite, ADJACENCY_NO_ROUTE)
+    );
+    let prefix = "192.0.2.2/32".parse().unwrap();
+    tunnel.bench.fib4.insert(prefix, TO_ROUTER).unwrap();
+    assert_eq!(leaves_by(&mut tunnel), (NodeId::Ip4Rewrite, TO_ROUTER));
+    tunnel.bench.fib4.remove(prefix).unwrap();
+    assert_eq!(
+        leaves_by(&mut tunnel),
+        (NodeId::Ip4Rewrite, ADJACENCY_NO_ROUTE)
+    );
+    tunnel.bench.finish();
 }
 
 #[test]

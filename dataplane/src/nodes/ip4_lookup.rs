@@ -107,6 +107,7 @@ impl Node for Ip4Lookup {
             dispatch.send_all(context, vector, *first);
             return;
         }
+        dispatch.look_ahead(found);
         for (packet, adjacency) in vector.drain(..).zip(found) {
             if *adjacency == NOWHERE {
                 context.drop(packet, DropReason::IpBadDestination);

@@ -48,6 +48,7 @@ mod together;
 pub(crate) mod token_bucket;
 pub mod tunnel_output;
 mod way_out;
+mod ways;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

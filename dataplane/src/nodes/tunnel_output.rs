@@ -19,8 +19,9 @@ use crate::buffer::{BufferPool, IcmpCause, Metadata, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
+use crate::nodes::ways::{Way, Ways};
 use crate::nodes::{esp_transport, ip_fragment, mss_clamp, way_out};
-use crate::sa::{Choice, IPV6_MINIMUM_MTU, PolicySet, Sa};
+use crate::sa::{Choice, IPV6_MINIMUM_MTU, PolicySet};
 use crate::tables::{
     ADJACENCY_NO_ROUTE, Fragmentation, Interface, InterfaceKind, MTU_AFTER, MssClamp, PROTECTION,
     Tables,
@@ -37,7 +38,9 @@ const SPEC: NodeSpec = NodeSpec {
 };
 
 /// Packets ahead of which the headers are asked for.
-const AHEAD: usize = 4;
+const AHEAD: usize = 8;
+/// Packets ahead of which is asked for what is remembered of their ways.
+const WAY_AHEAD: usize = 4;
 /// Packets held for one policy while its SA is negotiated (RFC 4301 leaves it open; a TCP handshake needs one).
 const HELD_PER_POLICY: usize = 64;
 /// Policies for which packets are held at one time.
@@ -52,6 +55,7 @@ const HOLD_NS: u64 = 2 * ACQUIRE_INTERVAL_NS;
 pub struct TunnelOutput {
     waiting: HashMap<u32, Waiting>,
     generation: u64,
+    ways: Ways,
 }
 
 struct Waiting {
@@ -63,17 +67,12 @@ struct Waiting {
 }
 
 /// The way of the packet before: most packets of a vector go the same way.
-struct Way<'t> {
+struct Last<'t> {
     adjacency: u32,
     v6: bool,
-    /// Asked for each packet, unless `whole_family` says that all go this way.
-    policies: &'t PolicySet,
-    whole_family: bool,
-    sa: &'t Sa,
-    interface: u32,
-    inner_mtu: u16,
-    underlay: u32,
-    mss: Option<u16>,
+    way: Way,
+    /// Asked for each packet; `None`: all of this family and adjacency go this way.
+    policies: Option<&'t PolicySet>,
 }
 
 /// What becomes of a packet that does not go on to encryption.
@@ -92,17 +91,21 @@ impl Node for TunnelOutput {
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
         let tables = context.tables;
-        let mut way = None;
+        self.ways.keep_up(tables);
+        let mut last = None;
         let mut ready = 0;
         let mut refusal = None;
         for at in 0..vector.len() {
             if let Some(ahead) = vector.get(at + AHEAD) {
                 context.buffers.prefetch(ahead);
             }
+            if let Some(ahead) = vector.get(at + WAY_AHEAD) {
+                self.look_ahead(context.buffers, ahead, last.as_ref());
+            }
             let Some(packet) = vector.get_mut(at) else {
                 break;
             };
-            if let Err(why) = prepare(context.buffers, tables, packet, &mut way) {
+            if let Err(why) = prepare(context.buffers, tables, &mut self.ways, packet, &mut last) {
                 refusal = Some(why);
                 break;
             }
@@ -116,7 +119,14 @@ impl Node for TunnelOutput {
             let refused = match at.cmp(&ready) {
                 Ordering::Less => None,
                 Ordering::Equal => refusal.take(),
-                Ordering::Greater => prepare(context.buffers, tables, &mut packet, &mut way).err(),
+                Ordering::Greater => prepare(
+                    context.buffers,
+                    tables,
+                    &mut self.ways,
+                    &mut packet,
+                    &mut last,
+                )
+                .err(),
             };
             match refused {
                 None if detour => {
@@ -191,6 +201,15 @@ fn protects(context: &Context<'_>, packet: &Packet) -> bool {
 }
 
 impl TunnelOutput {
+    /// Asks for what is remembered of the way of a later packet, unless it is that of this one.
+    #[inline(always)]
+    fn look_ahead(&self, buffers: &BufferPool, packet: &Packet, last: Option<&Last<'_>>) {
+        let adjacency = buffers.meta(packet).adjacency;
+        if last.is_some_and(|last| last.adjacency != adjacency) {
+            self.ways.prefetch(adjacency, is_v6(buffers.data(packet)));
+        }
+    }
+
     fn hold(&mut self, context: &mut Context<'_>, packet: Packet, policy: u32, flow: Flow) {
         let full = self.waiting.len() >= HELD_POLICIES;
         let waiting = match self.waiting.entry(policy) {
@@ -223,23 +242,31 @@ impl TunnelOutput {
     }
 }
 
+fn is_v6(data: &[u8]) -> bool {
+    data.first().is_some_and(|byte| byte >> 4 == 6)
+}
+
 /// Finds the way of a packet and readies its bytes for encryption.
 #[inline(always)]
 fn prepare<'t>(
     buffers: &BufferPool,
     tables: &'t Tables,
+    ways: &mut Ways,
     packet: &mut Packet,
-    last: &mut Option<Way<'t>>,
+    last: &mut Option<Last<'t>>,
 ) -> Result<(), Refusal> {
     let (meta, data) = buffers.parts_mut(packet);
-    let v6 = data.first().is_some_and(|byte| byte >> 4 == 6);
+    let v6 = is_v6(data);
     let way = match last {
-        Some(way) if way.adjacency == meta.adjacency && way.v6 == v6 && way.takes(data) => &*way,
-        _ => last.insert(find_way(tables, meta, data, v6)?),
+        Some(last) if last.adjacency == meta.adjacency && last.v6 == v6 && last.takes(data) => {
+            &last.way
+        }
+        _ => &last.insert(recall(tables, ways, meta, data, v6)?).way,
     };
-    let transport = way.sa.transport;
-    if transport {
-        esp_transport::admit(&way.sa.endpoints, data).map_err(Refusal::Drop)?;
+    if way.transport {
+        let sa = tables.sas.sas.get(way.sa);
+        let sa = sa.ok_or(Refusal::Drop(DropReason::EspSaGone))?;
+        esp_transport::admit(&sa.endpoints, data).map_err(Refusal::Drop)?;
     }
     let excess = meta.len() > usize::from(way.inner_mtu);
     if excess && (v6 || data.get(6).is_none_or(|flags| flags & 0x40 != 0)) {
@@ -253,11 +280,11 @@ fn prepare<'t>(
     if let Some(mss) = way.mss {
         mss_clamp::clamp(data, v6, mss);
     }
-    meta.sa = way.sa.index;
+    meta.sa = way.sa;
     meta.tx_interface = way.interface;
     meta.scratch = u64::from(way.underlay);
     // In transport mode whole packets are encrypted, and their ESP packets cut.
-    if excess && !transport {
+    if excess && !way.transport {
         // After the choice of the SA: of the fragments only the first would show its ports (RFC 4301 section 7).
         ip_fragment::ask(meta, way.inner_mtu, NodeId::EspEncrypt);
         return Err(Refusal::Fragment);
@@ -265,13 +292,38 @@ fn prepare<'t>(
     Ok(())
 }
 
-impl Way<'_> {
+impl Last<'_> {
     /// Whether a packet of this family and adjacency goes this way, too.
     #[inline(always)]
     fn takes(&self, data: &[u8]) -> bool {
-        self.whole_family
-            || self.policies.choose(self.v6, || Flow::of(data).ok()) == Choice::Sa(self.sa.index)
+        self.policies.is_none_or(|policies| {
+            policies.choose(self.v6, || Flow::of(data).ok()) == Choice::Sa(self.way.sa)
+        })
     }
+}
+
+/// The way of a packet that does not go that of the one before.
+#[inline(always)]
+fn recall<'t>(
+    tables: &'t Tables,
+    ways: &mut Ways,
+    meta: &Metadata,
+    data: &[u8],
+    v6: bool,
+) -> Result<Last<'t>, Refusal> {
+    if let Some(way) = ways.get(meta.adjacency, v6) {
+        return Ok(Last {
+            adjacency: meta.adjacency,
+            v6,
+            way: *way,
+            policies: None,
+        });
+    }
+    let found = find_way(tables, meta, data, v6)?;
+    if found.policies.is_none() {
+        ways.put(meta.adjacency, v6, found.way);
+    }
+    Ok(found)
 }
 
 /// The way of a packet.
@@ -280,7 +332,7 @@ fn find_way<'t>(
     meta: &Metadata,
     data: &[u8],
     v6: bool,
-) -> Result<Way<'t>, Refusal> {
+) -> Result<Last<'t>, Refusal> {
     let drop = Refusal::Drop;
     let protects = meta.adjacency & PROTECTION != 0;
     let index = if protects {
@@ -361,20 +413,19 @@ fn find_way<'t>(
     } else {
         inner_mtu
     };
-    Ok(Way {
+    let mss = max_mss(interface, inner_mtu.min(fitting), v6).filter(|_| !protects);
+    Ok(Last {
         adjacency: meta.adjacency,
         v6,
-        policies,
-        whole_family,
-        sa,
-        interface: index,
-        inner_mtu,
-        underlay,
-        mss: if protects {
-            None
-        } else {
-            max_mss(interface, inner_mtu.min(fitting), v6)
+        way: Way {
+            interface: index,
+            sa: sa.index,
+            underlay,
+            inner_mtu,
+            mss,
+            transport: sa.transport,
         },
+        policies: (!whole_family).then_some(policies),
     })
 }
 

@@ -13,6 +13,7 @@ use super::outer::{OuterHeader, UdpPorts};
 use super::outer_rules::{DontFragment, OuterRules};
 use super::policy::covers_family;
 use super::spec::{Limits, SaMode, SaSpec};
+use crate::prefetch;
 
 /// One version of an SA: where its packets travel, and the state that all versions share.
 pub struct Sa {
@@ -310,6 +311,14 @@ impl SaState {
             fingerprint,
             ..self
         }
+    }
+
+    /// Asks for what every vector of packets looks at.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        prefetch::line(&self.sent);
+        prefetch::line(&self.dead);
+        prefetch::line(&self.key);
     }
 
     /// The expanded keys.
