@@ -1,8 +1,6 @@
 //! What policies alone protect: the tunnel of `if_id` 0, guards of what its `CHILD_SA`s are to carry, and the
 //! configuration's own policies.
 
-use std::net::IpAddr;
-
 use super::network::{mss_clamp, vrf_key};
 use super::{Key, Part, PlanReason, Planner};
 use crate::bus::traffic_policy::Action;
@@ -180,6 +178,8 @@ fn protocol_number(text: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::net::IpAddr;
+
     use super::*;
 
     #[test]
