@@ -10,6 +10,7 @@
 //!   tests/encapsulation        gateways of ours           GRE and IPIP: protected; scapy's in the clear; OSPF of bird
 //!   tests/vrf                 two gateways of ours         the same addresses in two VRFs, leaks, ECMP, MSS
 //!   tests/route_actions       one gateway of ours          blackhole, unreachable, prohibit; forged sources
+//!   tests/neighbours          one gateway of ours          Linux hosts that move and go, announcements, floods
 //!   tests/corpora             bytes from outside           each parser and the whole graph in memory
 //! ```
 //!

@@ -9,7 +9,7 @@ use std::{
 use culvert_bus::{BusError, Call, CallError, Client};
 use culvert_model::bus::{
     ChildState, IkeState, InitiateRequest, RekeyRequest, ShowDropsRequest, ShowIkeReply,
-    ShowIkeRequest, ShowNodesReply, ShowNodesRequest,
+    ShowIkeRequest, ShowInterfacesRequest, ShowNodesReply, ShowNodesRequest,
 };
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
@@ -134,6 +134,24 @@ impl Control {
         let reply = self.call("dataplane", &self.dataplane, &ShowDropsRequest {}, PATIENCE)?;
         let occurred = reply.drops.into_iter().filter(|drop| drop.packets > 0);
         Ok(occurred.map(|drop| (drop.reason, drop.packets)).collect())
+    }
+
+    /// How the frames of each Ethernet interface come and go now, as `culvert show interfaces` says it: also why not as
+    /// was asked for.
+    pub fn drivers(&self) -> Result<BTreeMap<String, String>, ControlError> {
+        let reply = self.call(
+            "dataplane",
+            &self.dataplane,
+            &ShowInterfacesRequest {},
+            PATIENCE,
+        )?;
+        let driven = reply
+            .interfaces
+            .into_iter()
+            .filter(|interface| !interface.driver.is_empty());
+        Ok(driven
+            .map(|interface| (interface.name, interface.driver))
+            .collect())
     }
 
     fn call<C: Call>(

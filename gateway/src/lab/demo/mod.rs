@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   kernel   the hops forwarded by Linux                      tcp_kernel_mbit
+//!   start    by what frames come and go, each time            drivers
 //!   clear    the hops forwarded by Culvert, plain routes      tcp_clear_mbit
 //!   tunnel   ─┬─ capture of the untrusted side begins
 //!             ├─ IKEv2                                        ike_up_ms
@@ -16,7 +17,7 @@ mod progress;
 mod rekey;
 mod report;
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
 
 use culvert_netlab::{
     addressing::{Place, Side},
@@ -249,9 +250,38 @@ impl Demo<'_> {
         self.laboratory.build()?;
         self.laboratory
             .start_gateways(path, &self.arguments.run.options(), self.interrupt)?;
+        let ready = begin.elapsed().as_millis();
+        let (held, text) = self.drivers()?;
         self.progress
-            .done(&format!("ready in {} ms", begin.elapsed().as_millis()));
+            .end_as(held, &format!("ready in {ready} ms{text}"));
         Ok(())
+    }
+
+    /// By what the frames of each interface come and go, a line a gateway, and whether that is what was asked for.
+    fn drivers(&mut self) -> Result<(bool, String), DemoError> {
+        let mut text = String::new();
+        for side in Side::BOTH {
+            let gateway = side.gateway().name();
+            let drivers = Control::new(&self.laboratory.root(side))?.drivers()?;
+            let list: Vec<String> = drivers
+                .iter()
+                .map(|(interface, driver)| format!("{interface} {driver}"))
+                .collect();
+            let line = format!("\n{gateway}  {}", list.join(", "));
+            text.push_str(&line);
+            self.report.drivers.insert(gateway, drivers);
+        }
+        let Some(wanted) = &self.arguments.run.driver else {
+            return Ok((true, text));
+        };
+        let held = self
+            .report
+            .drivers
+            .values()
+            .flat_map(BTreeMap::values)
+            .all(|driver| driver.split(' ').next() == Some(wanted));
+        let what = format!("every interface uses {wanted}");
+        Ok((self.report.check(what, held), text))
     }
 
     fn tcp(&mut self, hosts: &Hosts, key: &'static str, what: &str) -> Result<f64, DemoError> {

@@ -31,6 +31,8 @@ pub struct Report {
     pub tcp_kernel_mbit: Option<f64>,
     /// Processor time of all processes of both gateways while nothing was sent, in percent of one core.
     pub idle_percent: Option<f64>,
+    /// By what the frames of each interface of each gateway came and went at its last start.
+    pub drivers: BTreeMap<&'static str, BTreeMap<String, String>>,
     /// What each node of each gateway cost while TCP ran through the tunnel.
     pub nodes: Vec<GatewayNode>,
     /// Each way of each TCP measurement.
