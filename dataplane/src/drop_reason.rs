@@ -176,6 +176,14 @@ drop_reasons! {
     EspTooBigLimited = "esp-too-big-limited",
     /// An ICMP error about an ESP packet of ours. Nobody can tell whether it is true: IKE finds out who is gone.
     EspIcmpError = "esp-icmp-error",
+    /// A router says that a packet of a GRE or IPIP tunnel is too big for its next link; `show too-big` tells what became
+    /// of it.
+    TunnelTooBig = "tunnel-too-big",
+    /// A router says that a packet of a GRE or IPIP tunnel is too big, and many said so at once; it will say it again.
+    TunnelTooBigLimited = "tunnel-too-big-limited",
+    /// An ICMP error about a packet of a GRE or IPIP tunnel, whose far end may not be there. Nobody can tell whether it is
+    /// true.
+    TunnelIcmpError = "tunnel-icmp-error",
     /// The packet went on as fragments; nothing is wrong.
     Fragmented = "fragmented",
     /// The fragment became part of a packet that was put together; nothing is wrong.

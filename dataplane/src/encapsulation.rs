@@ -102,10 +102,10 @@ impl Ends {
     /// Bytes of the largest packet that goes through whole, as the underlay and the SA in use leave them.
     pub fn inner_mtu(&self, tables: &Tables, protection: Option<u32>, inner_v6: bool) -> u16 {
         let (_, mut room) = underlay(tables, self.underlay_vrf, self.remote);
+        if let Some(path) = tables.path_mtus.get(self.underlay_vrf, self.remote) {
+            room = room.min(path);
+        }
         if let Some(if_id) = protection {
-            if let Some(path) = tables.path_mtus.get(self.underlay_vrf, self.remote) {
-                room = room.min(path);
-            }
             let choice = tables
                 .sas
                 .policies

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use culvert_net::{Flow, MacAddr};
 use tokio::sync::mpsc;
 
-use crate::path_mtu::TooBig;
+use crate::path_mtu::{TooBig, TunnelTooBig};
 use crate::sa::SaKeyId;
 
 /// Something the control thread must know.
@@ -63,6 +63,8 @@ pub enum Event {
     },
     /// A router says that an ESP packet of ours was too big.
     TooBig(TooBig),
+    /// A router says that a packet of a GRE or IPIP tunnel was too big.
+    TunnelTooBig(TunnelTooBig),
 }
 
 /// Where workers put events.

@@ -1,13 +1,15 @@
-//! Path MTUs to peers, learnt from what routers say about our ESP packets (RFC 1191, RFC 8201, RFC 4301 section 8.2).
+//! Path MTUs to peers, learnt from what routers say about our ESP packets (RFC 1191, RFC 8201, RFC 4301 section 8.2) and
+//! those of tunnels of GRE and IPIP (RFC 2003 section 5.1, RFC 2473 section 7.1).
 //!
 //! ```text
 //!   router: "too big" --> ip4-local, ip6-local --TooBig--> PathMtuTable (control thread) --PathMtus--> tunnel-output
-//!                         (what is quoted is ESP)          is it of an SA of ours?                     esp-encrypt
+//!                         (what is quoted is ESP,          is it of an SA or tunnel of ours?           esp-encrypt
+//!                         GRE or IPIP)                                                                 encapsulate
 //! ```
 //!
-//! Such messages are not authenticated: anybody on the path can forge them, others must guess an SPI. So they can only
-//! ever lower a path MTU, never below what every path carries, and what they say is forgotten after ten minutes. It is
-//! kept by peer and underlay, not by SA, and so outlives a rekey.
+//! Such messages are not authenticated: anybody on the path can forge them, others must guess an SPI, or know the two ends
+//! of a tunnel and its key. So they can only ever lower a path MTU, never below what every path carries, and what they say
+//! is forgotten after ten minutes. It is kept by peer and underlay, not by SA, and so outlives a rekey.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,6 +17,7 @@ use std::sync::Arc;
 
 use culvert_net::Spi;
 
+use crate::encapsulation::Ends;
 use crate::sa::{IPV6_MINIMUM_MTU, Sa, SaDirection, SaKeyId, UdpPorts};
 
 /// No message lowers the MTU of an IPv4 path below it: what every host takes (RFC 791 section 3.1). RFC 1191 section 3
@@ -34,6 +37,17 @@ pub struct TooBig {
     pub mtu: u32,
     /// The packet that was too big.
     pub packet: QuotedEsp,
+}
+
+/// A router says that a packet of a tunnel of GRE or IPIP was too big.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunnelTooBig {
+    /// MTU of the router's next link; 0: it does not say.
+    pub mtu: u32,
+    /// Of the tunnel; the VRF is that by which the message came.
+    pub ends: Ends,
+    /// Bytes of the outer packet, by its header.
+    pub length: u32,
 }
 
 /// What an ICMP error quotes of an ESP packet.
@@ -93,7 +107,7 @@ macro_rules! verdicts {
 verdicts! {
     /// The path MTU was lowered.
     Learnt = "learnt",
-    /// There is no such SA, or it has other addresses or ports: late, or forged.
+    /// There is no such SA, or it has other addresses or ports, or the tunnel sends nothing without ESP: late, or forged.
     UnknownSa = "unknown-sa",
     /// The packet that is quoted was never sent, or was not too big for such a link.
     Implausible = "implausible",
@@ -127,7 +141,7 @@ pub struct Known<'a> {
     pub learn: bool,
 }
 
-/// The control thread's side: which values hold, and until when. At most one a peer with an SA.
+/// The control thread's side: which values hold, and until when. At most one a peer with an SA or a tunnel.
 #[derive(Debug, Default)]
 pub struct PathMtuTable {
     paths: HashMap<(u32, IpAddr), Path>,
@@ -148,16 +162,8 @@ impl QuotedEsp {
 impl PathMtuTable {
     /// Takes a message in. `known` is what [`QuotedEsp::sa`] names.
     pub fn hear(&mut self, message: &TooBig, known: Option<Known<'_>>, now: u64) -> Verdict {
-        let verdict = match self.judge(message, known) {
-            Ok((path, mtu)) => {
-                let learnt_at = now;
-                self.paths.insert(path, Path { mtu, learnt_at });
-                Verdict::Learnt
-            }
-            Err(verdict) => verdict,
-        };
-        self.messages[verdict as usize] += 1;
-        verdict
+        let verdict = self.judge(message, known);
+        self.settle(verdict, now)
     }
 
     fn judge(
@@ -183,25 +189,67 @@ impl PathMtuTable {
         {
             return Err(Verdict::Implausible);
         }
-        let floor = match packet.destination {
+        let path = (vrf, packet.destination);
+        self.lower(path, message.mtu, packet.length, known.link_mtu)
+    }
+
+    /// Takes in a message about a tunnel of GRE or IPIP. `link_mtu` is that of the link by which its packets leave, if
+    /// there is such a tunnel and no ESP around it.
+    pub fn hear_tunnel(
+        &mut self,
+        message: &TunnelTooBig,
+        link_mtu: Option<u16>,
+        now: u64,
+    ) -> Verdict {
+        let TunnelTooBig { mtu, ends, length } = *message;
+        let verdict = link_mtu.ok_or(Verdict::UnknownSa).and_then(|link_mtu| {
+            if length > u32::from(link_mtu) {
+                return Err(Verdict::Implausible);
+            }
+            self.lower((ends.underlay_vrf, ends.remote), mtu, length, link_mtu)
+        });
+        self.settle(verdict, now)
+    }
+
+    fn settle(&mut self, verdict: Result<((u32, IpAddr), u16), Verdict>, now: u64) -> Verdict {
+        let verdict = match verdict {
+            Ok((path, mtu)) => {
+                let learnt_at = now;
+                self.paths.insert(path, Path { mtu, learnt_at });
+                Verdict::Learnt
+            }
+            Err(verdict) => verdict,
+        };
+        self.messages[verdict as usize] += 1;
+        verdict
+    }
+
+    /// What a packet of this length leaves to be learnt that did not fit a link of this MTU.
+    fn lower(
+        &self,
+        path: (u32, IpAddr),
+        mtu: u32,
+        length: u32,
+        link_mtu: u16,
+    ) -> Result<((u32, IpAddr), u16), Verdict> {
+        let floor = match path.1 {
             IpAddr::V4(_) => IPV4_FLOOR,
             IpAddr::V6(_) => IPV6_MINIMUM_MTU,
         };
-        let mtu = match message.mtu {
-            0 if packet.destination.is_ipv4() => u32::from(plateau_below(packet.length)),
+        let mtu = match mtu {
+            0 if path.1.is_ipv4() => u32::from(plateau_below(length)),
             mtu => mtu,
         };
-        if packet.length <= mtu {
+        if length <= mtu {
             return Err(Verdict::Implausible);
         }
         if mtu < u32::from(floor) {
             return Err(Verdict::TooSmall);
         }
-        let path = (vrf, packet.destination);
         let current = self
             .paths
             .get(&path)
-            .map_or(known.link_mtu, |path| path.mtu.min(known.link_mtu));
+            .map_or(link_mtu, |path| path.mtu.min(link_mtu));
         match u16::try_from(mtu) {
             Ok(mtu) if mtu < current => Ok((path, mtu)),
             _ => Err(Verdict::NotLower),
@@ -422,6 +470,43 @@ mod tests {
         assert_eq!(hear(0), Verdict::TooSmall);
         assert_eq!(hear(1280), Verdict::Learnt);
         assert_eq!(hear(u32::MAX), Verdict::Implausible);
+    }
+
+    #[test]
+    fn a_tunnel_without_esp_learns_from_what_it_may_have_sent() {
+        use crate::encapsulation::Mode;
+        let message = |v6, mtu, length| TunnelTooBig {
+            mtu,
+            ends: Ends {
+                underlay_vrf: 3,
+                local: address(v6, 1),
+                remote: address(v6, 2),
+                mode: Mode::Gre(Some(7)),
+            },
+            length,
+        };
+        let mut table = PathMtuTable::default();
+        for (v6, mtu, length, link, verdict) in [
+            (false, 1400, 1500, None, Verdict::UnknownSa),
+            // Larger than any packet by that link.
+            (false, 1400, 1501, Some(1500), Verdict::Implausible),
+            (false, 1400, 1400, Some(1500), Verdict::Implausible),
+            (false, 575, 1500, Some(1500), Verdict::TooSmall),
+            (false, 1400, 1500, Some(1500), Verdict::Learnt),
+            (false, 1450, 1500, Some(1500), Verdict::NotLower),
+            (false, 0, 1390, Some(1500), Verdict::Learnt),
+            (true, 1279, 1500, Some(1500), Verdict::TooSmall),
+            (true, 1280, 1500, Some(1500), Verdict::Learnt),
+        ] {
+            assert_eq!(
+                table.hear_tunnel(&message(v6, mtu, length), link, 0),
+                verdict
+            );
+        }
+        let mtu = |v6| table.get(3, address(v6, 2)).map(|path| path.mtu);
+        assert_eq!((mtu(false), mtu(true)), (Some(1006), Some(1280)));
+        assert_eq!(table.messages(Verdict::Learnt), 3);
+        assert!(table.expire(10 * MINUTE) && table.next_timer().is_none());
     }
 
     #[test]

@@ -52,6 +52,8 @@ struct Way {
     v6: bool,
     ends: Ends,
     inner_mtu: u16,
+    /// Of the path to the far end, as far as it is known to take less than the link.
+    path_mtu: u16,
     mss: Option<u16>,
     next: NodeId,
     /// Of the outer packet.
@@ -84,7 +86,7 @@ impl Node for Encapsulate {
                     last => last.insert(find_way(tables, interface, v6).map_err(Refusal::Drop)?),
                 };
                 let length = context.buffers.meta(packet).len();
-                let node = ready(context.buffers, packet, way)?;
+                let mut node = ready(context.buffers, packet, way)?;
                 if node != NodeId::IpFragment {
                     self.identification = self.identification.wrapping_add(1);
                     put_header(context.buffers, packet, way, self.identification)
@@ -93,6 +95,9 @@ impl Node for Encapsulate {
                         let counters = context.counters.interface(interface);
                         counters.tx_packets.add(1);
                         counters.tx_bytes.add(length as u64);
+                    }
+                    if way.path_mtu != u16::MAX && is_cut(context.buffers, packet, way) {
+                        node = NodeId::IpFragment;
                     }
                 }
                 Ok(node)
@@ -150,12 +155,17 @@ fn find_way(tables: &Tables, index: u32, v6: bool) -> Result<Way, DropReason> {
         // Where so much does not fit, the outer packet is cut (RFC 2473 section 7.1).
         inner_mtu = inner_mtu.max(IPV6_MINIMUM_MTU);
     }
+    let path_mtu = tables.path_mtus.get(ends.underlay_vrf, ends.remote);
     let headers = if v6 { 40 + 20 } else { 20 + 20 };
     Ok(Way {
         interface: index,
         v6,
         ends,
         inner_mtu,
+        // ESP sees to it by itself.
+        path_mtu: path_mtu
+            .filter(|_| protection.is_none())
+            .unwrap_or(u16::MAX),
         mss: match interface.mss_clamp {
             MssClamp::Off => None,
             MssClamp::FromMtu => Some(inner_mtu.saturating_sub(headers)),
@@ -265,6 +275,21 @@ fn put_header(
         GreHeader { protocol, key }.write(rest)?;
     }
     Some(())
+}
+
+/// Whether an outer packet has to be cut for its path: IPv6 inside takes no less than 1,280 bytes, whatever the path does
+/// (RFC 2473 section 7.1). IPv4 routers on the way would cut as well; once the path is known they need not.
+fn is_cut(buffers: &BufferPool, packet: &mut Packet, way: &Way) -> bool {
+    let (meta, data) = buffers.parts_mut(packet);
+    let may_be_cut = match data.first_chunk::<40>() {
+        Some(header) if header[0] >> 4 == 6 => ip_fragment::may_be_cut6(header),
+        _ => data.get(6).is_some_and(|flags| flags & 0x40 == 0),
+    };
+    let too_big = meta.len() > usize::from(way.path_mtu);
+    if too_big && may_be_cut {
+        ip_fragment::ask(meta, way.path_mtu, way.next);
+    }
+    too_big && may_be_cut
 }
 
 /// Says of a packet that it is an outer one now.

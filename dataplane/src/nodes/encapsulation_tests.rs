@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use culvert_crypto::{Portable, Suite};
 use culvert_net::{
-    AddressRange, EspHeader, Ipv4View, Ipv6View, PortRange, Protocol, Selector, Spi, checksum,
+    AddressRange, EspHeader, Icmpv4Type, Icmpv6Type, Ipv4View, Ipv6View, PortRange, Protocol,
+    Selector, Spi, checksum, icmpv4, icmpv6,
 };
 
 use super::workbench::{
@@ -17,6 +18,7 @@ use crate::drop_reason::DropReason;
 use crate::encapsulation::{Ends, Mode};
 use crate::event::Event;
 use crate::graph::NodeId;
+use crate::path_mtu::{PathMtuTable, TunnelTooBig, Verdict};
 use crate::sa::{
     Limits, OuterRules, PolicyAction, PolicyId, PolicySpec, SaDirection, SaKeyId, SaManager,
     SaMode, SaSpec,
@@ -277,6 +279,87 @@ fn congestion_is_carried_inwards() {
     outer[1] |= 3;
     assert!(tunnel.receive(&[outer]).is_empty());
     assert_eq!(tunnel.bench.drops(DropReason::EspCongestion), 1);
+}
+
+/// An ICMP error of a router about a packet that this box has sent.
+fn error_about(outer: &[u8], too_big: Option<u16>) -> Vec<u8> {
+    // As little as RFC 792 asks for, and more than enough of IPv6.
+    let v6 = outer[0] >> 4 == 6;
+    let mut message = vec![0; 8];
+    message.extend(&outer[..if v6 { 60 } else { 28 }]);
+    if v6 {
+        let kind = too_big.map_or(Icmpv6Type::NO_ROUTE, |_| Icmpv6Type::PACKET_TOO_BIG);
+        let mtu = too_big.map_or(0, u32::from);
+        icmpv6::seal(&mut message, kind, mtu, FAR_IP6, WAN_IP6).unwrap();
+        packet6(FAR_IP6, WAN_IP6, 58, 64, &message)
+    } else {
+        let kind = too_big.map_or(Icmpv4Type::PORT_UNREACHABLE, |_| {
+            Icmpv4Type::FRAGMENTATION_NEEDED
+        });
+        icmpv4::seal(&mut message, kind, too_big.map_or(0, u32::from)).unwrap();
+        packet4(FAR_IP, WAN_IP, 1, &message)
+    }
+}
+
+/// A path that takes less than the link: what a router says of it is believed of tunnels that are there, packets inside
+/// are made to fit, and where those of IPv6 cannot be, the outer packet is cut.
+#[test]
+fn what_routers_say_of_the_path_is_kept_to() {
+    for mode in MODES {
+        for outer_v6 in [false, true] {
+            let path = if outer_v6 { 1280 } else { 1000 };
+            let mut tunnel = Tunnel::new(mode, outer_v6, None);
+            let ends = *tunnel.bench.tables.encapsulations.get(GRE).unwrap();
+            let overhead = ends.overhead();
+            let outer = tunnel.send(&[inner4(1480 - overhead)]).remove(0).2;
+            assert_eq!(outer.len(), 1500);
+            let mut foreign = outer.clone();
+            foreign[if outer_v6 { 39 } else { 19 }] ^= 1;
+            let punted = tunnel.receive(&[error_about(&foreign, Some(path))]);
+            assert_eq!(punted[0].0, NodeId::Punt, "of a tunnel that is not there");
+            assert!(tunnel.receive(&[error_about(&outer, None)]).is_empty());
+            assert_eq!(tunnel.bench.drops(DropReason::TunnelIcmpError), 1);
+            assert!(tunnel.bench.events().is_empty());
+            let error = error_about(&outer, Some(path));
+            assert!(tunnel.receive(&[error]).is_empty());
+            assert_eq!(tunnel.bench.drops(DropReason::TunnelTooBig), 1);
+            let message = TunnelTooBig {
+                mtu: path.into(),
+                ends,
+                length: 1500,
+            };
+            assert_eq!(tunnel.bench.events(), [Event::TunnelTooBig(message)]);
+            let mut table = PathMtuTable::default();
+            let verdict = table.hear_tunnel(&message, Some(1500), 0);
+            assert_eq!(verdict, Verdict::Learnt);
+            tunnel.bench.tables.path_mtus = table.published();
+            let fits = usize::from(path) - overhead;
+            let sent = tunnel.send(&[inner4(fits - 20), inner4(fits - 19)]);
+            let mut sent: Vec<_> = sent
+                .iter()
+                .map(|(node, meta, bytes)| (bytes.len(), *node, meta.icmp.mtu))
+                .collect();
+            sent.sort_unstable();
+            let refused = (fits + 1, NodeId::IcmpError, fits as u16);
+            let rewrite = if outer_v6 {
+                NodeId::Ip6Rewrite
+            } else {
+                NodeId::Ip4Rewrite
+            };
+            assert_eq!(sent, [refused, (usize::from(path), rewrite, 0)]);
+            // The smallest MTU of IPv6 is not taken from those inside.
+            let pieces = tunnel.send(&[inner6(1240)]);
+            assert_eq!(pieces.len(), 2, "{mode:?}");
+            let fits = |(node, _, bytes): &(NodeId, Metadata, Vec<u8>)| {
+                *node == rewrite && bytes.len() <= usize::from(path)
+            };
+            assert!(pieces.iter().all(fits));
+            let headers = if outer_v6 { 48 } else { 20 };
+            let carried: usize = pieces.iter().map(|piece| piece.2.len() - headers).sum();
+            assert_eq!(carried, 1280 + mode.len());
+            tunnel.bench.finish();
+        }
+    }
 }
 
 #[test]

@@ -1,23 +1,28 @@
-//! ICMP errors about ESP packets of ours (RFC 4301 section 8.2): known by what they quote.
+//! ICMP errors about packets of our tunnels: ESP (RFC 4301 section 8.2), GRE and IPIP (RFC 2003 section 4); known by what
+//! they quote.
 //!
 //! ```text
 //!   | IP | ICMP type code | IP header of ours | ESP: SPI sequence ... |            as much as the router quotes
 //!                                             | UDP 4500 -> ... | SPI sequence ... |
+//!                                             | GRE: key ... |, or nothing
 //! ```
 //!
-//! "Too big" goes to the control thread, who knows all SAs and decides what it is worth (see [`crate::path_mtu`]). Every
+//! "Too big" goes to the control thread, who knows all SAs and tunnels and decides what it is worth (see [`crate::path_mtu`]). Every
 //! other error is counted only: nobody can tell whether it is true, and that a peer is gone is for IKE to find out. What
 //! quotes anything else is for Linux.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use culvert_net::{HeaderPlace, Icmpv4Type, Icmpv4View, Icmpv6Type, Icmpv6View, Protocol};
+use culvert_net::{
+    GreHeader, HeaderPlace, Icmpv4Type, Icmpv4View, Icmpv6Type, Icmpv6View, Protocol,
+};
 
 use super::ip4_local::NAT_TRAVERSAL;
 use super::token_bucket::TokenBucket;
 use crate::drop_reason::DropReason;
+use crate::encapsulation::{Encapsulations, Ends, Mode};
 use crate::event::{Event, EventSender};
-use crate::path_mtu::{QuotedEsp, TooBig};
+use crate::path_mtu::{QuotedEsp, TooBig, TunnelTooBig};
 use crate::sa::UdpPorts;
 
 /// Messages a second and worker that the control thread looks at: a route change under hundreds of tunnels is over in
@@ -39,63 +44,127 @@ impl Default for EspErrors {
     }
 }
 
+/// Where a message came, and what it may be about.
+pub(super) struct Surroundings<'a> {
+    pub(super) events: &'a EventSender,
+    pub(super) tunnels: &'a Encapsulations,
+    pub(super) vrf: u32,
+    pub(super) now: u64,
+}
+
 impl EspErrors {
-    /// Looks at an ICMP message for the box. Why it goes no further; `None` if it is not about ESP.
+    /// Looks at an ICMP message for the box. Why it goes no further; `None` if it is not about a tunnel.
     #[cold]
     pub(super) fn take4(
         &mut self,
-        events: &EventSender,
-        now: u64,
-        vrf: u32,
+        around: &Surroundings<'_>,
         message: &[u8],
     ) -> Option<DropReason> {
         let view = Icmpv4View::parse(message).ok()?;
-        let packet = quoted4(view.body())?;
-        let too_big = (view.kind() == Icmpv4Type::FRAGMENTATION_NEEDED).then(|| TooBig {
-            vrf,
-            mtu: u32::from(view.next_hop_mtu()),
-            packet,
-        });
+        let about = About::find(&quoted4(view.body())?, around)?;
+        let too_big = view.kind() == Icmpv4Type::FRAGMENTATION_NEEDED;
+        let mtu = too_big.then(|| u32::from(view.next_hop_mtu()));
         // One that is damaged says nothing, whatever it looks like.
         Icmpv4View::verify(message).ok()?;
-        Some(self.tell(events, now, too_big))
+        Some(self.tell(around, about, mtu))
     }
 
     /// The same for an ICMPv6 message from `source` to `destination`.
     #[cold]
     pub(super) fn take6(
         &mut self,
-        events: &EventSender,
-        now: u64,
-        vrf: u32,
+        around: &Surroundings<'_>,
         (source, destination): (Ipv6Addr, Ipv6Addr),
         message: &[u8],
     ) -> Option<DropReason> {
         let view = Icmpv6View::verify(message, source, destination).ok()?;
-        let packet = quoted6(view.body())?;
-        let too_big = (view.kind().kind == Icmpv6Type::PACKET_TOO_BIG.kind).then(|| TooBig {
-            vrf,
-            mtu: view.rest(),
-            packet,
-        });
-        Some(self.tell(events, now, too_big))
+        let about = About::find(&quoted6(view.body())?, around)?;
+        let too_big = view.kind().kind == Icmpv6Type::PACKET_TOO_BIG.kind;
+        Some(self.tell(around, about, too_big.then(|| view.rest())))
     }
 
-    fn tell(&mut self, events: &EventSender, now: u64, too_big: Option<TooBig>) -> DropReason {
-        let Some(too_big) = too_big else {
-            return DropReason::EspIcmpError;
+    /// `mtu`: the message is that the packet was too big for such a link.
+    fn tell(&mut self, around: &Surroundings<'_>, about: About, mtu: Option<u32>) -> DropReason {
+        let (error, told, limited) = match about {
+            About::Esp(_) => (
+                DropReason::EspIcmpError,
+                DropReason::EspTooBig,
+                DropReason::EspTooBigLimited,
+            ),
+            About::Tunnel { .. } => (
+                DropReason::TunnelIcmpError,
+                DropReason::TunnelTooBig,
+                DropReason::TunnelTooBigLimited,
+            ),
+        };
+        let Some(mtu) = mtu else {
+            return error;
+        };
+        let event = match about {
+            About::Esp(packet) => Event::TooBig(TooBig {
+                vrf: around.vrf,
+                mtu,
+                packet,
+            }),
+            About::Tunnel { ends, length } => {
+                Event::TunnelTooBig(TunnelTooBig { mtu, ends, length })
+            }
         };
         // What is lost here the router says again, of the next packet.
-        if self.bucket.take(now) && events.try_send(Event::TooBig(too_big)).is_ok() {
-            DropReason::EspTooBig
+        if self.bucket.take(around.now) && around.events.try_send(event).is_ok() {
+            told
         } else {
-            DropReason::EspTooBigLimited
+            limited
         }
     }
 }
 
-/// The ESP packet that an ICMP error for IPv4 quotes.
-fn quoted4(body: &[u8]) -> Option<QuotedEsp> {
+/// What an ICMP error quotes, behind IP header and what transport mode leaves outside.
+struct Quote<'a> {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: Protocol,
+    transport: &'a [u8],
+    /// Bytes of the IP packet, by its header.
+    length: u32,
+}
+
+/// Which packet of ours a message is about.
+enum About {
+    Esp(QuotedEsp),
+    Tunnel { ends: Ends, length: u32 },
+}
+
+impl About {
+    fn find(quote: &Quote<'_>, around: &Surroundings<'_>) -> Option<Self> {
+        if let Some(esp) = esp(quote) {
+            return Some(Self::Esp(esp));
+        }
+        let mode = match quote.protocol {
+            Protocol::IPV4 | Protocol::IPV6 => Mode::IpIp,
+            // No checksum is written, so nothing of it depends on what is not quoted.
+            Protocol::GRE => {
+                let header = quote
+                    .transport
+                    .get(..GreHeader::MAX.min(quote.transport.len()))?;
+                Mode::Gre(GreHeader::parse(header).ok()?.0.key)
+            }
+            _ => return None,
+        };
+        let ends = Ends {
+            underlay_vrf: around.vrf,
+            local: quote.source,
+            remote: quote.destination,
+            mode,
+        };
+        let length = quote.length;
+        around.tunnels.find(&ends)?;
+        Some(Self::Tunnel { ends, length })
+    }
+}
+
+/// The packet that an ICMP error for IPv4 quotes.
+fn quoted4(body: &[u8]) -> Option<Quote<'_>> {
     let header = body.first_chunk::<20>()?;
     let [
         first,
@@ -117,18 +186,18 @@ fn quoted4(body: &[u8]) -> Option<QuotedEsp> {
         return None;
     }
     let [s0, s1, s2, s3, d0, d1, d2, d3] = addresses;
-    esp(
-        Protocol(protocol),
-        body.get(header_len..)?,
-        IpAddr::V4(Ipv4Addr::new(s0, s1, s2, s3)),
-        IpAddr::V4(Ipv4Addr::new(d0, d1, d2, d3)),
-        u32::from(u16::from_be_bytes([l0, l1])),
-    )
+    Some(Quote {
+        source: IpAddr::V4(Ipv4Addr::new(s0, s1, s2, s3)),
+        destination: IpAddr::V4(Ipv4Addr::new(d0, d1, d2, d3)),
+        protocol: Protocol(protocol),
+        transport: body.get(header_len..)?,
+        length: u32::from(u16::from_be_bytes([l0, l1])),
+    })
 }
 
-/// The ESP packet that an ICMP error for IPv6 quotes: behind a fragment header of ours, or what transport mode leaves
+/// The packet that an ICMP error for IPv6 quotes: behind a fragment header of ours, or what transport mode leaves
 /// outside.
-fn quoted6(body: &[u8]) -> Option<QuotedEsp> {
+fn quoted6(body: &[u8]) -> Option<Quote<'_>> {
     let [first, _, _, _, l0, l1, _, _, addresses @ ..] = *body.first_chunk::<40>()?;
     if first >> 4 != 6 {
         return None;
@@ -138,26 +207,20 @@ fn quoted6(body: &[u8]) -> Option<QuotedEsp> {
         return None;
     }
     let (source, destination) = addresses.split_first_chunk::<16>()?;
-    esp(
-        place.protocol,
-        body.get(place.offset..)?,
-        IpAddr::V6(Ipv6Addr::from(*source)),
-        IpAddr::V6(Ipv6Addr::from(*destination.first_chunk::<16>()?)),
-        40 + u32::from(u16::from_be_bytes([l0, l1])),
-    )
+    Some(Quote {
+        source: IpAddr::V6(Ipv6Addr::from(*source)),
+        destination: IpAddr::V6(Ipv6Addr::from(*destination.first_chunk::<16>()?)),
+        protocol: place.protocol,
+        transport: body.get(place.offset..)?,
+        length: 40 + u32::from(u16::from_be_bytes([l0, l1])),
+    })
 }
 
-fn esp(
-    protocol: Protocol,
-    transport: &[u8],
-    source: IpAddr,
-    destination: IpAddr,
-    length: u32,
-) -> Option<QuotedEsp> {
-    let (udp, esp) = match protocol {
-        Protocol::ESP => (None, transport),
+fn esp(quote: &Quote<'_>) -> Option<QuotedEsp> {
+    let (udp, esp) = match quote.protocol {
+        Protocol::ESP => (None, quote.transport),
         Protocol::UDP => {
-            let (header, rest) = transport.split_first_chunk::<8>()?;
+            let (header, rest) = quote.transport.split_first_chunk::<8>()?;
             let [s0, s1, d0, d1, ..] = *header;
             let ports = UdpPorts {
                 source: u16::from_be_bytes([s0, s1]),
@@ -174,14 +237,14 @@ fn esp(
     let spi = u32::from_be_bytes(*spi);
     // The non-ESP marker: IKE, for Linux.
     (spi != 0).then(|| QuotedEsp {
-        source,
-        destination,
+        source: quote.source,
+        destination: quote.destination,
         udp,
         spi,
         sequence: rest
             .first_chunk::<4>()
             .map(|bytes| u32::from_be_bytes(*bytes)),
-        length,
+        length: quote.length,
     })
 }
 

@@ -12,7 +12,7 @@
 use culvert_net::udp::NatTraversal;
 use culvert_net::{Icmpv4Type, Protocol};
 
-use super::esp_errors::EspErrors;
+use super::esp_errors::{EspErrors, Surroundings};
 use super::together::forward_or_drop;
 use crate::buffer::{Packet, flags};
 use crate::drop_reason::DropReason;
@@ -88,7 +88,7 @@ fn whose(
             Ok(next)
         }
         Protocol::ICMP if !fragment && is_error(payload) => errors
-            .take4(context.events, context.now, meta.vrf, payload)
+            .take4(&around(context, meta.vrf), payload)
             .map_or(Ok(NodeId::Punt), Err),
         Protocol::GRE | Protocol::IPV4 | Protocol::IPV6
             if !context.tables.encapsulations.is_empty() =>
@@ -100,6 +100,16 @@ fn whose(
             })
         }
         _ => Ok(NodeId::Punt),
+    }
+}
+
+/// What an ICMP error may be about.
+pub(super) fn around<'a>(context: &'a Context<'_>, vrf: u32) -> Surroundings<'a> {
+    Surroundings {
+        events: context.events,
+        tunnels: &context.tables.encapsulations,
+        vrf,
+        now: context.now,
     }
 }
 

@@ -13,7 +13,7 @@
 use culvert_net::{Ipv6View, Protocol};
 
 use super::esp_errors::EspErrors;
-use super::ip4_local::nat_traversal;
+use super::ip4_local::{around, nat_traversal};
 use super::ip6_options::{self, Objection};
 use super::together::forward_or_drop;
 use crate::buffer::{BufferPool, Packet, flags};
@@ -126,7 +126,7 @@ fn whose(
             Some(..128) if layer.fragment.is_none() => {
                 let ends = (view.source(), view.destination());
                 errors
-                    .take6(context.events, context.now, meta.vrf, ends, layer.payload)
+                    .take6(&around(context, meta.vrf), ends, layer.payload)
                     .map_or(Ok(NodeId::Punt), Err)
             }
             _ => Ok(NodeId::Punt),

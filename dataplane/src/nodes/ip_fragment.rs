@@ -195,7 +195,10 @@ fn fill(
 /// Whether a packet of ours may be cut: IPv6 without extension headers that fragments would have to repeat.
 #[inline]
 pub(super) fn may_be_cut6(header: &[u8; 40]) -> bool {
-    matches!(Protocol(header[6]), Protocol::ESP | Protocol::UDP)
+    matches!(
+        Protocol(header[6]),
+        Protocol::ESP | Protocol::UDP | Protocol::GRE | Protocol::IPV4 | Protocol::IPV6
+    )
 }
 
 #[cfg(test)]

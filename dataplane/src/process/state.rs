@@ -18,7 +18,7 @@ use crate::driver::af_packet::{AfPacket, Device, OpenError, make_mtu};
 use crate::driver::af_xdp::AfXdp;
 use crate::event::Event;
 use crate::nodes::tunnel_output::underlay;
-use crate::path_mtu::{Known, PathMtuTable, TooBig, Verdict};
+use crate::path_mtu::{Known, PathMtuTable, TooBig, TunnelTooBig, Verdict};
 use crate::sa::service::sa_event;
 use crate::sa::{Sa, SaError, SaManager};
 use crate::tables::{InterfaceKind, Publisher, Tables, VRF_DEFAULT};
@@ -242,6 +242,7 @@ impl State {
                 self.perform_or_report(actions);
             }
             Event::TooBig(message) => self.hear_too_big(message),
+            Event::TunnelTooBig(message) => self.hear_tunnel_too_big(message),
             Event::Acquire { policy, .. } if !self.may_acquire(*policy) => {}
             Event::SaLimit { .. } | Event::Acquire { .. } | Event::MappingChanged { .. } => {
                 let message = sa_event(event, |number| self.sas.policy(number).copied());
@@ -278,6 +279,23 @@ impl State {
         }
     }
 
+    fn hear_tunnel_too_big(&mut self, message: &TunnelTooBig) {
+        let tables = self.publisher.current();
+        let ends = &message.ends;
+        let in_the_clear = tables
+            .encapsulations
+            .find(ends)
+            .and_then(|index| tables.interfaces.get(index))
+            .is_some_and(|interface| interface.kind.if_id().is_none());
+        let link_mtu = in_the_clear.then(|| underlay(&tables, ends.underlay_vrf, ends.remote).1);
+        let now = clock::monotonic_nanoseconds();
+        let verdict = self.paths.hear_tunnel(message, link_mtu, now);
+        tracing::debug!(?verdict, peer = %ends.remote, mtu = message.mtu, "packet of a tunnel too big");
+        if verdict == Verdict::Learnt {
+            self.publish_paths(tables.sas.tunnels.iter().map(|(if_id, _)| if_id));
+        }
+    }
+
     /// When something is due, in nanoseconds of `CLOCK_MONOTONIC`.
     pub(super) fn next_timer(&self) -> Option<u64> {
         let timers = [self.plane.next_timer(), self.paths.next_timer()];
@@ -298,6 +316,7 @@ impl State {
         for if_id in tunnels {
             self.measure_tunnel(if_id);
         }
+        self.measure_encapsulations();
         self.wake();
     }
 
