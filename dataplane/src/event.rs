@@ -38,6 +38,11 @@ pub enum Event {
         /// Whose.
         mac: MacAddr,
     },
+    /// A router asks who listens to which IPv6 groups (RFC 3810), on an interface for which Linux does not answer.
+    ListenerQuery {
+        /// Index of the interface.
+        interface: u32,
+    },
     /// An SA has reached a limit.
     SaLimit {
         /// Its name.

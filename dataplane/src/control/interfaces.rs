@@ -1,8 +1,10 @@
 //! Interfaces and their addresses.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+use culvert_net::nd::solicited_node;
 use culvert_net::{IpPrefix, Ipv4Prefix, Ipv6Prefix, MacAddr, Mtu};
 
 use super::adjacency::Key;
@@ -14,7 +16,7 @@ use crate::counters::MAX_INTERFACES;
 use crate::driver::{DriverChoice, ORDINARY_MTU};
 use crate::encapsulation::Ends;
 use crate::nodes::ip6_lookup::scoped;
-use crate::nodes::link_frames::{self, LinkFrame};
+use crate::nodes::link_frames::{self, LinkFrame, Listening};
 use crate::port::tap_port;
 use crate::sa::OuterRules;
 use crate::tables::{
@@ -660,8 +662,71 @@ impl ControlPlane {
         self.staged.interfaces.insert(index);
     }
 
-    /// Does what duplicate detection asks for.
-    pub(super) fn carry_out(&mut self, due: Due) -> Option<Action> {
+    /// Does what duplicate detection asks for. Before each message about an IPv6 address it says that its solicited-node
+    /// group is listened to, for switches that watch (RFC 4862 section 5.4.2), and so again when a link-local address
+    /// can be the source (RFC 3590).
+    pub(super) fn carry_out(&mut self, due: Due) -> Vec<Action> {
+        let (Due::Probe(id) | Due::Ready(id) | Due::Announce(id)) = due;
+        let frame = self.message_about(due);
+        let groups = match id.1 {
+            IpAddr::V6(own) if matches!(due, Due::Ready(_)) && own.is_unicast_link_local() => {
+                self.groups(id.0)
+            }
+            IpAddr::V6(own) if frame.is_some() => vec![solicited_node(own)],
+            _ => Vec::new(),
+        };
+        let mut actions = self.report_groups(id.0, &groups, Listening::Now);
+        actions.extend(frame);
+        actions
+    }
+
+    /// Answers a question who listens to what on an interface.
+    pub(super) fn answer_listener_query(&self, index: u32) -> Vec<Action> {
+        self.report_groups(index, &self.groups(index), Listening::Still)
+    }
+
+    /// The solicited-node groups of its addresses.
+    fn groups(&self, index: u32) -> Vec<Ipv6Addr> {
+        let groups: BTreeSet<Ipv6Addr> = self
+            .interfaces
+            .get(&index)
+            .into_iter()
+            .flat_map(|interface| &interface.addresses)
+            .filter_map(|own| match own.address {
+                IpAddr::V6(own) => Some(solicited_node(own)),
+                IpAddr::V4(_) => None,
+            })
+            .collect();
+        groups.into_iter().collect()
+    }
+
+    fn report_groups(&self, index: u32, groups: &[Ipv6Addr], listening: Listening) -> Vec<Action> {
+        let Some(interface) = self.interfaces.get(&index) else {
+            return Vec::new();
+        };
+        let Some(mac) = interface.mac().filter(|_| interface.admin_up) else {
+            return Vec::new();
+        };
+        let link_local = interface
+            .addresses
+            .iter()
+            .find_map(|own| match own.address {
+                IpAddr::V6(address) if address.is_unicast_link_local() && !own.tentative => {
+                    Some(address)
+                }
+                _ => None,
+            });
+        let source = link_local.unwrap_or(Ipv6Addr::UNSPECIFIED);
+        link_frames::listener_reports(mac, source, groups, listening)
+            .into_iter()
+            .map(|frame| Action::Emit {
+                interface: index,
+                frame,
+            })
+            .collect()
+    }
+
+    fn message_about(&mut self, due: Due) -> Option<Action> {
         let (Due::Probe(id) | Due::Ready(id) | Due::Announce(id)) = due;
         let interface = self.interfaces.get_mut(&id.0)?;
         let mac = interface.mac()?;

@@ -59,6 +59,10 @@ use crate::tables::{
 /// VRFs of one box.
 const MOST_VRFS: u32 = 4096;
 
+/// Between two answers to listener queries of one link: routers ask each two minutes (RFC 3810 section 9.2), and within
+/// a second whoever asks gets the same answer.
+const REPORT_NS: u64 = 1_000_000_000;
+
 /// What the caller is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -121,6 +125,8 @@ pub struct ControlPlane {
     /// The tunnel of policies, while its adjacency is held.
     policy_tunnel: Option<u32>,
     staged: Staged,
+    /// When the listener query of an interface is answered again.
+    reported: HashMap<u32, u64>,
 }
 
 impl ControlPlane {
@@ -140,6 +146,7 @@ impl ControlPlane {
             detection: Detection::new(timing),
             policy_tunnel: None,
             staged: Staged::default(),
+            reported: HashMap::new(),
         };
         this.add_vrf("default", VRF_DEFAULT);
         let fixed = |kind| {
@@ -258,7 +265,14 @@ impl ControlPlane {
                     mac,
                 } => {
                     let due = self.detection.conflict((interface, address), mac, now);
-                    actions.extend(due.and_then(|due| self.carry_out(due)));
+                    actions.extend(due.into_iter().flat_map(|due| self.carry_out(due)));
+                }
+                Event::ListenerQuery { interface } => {
+                    let due = self.reported.get(&interface).copied().unwrap_or(0);
+                    if now >= due && self.is_ethernet(interface) {
+                        self.reported.insert(interface, now + REPORT_NS);
+                        actions.extend(self.answer_listener_query(interface));
+                    }
                 }
                 _ => {}
             }

@@ -8,7 +8,8 @@
 //!                         '--> punt             all else, fragments too: Linux puts them together
 //! ```
 //!
-//! Packets go on with their view at the IP header and `l4_offset` at the transport's: ESP, UDP or ICMPv6.
+//! Packets go on with their view at the IP header and `l4_offset` at the transport's: ESP, UDP or ICMPv6. What routers ask
+//! about multicast listeners is Linux's to answer, and the control thread's where an interface has no TAP.
 
 use culvert_net::{Ipv6View, Protocol};
 
@@ -18,6 +19,7 @@ use super::ip6_options::{self, Objection};
 use super::together::forward_or_drop;
 use crate::buffer::{BufferPool, Packet, flags};
 use crate::drop_reason::DropReason;
+use crate::event::Event;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 
 const SPEC: NodeSpec = NodeSpec {
@@ -123,6 +125,15 @@ fn whose(
             // A fragmented one is dropped (RFC 6980 section 5); nd-input takes none with extension headers.
             Some(133..=137) if layer.fragment.is_some() => Err(DropReason::NdMalformed),
             Some(133..=137) => Ok(NodeId::NdInput),
+            Some(130)
+                if view.hop_limit() == 1
+                    && view.source().is_unicast_link_local()
+                    && is_without_linux(context, meta.rx_interface) =>
+            {
+                let interface = meta.rx_interface;
+                let _ = context.events.try_send(Event::ListenerQuery { interface });
+                Err(DropReason::NdConsumed)
+            }
             Some(..128) if layer.fragment.is_none() => {
                 let ends = (view.source(), view.destination());
                 errors
@@ -145,9 +156,18 @@ fn whose(
     }
 }
 
+/// An Ethernet interface without a TAP: what routers ask about it is for the dataplane to answer.
+#[cold]
+fn is_without_linux(context: &Context<'_>, interface: u32) -> bool {
+    let interface = context.tables.interfaces.get(interface);
+    interface.is_some_and(|interface| interface.mac().is_some() && interface.tap.is_none())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::net::Ipv6Addr;
+
     use super::*;
     use crate::nodes::workbench::{LAN, ROUTER_IP6, WAN_IP6, Workbench, packet6};
 
@@ -185,6 +205,32 @@ mod tests {
             assert_eq!(outcome(58, &[kind, 0, 0, 0, 0, 0, 0, 0]).1, Some(node));
         }
         assert_eq!(outcome(6, &[]).1, Some(NodeId::Punt));
+    }
+
+    #[test]
+    fn listener_queries_are_answered_for_interfaces_that_linux_does_not_know() {
+        let ask = |tap: Option<u32>, from: Ipv6Addr, hops: u8| {
+            let mut bench = Workbench::only(Box::<Ip6Local>::default());
+            bench.change_interface(LAN, |interface| interface.tap = tap);
+            let mut query = vec![58, 0, 5, 2, 0, 0, 1, 0];
+            query.extend([130, 0, 0, 0, 0, 0, 0, 0]);
+            let bytes = packet6(from, "ff02::1".parse().unwrap(), 0, hops, &query);
+            bench.put(NodeId::Ip6Local, LAN, &bytes, |_| {});
+            bench.run();
+            let node = bench.arrived().first().map(|arrived| arrived.node);
+            let heard = bench.events() == [Event::ListenerQuery { interface: LAN }];
+            bench.finish();
+            (node, heard)
+        };
+        let router = "fe80::1".parse().unwrap();
+        assert_eq!(ask(None, router, 1), (None, true));
+        for (tap, from, hops) in [
+            (Some(9), router, 1),
+            (None, router, 64),
+            (None, ROUTER_IP6, 1),
+        ] {
+            assert_eq!(ask(tap, from, hops), (Some(NodeId::Punt), false));
+        }
     }
 
     #[test]

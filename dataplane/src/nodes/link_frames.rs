@@ -1,11 +1,13 @@
-//! Whole frames of ARP (RFC 826) and neighbour discovery (RFC 4861) that the box sends: questions, answers,
-//! announcements. Written by the nodes into buffers and by the control thread into frames that a worker sends.
+//! Whole frames of ARP (RFC 826), neighbour discovery (RFC 4861) and multicast listener discovery (RFC 3810) that the box
+//! sends: questions, answers, announcements, reports. Written by the nodes into buffers and by the control thread into frames that a worker sends.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use arrayvec::ArrayVec;
 use culvert_net::nd::{self, NeighbourAdvert, NeighbourSolicit};
-use culvert_net::{ArpPacket, EtherType, EthernetHeader, Ipv6Header, MacAddr, Protocol};
+use culvert_net::{
+    ArpPacket, EtherType, EthernetHeader, Icmpv6Type, Ipv6Header, MacAddr, Protocol, icmpv6,
+};
 
 use crate::buffer::{HEADROOM, NoRoom, Packet, flags};
 use crate::graph::Context;
@@ -117,6 +119,66 @@ pub fn advertisement(
     nd(destination_mac, mac, target, destination, message)
 }
 
+/// Groups that one report names: what fits into the smallest MTU of IPv6.
+const REPORTED: usize = 60;
+/// Hop-by-hop options before a report: router alert (RFC 2711), and padding to 8 bytes.
+const ROUTER_ALERT: [u8; 8] = [58, 0, 5, 2, 0, 0, 1, 0];
+/// Where reports go (RFC 3810 section 5.2.14).
+const ALL_MLD2_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
+
+/// What a report says of its groups (RFC 3810 section 5.2.12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listening {
+    /// In answer to a query: `MODE_IS_EXCLUDE`, every source is welcome.
+    Still = 2,
+    /// From now on: `CHANGE_TO_EXCLUDE_MODE`.
+    Now = 4,
+}
+
+/// "I listen to these groups", so that switches that watch such reports let their frames through (RFC 3810 section 5.2).
+/// `source` is the link-local address, or `::` while there is none yet. More groups than [`REPORTED`] need several.
+pub fn listener_reports(
+    mac: MacAddr,
+    source: Ipv6Addr,
+    groups: &[Ipv6Addr],
+    listening: Listening,
+) -> Vec<Vec<u8>> {
+    groups
+        .chunks(REPORTED)
+        .map(|groups| {
+            let mut message = vec![0; 8];
+            for group in groups {
+                message.extend([listening as u8, 0, 0, 0]);
+                message.extend(group.octets());
+            }
+            let kind = Icmpv6Type { kind: 143, code: 0 };
+            // It holds a header, so there is nothing to refuse.
+            let _ = icmpv6::seal(
+                &mut message,
+                kind,
+                groups.len() as u32,
+                source,
+                ALL_MLD2_ROUTERS,
+            );
+            let header = Ipv6Header {
+                traffic_class: 0,
+                flow_label: 0,
+                payload_len: (ROUTER_ALERT.len() + message.len()) as u16,
+                next_header: Protocol::HOP_BY_HOP,
+                hop_limit: 1,
+                source,
+                destination: ALL_MLD2_ROUTERS,
+            };
+            let to = MacAddr::of_ipv6_multicast(ALL_MLD2_ROUTERS);
+            let mut frame = begin(to, mac, EtherType::IPV6).to_vec();
+            frame.extend(header.to_bytes());
+            frame.extend(ROUTER_ALERT);
+            frame.extend(message);
+            frame
+        })
+        .collect()
+}
+
 /// Puts a frame in the place of whatever the packet held.
 pub(super) fn put(
     context: &Context<'_>,
@@ -142,6 +204,34 @@ mod tests {
     use super::*;
 
     const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+
+    #[test]
+    fn a_report_is_what_rfc_3810_says() {
+        let groups: Vec<Ipv6Addr> = (1..=61u16)
+            .map(|last| [0xff02, 0, 0, 0, 0, 1, 0xff00, last].into())
+            .collect();
+        let frames = listener_reports(MAC, MAC.link_local(), &groups, Listening::Now);
+        assert_eq!(frames.len(), 2);
+        let view = EthernetView::parse(&frames[1]).unwrap();
+        assert_eq!(view.destination(), MacAddr([0x33, 0x33, 0, 0, 0, 0x16]));
+        let ip = Ipv6View::parse(view.payload()).unwrap();
+        assert_eq!((ip.hop_limit(), ip.source()), (1, MAC.link_local()));
+        assert_eq!(ip.destination(), "ff02::16".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(
+            (ip.next_header(), &ip.payload()[..8]),
+            (Protocol(0), &ROUTER_ALERT[..])
+        );
+        let message =
+            Icmpv6View::verify(&ip.payload()[8..], ip.source(), ip.destination()).unwrap();
+        assert_eq!((message.kind().kind, message.rest()), (143, 1));
+        let mut record = vec![4, 0, 0, 0];
+        record.extend(groups[60].octets());
+        assert_eq!(message.body(), record);
+        assert_eq!(frames[0].len(), 14 + 40 + 8 + 8 + 60 * 20);
+        let still = listener_reports(MAC, Ipv6Addr::UNSPECIFIED, &groups[..1], Listening::Still);
+        assert_eq!(still[0][14 + 40 + 8 + 8], 2);
+        assert!(listener_reports(MAC, MAC.link_local(), &[], Listening::Now).is_empty());
+    }
 
     #[test]
     fn solicitations_go_to_the_group_of_their_target_and_advertisements_to_all() {

@@ -237,7 +237,8 @@ impl State {
         match event {
             Event::NeighbourSeen { .. }
             | Event::NeighbourWanted { .. }
-            | Event::AddressConflict { .. } => {
+            | Event::AddressConflict { .. }
+            | Event::ListenerQuery { .. } => {
                 let actions = self.plane.handle([event], clock::monotonic_nanoseconds());
                 self.perform_or_report(actions);
             }

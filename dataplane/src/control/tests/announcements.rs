@@ -1,6 +1,7 @@
 //! What stations say of themselves without being asked.
 
 use super::*;
+use crate::nodes::link_frames::Listening;
 
 const OTHER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 2, 9]);
 
@@ -60,4 +61,46 @@ fn an_address_is_announced_when_it_is_ready_and_when_its_link_comes_back() {
     let (four, six) = announced(gateway.wait(10 * SECOND));
     assert_eq!(four, 2, "ANNOUNCE_NUM of RFC 5227");
     assert!(six >= 1);
+}
+
+/// RFC 4862 section 5.4.2: a switch that watches reports lets nothing through to a group before one has been sent.
+#[test]
+fn each_address_joins_its_group_before_it_is_asked_for_and_routers_are_told_again() {
+    let mut gateway = Box::empty();
+    let (key, mut kind) = interface("lan");
+    if let Kind::Interface(lan) = &mut kind {
+        lan.tap = String::new();
+    }
+    gateway.create((key, kind));
+    gateway.create(address("lan", "2001:db8:1::1/64"));
+    let lan = gateway.index("lan");
+    let frames = |actions: Vec<Action>| -> Vec<Vec<u8>> {
+        let frame = |action| match action {
+            Action::Emit { interface, frame } if interface == lan => frame,
+            other => panic!("{other:?}"),
+        };
+        actions.into_iter().map(frame).collect()
+    };
+    let report = |source: std::net::Ipv6Addr, groups: &[&str], listening| {
+        let groups: Vec<_> = groups.iter().map(|group| group.parse().unwrap()).collect();
+        link_frames::listener_reports(LAN_MAC, source, &groups, listening).remove(0)
+    };
+    let none = std::net::Ipv6Addr::UNSPECIFIED;
+    let own: std::net::Ipv6Addr = "2001:db8:1::1".parse().unwrap();
+    let joined = report(none, &["ff02::1:ff00:1"], Listening::Now);
+    let sent = frames(gateway.wait(SECOND / 2));
+    let question = link_frames::solicitation(LAN_MAC, none, own, None).to_vec();
+    let place = |frame: &Vec<u8>| sent.iter().position(|sent| sent == frame).unwrap();
+    assert_eq!(place(&joined) + 1, place(&question));
+    // With a link-local address routers listen, too (RFC 3590).
+    let both = ["ff02::1:ff00:1", "ff02::1:ff00:101"];
+    let joined = report(LAN_MAC.link_local(), &both, Listening::Now);
+    let sent = frames(gateway.wait(10 * SECOND));
+    assert!(sent.contains(&joined), "{sent:02x?}");
+    let query = Event::ListenerQuery { interface: lan };
+    let still = report(LAN_MAC.link_local(), &both, Listening::Still);
+    let now = gateway.now;
+    assert_eq!(frames(gateway.plane.handle([&query, &query], now)), [still]);
+    assert!(gateway.plane.handle([&query], now + SECOND / 2).is_empty());
+    assert_eq!(gateway.plane.handle([&query], now + SECOND).len(), 1);
 }
