@@ -292,12 +292,11 @@ fn seal_group(level: Level, jobs: &mut [Job<'_>]) {
     encrypt_group(level, jobs);
     let mut digests = [[0; 32]; LANES];
     digest_group(level, jobs, &mut digests);
-    for (job, digest) in jobs.iter_mut().zip(&digests) {
-        if let Some(icv) = job.packet.get_mut(job.covered..) {
-            for (to, from) in icv.iter_mut().zip(digest) {
-                *to = *from;
-            }
-        }
+    match jobs.first().map_or(0, |job| job.key.icv) {
+        12 => write_icvs::<12>(jobs, &digests),
+        16 => write_icvs::<16>(jobs, &digests),
+        24 => write_icvs::<24>(jobs, &digests),
+        _ => write_icvs::<32>(jobs, &digests),
     }
 }
 
@@ -305,13 +304,12 @@ fn seal_group(level: Level, jobs: &mut [Job<'_>]) {
 fn open_group(level: Level, jobs: &mut [Job<'_>]) -> u32 {
     let mut digests = [[0; 32]; LANES];
     digest_group(level, jobs, &mut digests);
-    let mut genuine = 0;
-    for (lane, (job, digest)) in jobs.iter().zip(&digests).enumerate() {
-        let icv = job.packet.get(job.covered..).unwrap_or_default();
-        if same_icv(icv, digest.get(..job.key.icv).unwrap_or_default()) {
-            genuine |= 1 << lane;
-        }
-    }
+    let genuine = match jobs.first().map_or(0, |job| job.key.icv) {
+        12 => genuine::<12>(jobs, &digests),
+        16 => genuine::<16>(jobs, &digests),
+        24 => genuine::<24>(jobs, &digests),
+        _ => genuine::<32>(jobs, &digests),
+    };
     let mut texts: ArrayVec<Text, LANES> = ArrayVec::new();
     let mut lane = 0;
     for run in jobs.chunk_by_mut(|left, right| std::ptr::eq(left.key, right.key)) {
@@ -331,26 +329,55 @@ fn open_group(level: Level, jobs: &mut [Job<'_>]) -> u32 {
     genuine
 }
 
+/// Writes ICVs of a length that the compiler sees.
+fn write_icvs<const ICV: usize>(jobs: &mut [Job<'_>], digests: &[Digest; LANES]) {
+    for (job, digest) in jobs.iter_mut().zip(digests) {
+        if let (Some(icv), Some(digest)) = (
+            job.packet.last_chunk_mut::<ICV>(),
+            digest.first_chunk::<ICV>(),
+        ) {
+            *icv = *digest;
+        }
+    }
+}
+
+/// Whose ICVs of a length that the compiler sees are right, by lane.
+fn genuine<const ICV: usize>(jobs: &[Job<'_>], digests: &[Digest; LANES]) -> u32 {
+    let mut genuine = 0;
+    for (lane, (job, digest)) in jobs.iter().zip(digests).enumerate() {
+        if let (Some(icv), Some(digest)) =
+            (job.packet.last_chunk::<ICV>(), digest.first_chunk::<ICV>())
+        {
+            genuine |= u32::from(same_icv(icv, digest)) << lane;
+        }
+    }
+    genuine
+}
+
 /// Writes IVs and encrypts, where the suite does.
 fn encrypt_group(level: Level, jobs: &mut [Job<'_>]) {
     let Some(first) = jobs.first() else { return };
     let Some(keys) = &first.key.cbc else { return };
-    let shared = jobs.iter().all(|job| std::ptr::eq(job.key, first.key));
-    let (own_text, own_iv);
-    let (text, iv) = if shared {
-        (Keys::Shared(&keys.text), Keys::Shared(&keys.iv))
-    } else {
-        let keys = || jobs.iter().filter_map(|job| job.key.cbc.as_ref());
-        own_text = OwnKeys::new(keys().map(|keys| &keys.text));
-        own_iv = OwnKeys::new(keys().map(|keys| &keys.iv));
-        (Keys::Own(&own_text), Keys::Own(&own_iv))
-    };
     // The IV is the sequence number encrypted under a key of its own, as in the portable engine.
     let mut chain = Blocks::ZERO;
     for (block, job) in chain.0.iter_mut().zip(&*jobs) {
         *block = u128::from(job.seq).to_be_bytes();
     }
-    cbc::encrypt_each(level, iv, jobs.len(), &mut chain);
+    let own;
+    let keys = if jobs.iter().all(|job| std::ptr::eq(job.key, first.key)) {
+        cbc::encrypt_each(level, &keys.iv, jobs.len(), &mut chain);
+        Keys::Shared(&keys.text)
+    } else {
+        let mut texts: ArrayVec<&RoundKeys, LANES> = ArrayVec::new();
+        for (block, job) in chain.0.iter_mut().zip(&*jobs) {
+            if let Some(keys) = &job.key.cbc {
+                keys.iv.encrypt_block(level, block);
+                texts.push(&keys.text);
+            }
+        }
+        own = OwnKeys::new(&texts);
+        Keys::Own(&own)
+    };
     let mut texts: ArrayVec<Text, LANES> = ArrayVec::new();
     for (job, iv) in jobs.iter_mut().zip(&chain.0) {
         if let Some(to) = job.packet.get_mut(ESP_HEADER_LEN..ESP_HEADER_LEN + BLOCK) {
@@ -360,7 +387,7 @@ fn encrypt_group(level: Level, jobs: &mut [Job<'_>]) {
     }
     // SAFETY: each text is the part behind the IV of a packet of its own; there are as many as lanes at most, and none is
     // empty.
-    unsafe { cbc::encrypt(level, text, &texts, &mut chain) };
+    unsafe { cbc::encrypt(level, keys, &texts, &mut chain) };
 }
 
 /// Computes what the ICVs are the front of.

@@ -124,12 +124,12 @@ unsafe fn encrypt_block<const R: usize, const OWN: bool>(
     round!(_mm256_aesenclast_epi128, rounds);
 }
 
-/// Encrypts one block of each lane of the first `R` registers: the IVs.
+/// Encrypts one block of each lane of the first `R` registers under a key that they share: the IVs.
 ///
 /// # Safety
 /// The CPU has AVX2 and VAES; `keys` as in [`Run`].
 #[target_feature(enable = "avx2,vaes")]
-pub(super) unsafe fn encrypt_each<const R: usize, const OWN: bool>(
+pub(super) unsafe fn encrypt_each<const R: usize>(
     keys: *const u8,
     rounds: usize,
     blocks: &mut Blocks,
@@ -140,7 +140,7 @@ pub(super) unsafe fn encrypt_each<const R: usize, const OWN: bool>(
         *state = unsafe { _mm256_load_si256(blocks.0.as_ptr().add(2 * r).cast()) };
     }
     // SAFETY: as the caller promises.
-    unsafe { encrypt_block::<R, OWN>(&mut state, keys, rounds) };
+    unsafe { encrypt_block::<R, false>(&mut state, keys, rounds) };
     for (r, state) in state.iter().enumerate() {
         // SAFETY: as above.
         unsafe { _mm256_store_si256(blocks.0.as_mut_ptr().add(2 * r).cast(), *state) };
@@ -183,8 +183,14 @@ pub(super) unsafe fn encrypt<const R: usize, const OWN: bool, const MASKED: bool
                     for r in 0..R {
                         state[r] = _mm256_xor_si256(state[r], text[r][$block]);
                     }
+                    // Without this, keys of the first step are copied to the stack for the next ones.
+                    let keys = if OWN {
+                        core::hint::black_box(run.keys)
+                    } else {
+                        run.keys
+                    };
                     // SAFETY: as the run promises.
-                    unsafe { encrypt_block::<R, OWN>(&mut state, run.keys, run.rounds) };
+                    unsafe { encrypt_block::<R, OWN>(&mut state, keys, run.rounds) };
                     for r in 0..R {
                         text[r][$block] = state[r];
                     }

@@ -96,12 +96,12 @@ unsafe fn encrypt_block<const R: usize, const OWN: bool>(
     round!(_mm512_aesenclast_epi128, rounds);
 }
 
-/// Encrypts one block of each lane under keys of its own or a shared one: the IVs.
+/// Encrypts one block of each lane under a key that they share: the IVs.
 ///
 /// # Safety
 /// The CPU has AVX-512 F and VAES; `keys` as in [`Run`].
 #[target_feature(enable = "avx512f,vaes")]
-pub(super) unsafe fn encrypt_each<const R: usize, const OWN: bool>(
+pub(super) unsafe fn encrypt_each<const R: usize>(
     keys: *const u8,
     rounds: usize,
     blocks: &mut Blocks,
@@ -112,7 +112,7 @@ pub(super) unsafe fn encrypt_each<const R: usize, const OWN: bool>(
         *state = unsafe { _mm512_load_si512(blocks.0.as_ptr().add(4 * r).cast()) };
     }
     // SAFETY: as the caller promises.
-    unsafe { encrypt_block::<R, OWN>(&mut state, keys, rounds) };
+    unsafe { encrypt_block::<R, false>(&mut state, keys, rounds) };
     for (r, state) in state.iter().enumerate() {
         // SAFETY: as above.
         unsafe { _mm512_store_si512(blocks.0.as_mut_ptr().add(4 * r).cast(), *state) };
@@ -161,8 +161,14 @@ pub(super) unsafe fn encrypt<const R: usize, const OWN: bool, const MASKED: bool
                     for r in 0..R {
                         state[r] = _mm512_xor_si512(state[r], text[r][$block]);
                     }
+                    // Without this, keys of the first step are copied to the stack for the next ones.
+                    let keys = if OWN {
+                        core::hint::black_box(run.keys)
+                    } else {
+                        run.keys
+                    };
                     // SAFETY: as the run promises.
-                    unsafe { encrypt_block::<R, OWN>(&mut state, run.keys, run.rounds) };
+                    unsafe { encrypt_block::<R, OWN>(&mut state, keys, run.rounds) };
                     for r in 0..R {
                         text[r][$block] = state[r];
                     }

@@ -28,6 +28,8 @@ mod bits256;
 mod bits512;
 mod round_keys;
 
+use core::mem::MaybeUninit;
+
 use super::Level;
 use round_keys::MOST;
 pub(super) use round_keys::RoundKeys;
@@ -71,21 +73,27 @@ struct Run<'a> {
 /// Round keys of each lane's own; wiped on drop.
 #[repr(C, align(64))]
 pub(super) struct OwnKeys {
-    table: [Blocks; MOST],
+    /// Those of `rounds` rounds and one more are set.
+    table: [MaybeUninit<Blocks>; MOST],
     rounds: usize,
 }
 
 impl OwnKeys {
-    /// The keys of each lane, which all have as many rounds.
-    pub(super) fn new<'a>(keys: impl Iterator<Item = &'a RoundKeys>) -> Self {
+    /// The keys of at most sixteen lanes, which all have as many rounds.
+    pub(super) fn new(keys: &[&RoundKeys]) -> Self {
         let mut own = Self {
-            table: [Blocks::ZERO; MOST],
-            rounds: 10,
+            table: [const { MaybeUninit::uninit() }; MOST],
+            rounds: keys.first().map_or(0, |keys| keys.rounds()),
         };
-        for (lane, keys) in keys.take(LANES).enumerate() {
-            own.rounds = keys.rounds();
-            for (round, key) in own.table.iter_mut().zip(keys.encrypting()) {
-                round.0[lane] = *key;
+        for (at, round) in own.table.iter_mut().enumerate().take(own.rounds + 1) {
+            let to = round.as_mut_ptr().cast::<[u8; 16]>();
+            for lane in 0..LANES {
+                // Lanes without a packet are computed with the others: any key will do.
+                let from = keys
+                    .get(lane)
+                    .map_or(&[0; 16], |keys| &keys.encrypting()[at]);
+                // SAFETY: one of the sixteen blocks of this round.
+                unsafe { to.add(lane).write(*from) };
             }
         }
         own
@@ -94,9 +102,9 @@ impl OwnKeys {
 
 impl Drop for OwnKeys {
     fn drop(&mut self) {
-        for round in &mut self.table {
+        for round in self.table.iter_mut().take(self.rounds + 1) {
             // SAFETY: a place of plain bytes; volatile, so that it is not left out.
-            unsafe { core::ptr::write_volatile(round, Blocks::ZERO) };
+            unsafe { core::ptr::write_volatile(round.as_mut_ptr(), Blocks::ZERO) };
         }
         core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
     }
@@ -120,26 +128,16 @@ impl Keys<'_> {
     }
 }
 
-/// Encrypts a block of each of the first `lanes` lanes.
-pub(super) fn encrypt_each(level: Level, keys: Keys<'_>, lanes: usize, blocks: &mut Blocks) {
-    let (keys, rounds, own) = keys.parts();
-    // SAFETY: the level is a proof that the CPU has the instructions; the keys are as they come from `parts`.
+/// Encrypts a block of each of the first `lanes` lanes under a shared key.
+pub(super) fn encrypt_each(level: Level, keys: &RoundKeys, lanes: usize, blocks: &mut Blocks) {
+    let (rounds, keys) = (keys.rounds(), keys.encrypting().as_ptr().cast());
+    // SAFETY: the level is a proof that the CPU has the instructions; there is a block for each round.
     unsafe {
-        match (level, own, lanes <= 4) {
-            (Level::Bits512(_), false, true) => {
-                bits512::encrypt_each::<1, false>(keys, rounds, blocks);
-            }
-            (Level::Bits512(_), false, false) => {
-                bits512::encrypt_each::<4, false>(keys, rounds, blocks);
-            }
-            (Level::Bits512(_), true, _) => bits512::encrypt_each::<4, true>(keys, rounds, blocks),
-            (Level::Bits256(_), false, true) => {
-                bits256::encrypt_each::<2, false>(keys, rounds, blocks);
-            }
-            (Level::Bits256(_), false, false) => {
-                bits256::encrypt_each::<8, false>(keys, rounds, blocks);
-            }
-            (Level::Bits256(_), true, _) => bits256::encrypt_each::<8, true>(keys, rounds, blocks),
+        match (level, lanes <= 4) {
+            (Level::Bits512(_), true) => bits512::encrypt_each::<1>(keys, rounds, blocks),
+            (Level::Bits512(_), false) => bits512::encrypt_each::<4>(keys, rounds, blocks),
+            (Level::Bits256(_), true) => bits256::encrypt_each::<2>(keys, rounds, blocks),
+            (Level::Bits256(_), false) => bits256::encrypt_each::<8>(keys, rounds, blocks),
         }
     }
 }

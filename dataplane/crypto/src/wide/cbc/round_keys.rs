@@ -1,8 +1,8 @@
 //! AES key schedules (FIPS 197 section 5.2), for encryption and for decryption.
 
 use core::arch::x86_64::{
-    _mm_aesimc_si128, _mm_aeskeygenassist_si128, _mm_cvtsi128_si32, _mm_loadu_si128,
-    _mm_set1_epi32, _mm_storeu_si128,
+    _mm_aesenc_si128, _mm_aesenclast_si128, _mm_aesimc_si128, _mm_aeskeygenassist_si128,
+    _mm_cvtsi128_si32, _mm_loadu_si128, _mm_set1_epi32, _mm_storeu_si128, _mm_xor_si128,
 };
 
 use super::super::Level;
@@ -39,6 +39,29 @@ impl RoundKeys {
     pub(in crate::wide) fn expand(_: Level, key: &[u8]) -> Option<Self> {
         // SAFETY: each level is a proof that the CPU has AES instructions.
         unsafe { Self::expand_by_instructions(key) }
+    }
+
+    /// Encrypts a block; those of several keys are independent, and the CPU overlaps them.
+    #[inline]
+    pub(in crate::wide) fn encrypt_block(&self, _: Level, block: &mut [u8; 16]) {
+        // SAFETY: each level is a proof that the CPU has AES instructions.
+        unsafe { self.encrypt_by_instructions(block) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "aes")]
+    fn encrypt_by_instructions(&self, block: &mut [u8; 16]) {
+        let [first, rest @ ..] = &self.encrypt;
+        // SAFETY: 16 bytes each, at any alignment.
+        unsafe {
+            let load = |block: &[u8; 16]| _mm_loadu_si128(block.as_ptr().cast());
+            let mut state = _mm_xor_si128(load(block), load(first));
+            for key in rest.iter().take(self.rounds - 1) {
+                state = _mm_aesenc_si128(state, load(key));
+            }
+            state = _mm_aesenclast_si128(state, load(&self.encrypt[self.rounds]));
+            _mm_storeu_si128(block.as_mut_ptr().cast(), state);
+        }
     }
 
     #[target_feature(enable = "aes")]

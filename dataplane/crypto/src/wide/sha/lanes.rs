@@ -2,9 +2,10 @@
 
 use core::arch::x86_64::{
     __m512i, _mm_storeu_si128, _mm256_storeu_si256, _mm512_castsi512_si256,
-    _mm512_extracti32x4_epi32, _mm512_load_si512, _mm512_loadu_si512, _mm512_set4_epi32,
-    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_i32x4, _mm512_store_si512,
-    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_extracti32x4_epi32, _mm512_load_si512, _mm512_loadu_si512, _mm512_maskz_loadu_epi8,
+    _mm512_set4_epi32, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_i32x4,
+    _mm512_store_si512, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
+    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
 /// Hash states of sixteen messages of 32-bit words: word by word, in each the sixteen lanes.
@@ -132,6 +133,24 @@ pub(super) unsafe fn load_8(lanes: &[*const u8; 8], offset: usize) -> [__m512i; 
         *half = transpose_8(&rows);
     }
     words
+}
+
+/// Copies fewer bytes than `length`, a multiple of 64, with zeros behind them.
+///
+/// # Safety
+/// `length` bytes can be written at `to`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) unsafe fn copy_padded(rest: &[u8], to: *mut u8, length: usize) {
+    for at in (0..length).step_by(64) {
+        let left = rest.len().saturating_sub(at);
+        let mask = if left < 64 { (1 << left) - 1 } else { u64::MAX };
+        // SAFETY: the mask has the bytes that are left; the rest is as the caller promises.
+        unsafe {
+            let bytes = _mm512_maskz_loadu_epi8(mask, rest.as_ptr().wrapping_add(at).cast());
+            _mm512_storeu_si512(to.add(at).cast(), bytes);
+        }
+    }
 }
 
 impl Lanes16 {

@@ -32,6 +32,8 @@ mod sha1;
 mod sha256;
 mod sha512;
 
+use core::mem::MaybeUninit;
+
 use super::Level;
 use super::cpu::Bits512;
 use lanes::{Lanes8, Lanes16};
@@ -125,30 +127,39 @@ impl Blocks {
 
     /// Those of a message; its end is written to `tail`.
     #[inline]
-    fn new<H: Hash>(message: &Message<'_, H::Word>, tail: &mut [u8; 256]) -> Self {
+    fn new<H: Hash>(level: Level, message: &Message<'_, H::Word>, tail: &mut Tail) -> Self {
         let block = H::BLOCK;
         let whole = message.data.len() / block;
         let rest = &message.data[whole * block..];
-        let mut suffix = [0x80; 5];
-        let suffix = match message.high {
-            Some(high) => {
-                suffix[..4].copy_from_slice(&high);
-                &suffix[..]
-            }
-            None => &suffix[4..],
+        // What follows the data: the high half with ESN, then a one bit.
+        let (suffix, more) = match message.high {
+            Some([a, b, c, d]) => (u64::from_ne_bytes([a, b, c, d, 0x80, 0, 0, 0]), 4),
+            None => (0x80_u64.to_le(), 0),
         };
         // The length takes the last eighth of the last block.
-        let end = (rest.len() + suffix.len() + block / 8).div_ceil(block) * block;
-        tail[..end].fill(0);
-        tail[..rest.len()].copy_from_slice(rest);
-        tail[rest.len()..rest.len() + suffix.len()].copy_from_slice(suffix);
-        let bits = (block + message.data.len() + suffix.len() - 1) as u64 * 8;
-        tail[end - 8..end].copy_from_slice(&bits.to_be_bytes());
+        let blocks = (rest.len() + more + 1 + block / 8).div_ceil(block);
+        let bits = (block + message.data.len() + more) as u64 * 8;
+        let (length, to) = (blocks * block, tail.0.as_mut_ptr().cast::<u8>());
+        // SAFETY: what is written are the `length` bytes of at most two blocks, of which there is room, and at most eight
+        // behind the rest, which is shorter than a block. The level is a proof that the CPU has the instructions.
+        unsafe {
+            match level {
+                Level::Bits512(_) => lanes::copy_padded(rest, to, length),
+                Level::Bits256(_) => {
+                    to.write_bytes(0, length);
+                    to.copy_from_nonoverlapping(rest.as_ptr(), rest.len());
+                }
+            }
+            to.add(rest.len()).cast::<u64>().write_unaligned(suffix);
+            to.add(length - 8)
+                .cast::<u64>()
+                .write_unaligned(bits.to_be());
+        }
         Self {
             data: message.data.as_ptr(),
             whole,
-            tail: tail.as_ptr(),
-            all: whole + end / block,
+            tail: to,
+            all: whole + blocks,
         }
     }
 
@@ -174,10 +185,10 @@ pub(super) fn hmac<H: Hash>(
     messages: &[Message<'_, H::Word>],
     digests: &mut [Digest; LANES],
 ) {
-    let mut tails = Tails([[0; 256]; LANES]);
+    let mut tails = [const { Tail(MaybeUninit::uninit()) }; LANES];
     let mut blocks = [Blocks::NONE; LANES];
-    for ((blocks, message), tail) in blocks.iter_mut().zip(messages).zip(&mut tails.0) {
-        *blocks = Blocks::new::<H>(message, tail);
+    for ((blocks, message), tail) in blocks.iter_mut().zip(messages).zip(&mut tails) {
+        *blocks = Blocks::new::<H>(level, message, tail);
     }
     let blocks = &blocks[..messages.len().min(LANES)];
     match level {
@@ -202,9 +213,9 @@ pub(super) fn hmac<H: Hash>(
     }
 }
 
-/// Room for the ends of messages.
-#[repr(align(64))]
-struct Tails([[u8; 256]; LANES]);
+/// Room for the end of a message: up to two blocks.
+#[repr(C, align(64))]
+struct Tail(MaybeUninit<[u8; 256]>);
 
 /// Messages in the lanes of registers.
 fn in_lanes<H: Hash>(
