@@ -5,12 +5,13 @@ set -eu
 
 # build: cmake and a C compiler for NNG, which the bus stands on
 # run:   strongSwan's charon with its plugins
-# lab:   the hosts' tools; test: lost messages, certificates, an independent peer, a Python environment for scapy
+# lab:   the hosts' tools; test: lost messages, certificates, an independent peer, a routing daemon, a Python environment
+#        for scapy
 packages="
     cmake gcc g++ libc6-dev make
     strongswan-charon strongswan-swanctl strongswan-pki
     libstrongswan-standard-plugins libstrongswan-extra-plugins libcharon-extra-plugins
-    iperf3 iproute2 iputils-ping kmod nftables openssl procps python3-venv
+    bird2 iperf3 iproute2 iputils-ping kmod nftables openssl procps python3-venv
 "
 
 missing=
@@ -43,6 +44,13 @@ if [ -n "$missing" ]; then
         *strongswan*)
             if [ -d /run/systemd/system ]; then
                 systemctl disable --now strongswan-starter.service
+            fi
+            ;;
+    esac
+    case "$missing" in
+        *bird2*)
+            if [ -d /run/systemd/system ]; then
+                systemctl disable --now bird.service
             fi
             ;;
     esac

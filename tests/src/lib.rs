@@ -20,6 +20,7 @@
 // An assertion is how a test says what it found.
 #![allow(clippy::missing_panics_doc, clippy::panic)]
 
+pub mod bird;
 pub mod configuration;
 pub mod control;
 pub mod esp_nodes;

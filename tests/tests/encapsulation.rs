@@ -8,11 +8,13 @@ use culvert_model::bus::SaMode;
 use culvert_netlab::addressing::{Family, Place, Side};
 use culvert_netlab::ping::{Ping, PingReport};
 use culvert_netlab::process::Interrupt;
+use culvert_tests::bird::Bird;
 use culvert_tests::configuration::{CHILD, CONNECTION, IF_ID, gateway};
 use culvert_tests::exchange::{self, DontFragment};
 use culvert_tests::laboratory::{Laboratory, wait_for};
 use culvert_tests::traffic::Traffic;
 use culvert_tests::wire::{MARKER, Wire};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 /// More than a start, DAD and a negotiation take together on a busy machine.
@@ -167,4 +169,66 @@ fn control_ends(lab: &Laboratory) {
         control.established(CONNECTION).is_empty().then_some(())
     })
     .unwrap();
+}
+
+/// Waits until both families pass from host to host.
+fn wait_open(lab: &Laboratory) {
+    for family in Family::BOTH {
+        lab.wait_open(family, UP).unwrap();
+    }
+}
+
+#[test]
+fn hosts_reach_each_other_by_what_ospf_has_learnt_over_protected_gre() {
+    let mut lab = Laboratory::build().unwrap();
+    let wire = Wire::tap(&lab).unwrap();
+    // No word of the other LAN.
+    let configured = |side: Side| {
+        let mut configuration = protected(side);
+        configuration["routes"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|route| route["next_hops"][0].get("interface").is_none());
+        configuration
+    };
+    lab.launch(Side::B, &configured(Side::B)).unwrap();
+    lab.start(Side::A, &configured(Side::A)).unwrap();
+    lab.wait_ready(Side::B).unwrap();
+    let far = |family| Side::B.addresses().host(family).addr();
+    assert_eq!(ping(&lab, Place::HostA, far(Family::V4)).received, 0);
+    let [a, b] = Side::BOTH.map(|side| Bird::start(&lab, side).unwrap());
+    for protocol in ["ospf2", "ospf3"] {
+        wait_for(protocol, UP, || {
+            (a.is_adjacent(protocol) && b.is_adjacent(protocol)).then_some(())
+        })
+        .unwrap();
+    }
+    wait_open(&lab);
+    for family in Family::BOTH {
+        let report = ping(&lab, Place::HostA, far(family));
+        assert_eq!(report.received, 20, "{family:?}");
+        exchange::stream(&lab, family).unwrap();
+    }
+
+    // A route that is withdrawn is one no longer, and comes again.
+    a.control(&["disable", "ospf2"]).unwrap();
+    wait_for("the end of the route", UP, || {
+        (ping(&lab, Place::HostA, far(Family::V4)).received == 0).then_some(())
+    })
+    .unwrap();
+    a.control(&["enable", "ospf2"]).unwrap();
+    wait_open(&lab);
+
+    // A new dataplane is told what Linux knows.
+    let old = lab
+        .gateway(Side::A)
+        .signal("dataplane", Signal::SIGKILL)
+        .unwrap();
+    wait_for("its end", UP, || (!old.is_running()).then_some(())).unwrap();
+    lab.gateway(Side::A).wait_healthy(UP).unwrap();
+    wait_open(&lab);
+    drop((a, b));
+    lab.stop(Side::B).unwrap();
+    lab.stop(Side::A).unwrap();
+    wire.cut().unwrap().assert_nothing_in_the_clear();
 }

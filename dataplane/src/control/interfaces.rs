@@ -32,6 +32,9 @@ const TUNNEL_MTU: u16 = 1400;
 
 /// The `if_id` of what is protected by policies alone: packets get into its tunnel without a route.
 const POLICY_TUNNEL: u32 = 0;
+/// What link-local addresses begin with (RFC 4291 section 2.5.6).
+const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0));
+const LINK_LOCAL_LENGTH: u8 = 64;
 
 /// An interface that exists.
 #[derive(Clone, Debug)]
@@ -120,6 +123,13 @@ impl LocalInterface {
             LocalKind::Encapsulation { ends, .. } => Some(ends.underlay_vrf),
         };
         self.vrf == vrf || underlay == Some(vrf)
+    }
+
+    /// The VRF in which every link-local destination of what it receives is for Linux. Of a tunnel of GRE or IPIP with a
+    /// TAP: Linux chooses the address itself, and there is nobody else at this end.
+    fn link_scope(&self) -> Option<u32> {
+        let is_shared = matches!(self.kind, LocalKind::Encapsulation { .. });
+        (is_shared && !self.tap.is_empty()).then_some(self.vrf)
     }
 
     /// An address to ask a neighbour from.
@@ -418,6 +428,11 @@ impl ControlPlane {
         now: u64,
     ) -> Result<(), ApplyError> {
         let index = self.reserve_index(&new.name)?;
+        let scope = new.link_scope();
+        let scope_before = self
+            .interfaces
+            .get(&index)
+            .and_then(LocalInterface::link_scope);
         if let Some(old) = self.interfaces.get(&index) {
             if std::mem::discriminant(&old.kind) != std::mem::discriminant(&new.kind) {
                 return Err(ApplyError::OtherKind(new.name));
@@ -466,9 +481,28 @@ impl ControlPlane {
                 self.restart_detection(index, now);
             }
         }
+        self.change_link_scope(index, scope_before, scope, now);
         self.hold_policy_tunnel(now);
         self.stage_interface(index);
         Ok(())
+    }
+
+    /// Moves the route of link-local destinations of a tunnel from one VRF to another.
+    fn change_link_scope(&mut self, index: u32, from: Option<u32>, to: Option<u32>, now: u64) {
+        if from == to {
+            return;
+        }
+        let Some(all) = route_key(LINK_LOCAL, LINK_LOCAL_LENGTH, index) else {
+            return;
+        };
+        if let Some(vrf) = from {
+            self.change_route(vrf, all, now, |reasons| {
+                reasons.local = reasons.local.saturating_sub(1);
+            });
+        }
+        if let Some(vrf) = to {
+            self.change_route(vrf, all, now, |reasons| reasons.local += 1);
+        }
     }
 
     /// No route leads into the tunnel of policies: its adjacency is there as long as it is.
@@ -531,6 +565,7 @@ impl ControlPlane {
             self.encapsulation_mtus.remove(&ends);
         }
         if let Some(gone) = self.interfaces.remove(&index) {
+            self.change_link_scope(index, gone.link_scope(), None, now);
             for own in &gone.addresses {
                 self.remove_address_routes(index, gone.vrf, *own, now);
                 self.detection.end((index, own.address));

@@ -3,6 +3,7 @@
 //! ```text
 //!   10.1.0.1/32   local                        -> the box
 //!   10.1.0.0/24   connected (by lan), static   -> connected wins
+//!   10.2.0.0/24   static, learnt (by OSPF)   -> static wins
 //!   10.1.0.9/32   host (a neighbour)           -> only where the route that covers it is the connected one
 //! ```
 
@@ -23,18 +24,30 @@ pub(super) struct Reasons {
     pub(super) connected: Vec<u32>,
     /// The adjacency of the configured route.
     pub(super) configured: Option<u32>,
+    /// The adjacency of the route that someone else wrote into Linux.
+    pub(super) learnt: Option<u32>,
     /// The adjacency of the neighbour that has this address.
     pub(super) host: Option<u32>,
 }
 
 impl Reasons {
+    /// Of the configured route, or of the learnt one.
+    pub(super) fn route(&mut self, learnt: bool) -> &mut Option<u32> {
+        if learnt {
+            &mut self.learnt
+        } else {
+            &mut self.configured
+        }
+    }
+
     /// What the prefix leads to, neighbours left out: the box's own addresses, then what is connected (it needs no
-    /// router), then what is configured.
+    /// router), then what is configured, then what was learnt.
     pub(super) fn without_host(&self) -> Option<u32> {
         (self.local > 0)
             .then_some(ADJACENCY_LOCAL)
             .or_else(|| self.connected.first().copied())
             .or(self.configured)
+            .or(self.learnt)
     }
 
     fn best(&self) -> Option<u32> {
@@ -45,6 +58,7 @@ impl Reasons {
         self.local == 0
             && self.connected.is_empty()
             && self.configured.is_none()
+            && self.learnt.is_none()
             && self.host.is_none()
     }
 }

@@ -17,7 +17,7 @@ use crate::tables::{Adjacency, AdjacencyKind};
 const MOST_GATEWAYS: u32 = 4;
 
 impl ControlPlane {
-    /// Makes a configured route, or leads it elsewhere without a gap.
+    /// Makes a configured or learnt route, or leads it elsewhere without a gap.
     pub(super) fn set_route(&mut self, spec: &RouteSpec, now: u64) -> Result<(), ApplyError> {
         let vrf = self.vrf_index(&spec.vrf)?;
         let mut keys = Vec::with_capacity(spec.hops.len());
@@ -45,7 +45,7 @@ impl ControlPlane {
         };
         let mut before = None;
         self.change_route(vrf, spec.destination, now, |reasons| {
-            before = reasons.configured.replace(adjacency);
+            before = reasons.route(spec.learnt).replace(adjacency);
         });
         if let Some(before) = before {
             self.adjacencies.release(before, now);
@@ -59,7 +59,7 @@ impl ControlPlane {
         };
         let mut before = None;
         self.change_route(vrf, spec.destination, now, |reasons| {
-            before = reasons.configured.take();
+            before = reasons.route(spec.learnt).take();
         });
         if let Some(before) = before {
             self.adjacencies.release(before, now);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod announcements;
+mod routing_daemons;
 mod sub_interfaces;
 mod ten_thousand;
 
@@ -96,6 +97,7 @@ fn route(prefix: &str, hops: &[&str]) -> (String, Kind) {
         vrf: "default".into(),
         destination: Some(wire_prefix(prefix)),
         next_hops,
+        learnt: false,
     });
     (format!("route/default/{prefix}"), kind)
 }

@@ -97,6 +97,8 @@ pub(super) struct AddressSpec {
 pub(super) struct RouteSpec {
     pub(super) vrf: String,
     pub(super) destination: IpPrefix,
+    /// Someone else wrote it into Linux.
+    pub(super) learnt: bool,
     pub(super) hops: Vec<Hop>,
     /// Why its packets are dropped when it has no hops.
     pub(super) otherwise: DropReason,
@@ -209,7 +211,7 @@ impl Spec {
             (Self::Encapsulation(one), Self::Encapsulation(two)) => one.name == two.name,
             (Self::Address(one), Self::Address(two)) => one == two,
             (Self::Route(one), Self::Route(two)) => {
-                one.vrf == two.vrf && one.destination == two.destination
+                one.vrf == two.vrf && one.destination == two.destination && one.learnt == two.learnt
             }
             (Self::Forwarding(_), Self::Forwarding(_))
             | (Self::Reassembly(_), Self::Reassembly(_)) => true,
@@ -305,6 +307,7 @@ fn read_route(key: &str, route: &bus::Route) -> Result<RouteSpec, ApplyError> {
     Ok(RouteSpec {
         vrf: route.vrf.clone(),
         destination,
+        learnt: route.learnt,
         hops,
         otherwise,
     })

@@ -19,12 +19,14 @@ use culvert_model::bus;
 use culvert_model::plan::{DigestKey, Part, Plan};
 use culvert_plugin_wire::EXIT_PLUGIN_MISSING;
 use culvert_scheduler::BatchId;
+use culvert_tap_inject::mirror::LearntRoute;
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::children::{Children, Ended, Recipe};
 use super::configuration;
+use super::learnt;
 use super::notify::{self, State};
 use super::parts::{PartError, Parts};
 use super::ports::{Ports, Wanted};
@@ -67,6 +69,8 @@ enum Happened {
     AskAgain { part: Part, life: u64 },
     /// Duplicate address detection is over.
     AddressesReady,
+    /// Routes of others in Linux, all of them.
+    Learnt(Vec<LearntRoute>),
     /// iked-bridge told how it stands to charon; none: no answer.
     Ike(Option<bus::ShowIkeReply>),
     /// SIGTERM or SIGINT.
@@ -165,12 +169,17 @@ impl Gateway {
     }
 
     async fn live(&mut self) {
+        let sender = self.sender.clone();
+        let learning = tokio::spawn(learnt::follow(move |routes| {
+            sender.send(Happened::Learnt(routes)).is_ok()
+        }));
         self.part_up(Part::Linux);
         self.supervisor.allow(Process::Dataplane, Instant::now());
         loop {
             self.act();
             self.write_status();
             if self.supervisor.is_stopped() {
+                learning.abort();
                 return;
             }
             let deadline = [self.supervisor.deadline(), self.values.deadline()]
@@ -414,6 +423,12 @@ impl Gateway {
             }
             Happened::Retrieved { .. } | Happened::Applied { .. } | Happened::AskAgain { .. } => {}
             Happened::AddressesReady => self.addresses_ready = true,
+            Happened::Learnt(routes) => {
+                tracing::debug!(routes = routes.len(), "routes of others in Linux");
+                if let Err(error) = self.values.set_learnt(routes) {
+                    tracing::error!(%error, "routes of others are not taken over");
+                }
+            }
             Happened::Ike(ike) => self.ike = ike,
             Happened::Stop => self.stop(),
             Happened::Reload => self.reload(now),

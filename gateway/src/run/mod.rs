@@ -31,6 +31,7 @@ mod children;
 mod configuration;
 mod gateway;
 mod launch;
+mod learnt;
 mod linux;
 mod namespace;
 mod nics;

@@ -9,7 +9,9 @@ use culvert_model::plan::{Key, Part, Plan};
 use culvert_scheduler::{
     BatchId, Change, Failure, Gateway, GatewayScheduler, Planned, SetPlanError, Standing,
 };
+use culvert_tap_inject::mirror::LearntRoute;
 
+use super::learnt;
 use super::status::ValuesStatus;
 
 /// Of these many pending values the status file tells; of more only that they are.
@@ -40,6 +42,8 @@ pub struct Values {
     scheduler: GatewayScheduler,
     start: Instant,
     underway: BTreeMap<BatchId, Vec<Key>>,
+    configured: Plan,
+    learnt: Vec<LearntRoute>,
     summary: OnceCell<Summary>,
 }
 
@@ -50,6 +54,8 @@ impl Values {
             scheduler: GatewayScheduler::new(),
             start: now,
             underway: BTreeMap::new(),
+            configured: Plan::new(),
+            learnt: Vec::new(),
             summary: OnceCell::new(),
         };
         values.set_plan(plan)?;
@@ -58,8 +64,33 @@ impl Values {
 
     /// Planned so from now on.
     pub fn set_plan(&mut self, plan: Plan) -> Result<(), SetPlanError<Key>> {
-        let plan = plan
+        let learnt = std::mem::take(&mut self.learnt);
+        let outcome = self.schedule(&plan, &learnt);
+        self.learnt = learnt;
+        if outcome.is_ok() {
+            self.configured = plan;
+        }
+        outcome
+    }
+
+    /// These routes of others are in Linux from now on.
+    pub fn set_learnt(&mut self, routes: Vec<LearntRoute>) -> Result<(), SetPlanError<Key>> {
+        let configured = std::mem::take(&mut self.configured);
+        let outcome = self.schedule(&configured, &routes);
+        self.configured = configured;
+        self.learnt = routes;
+        outcome
+    }
+
+    fn schedule(
+        &mut self,
+        configured: &Plan,
+        learnt: &[LearntRoute],
+    ) -> Result<(), SetPlanError<Key>> {
+        let plan = configured
+            .clone()
             .into_iter()
+            .chain(learnt::plan(learnt, configured))
             .map(|(key, planned)| (key, Planned::<Gateway>::from(planned)))
             .collect();
         self.changed().set_plan(plan)

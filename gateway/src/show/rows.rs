@@ -42,11 +42,12 @@ rows! {
         "#drops" drops: u64,
         "driver" driver: Option<String>,
     }
-    /// A route as configured.
+    /// A route as configured, or as learnt.
     Route {
         "vrf" vrf: String,
         "destination" destination: String,
         "via" via: Vec<String>,
+        "from" origin: String,
     }
     /// A neighbour.
     Neighbour {
@@ -258,6 +259,12 @@ pub(super) fn routes(reply: &bus::RetrieveReply) -> Vec<Route> {
                 bus::route::Action::Unreachable => vec!["unreachable".to_owned()],
                 bus::route::Action::Prohibit => vec!["prohibit".to_owned()],
             },
+            origin: if route.learnt {
+                "Linux"
+            } else {
+                "configuration"
+            }
+            .to_owned(),
         })
         .collect()
 }

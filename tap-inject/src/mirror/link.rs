@@ -8,6 +8,11 @@ use rtnetlink::LinkUnspec;
 
 use super::{LinkSettings, Mirror, MirrorError, refused};
 use crate::device::TapName;
+use crate::nodes::TUNNEL_MAC;
+
+/// Of the TAPs of tunnels, which have one MAC address on every box: a random link-local address instead of the one that
+/// follows from it, or both ends of a tunnel would have the same (RFC 7217).
+const RANDOM_LINK_LOCAL: [(&str, &str, &str); 1] = [("ipv6", "addr_gen_mode", "3")];
 
 /// Below `/proc/sys/net`, with the family directory before and the device between.
 ///
@@ -40,7 +45,10 @@ impl Mirror {
         let state = links
             .get(settings.tap.as_str())
             .ok_or_else(|| MirrorError::NoDevice(settings.tap.clone()))?;
-        set_switches(&settings.tap)?;
+        set_switches(&settings.tap, SWITCHES)?;
+        if settings.mac == Some(TUNNEL_MAC.0) {
+            set_switches(&settings.tap, &RANDOM_LINK_LOCAL)?;
+        }
         let mut message = LinkUnspec::new_with_index(state.index)
             .mtu(settings.mtu)
             .up();
@@ -68,8 +76,8 @@ impl Mirror {
     }
 }
 
-fn set_switches(tap: &TapName) -> Result<(), MirrorError> {
-    for (family, switch, value) in SWITCHES {
+fn set_switches(tap: &TapName, switches: &[(&str, &str, &'static str)]) -> Result<(), MirrorError> {
+    for (family, switch, value) in switches {
         let path: PathBuf = ["/proc/sys/net", family, "conf", tap.as_str(), switch]
             .iter()
             .collect();

@@ -6,11 +6,14 @@
 //!   LinuxRoute    prefix via gateway dev TAP
 //! ```
 //!
+//! The other way come [learnt routes](LearntRoute): what others wrote into Linux, for the dataplane.
+//!
 //! Addresses and routes carry a protocol number of our own ([`PROTOCOL`]), so that what a DHCP client or a routing
 //! daemon wrote is neither counted as ours nor removed. Everything here works in the network namespace of the thread
 //! that called [`Mirror::open`].
 
 mod address;
+mod learnt;
 mod link;
 mod route;
 #[cfg(test)]
@@ -28,6 +31,8 @@ use thiserror::Error;
 use tokio::task::JoinHandle;
 
 use crate::device::TapName;
+
+pub use learnt::{LearntHop, LearntRoute, LearntWay, RouteWatch};
 
 /// Marks addresses (`IFA_PROTO`, Linux 5.18) and routes (`rtm_protocol`) as ours. No number of
 /// `/etc/iproute2/rt_protos` or of a routing daemon in Debian 12.

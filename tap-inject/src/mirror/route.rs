@@ -124,27 +124,35 @@ fn message_of(route: &TapRoute, index: u32) -> Result<RouteMessage, MirrorError>
 
 fn read(message: &RouteMessage) -> Option<(u32, IpNet, Option<IpAddr>)> {
     let mut index = None;
-    let mut destination = None;
     let mut gateway = None;
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(value) => index = Some(*value),
-            RouteAttribute::Destination(value) => destination = plain(value),
             RouteAttribute::Gateway(value) => gateway = plain(value),
             _ => {}
         }
     }
+    Some((index?, destination(message)?, gateway))
+}
+
+pub(super) fn destination(message: &RouteMessage) -> Option<IpNet> {
+    let written = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(value) => plain(value),
+            _ => None,
+        });
     // A default route carries no destination.
-    let destination = destination.or(match message.header.address_family {
+    let address = written.or(match message.header.address_family {
         AddressFamily::Inet => Some(IpAddr::from([0u8; 4])),
         AddressFamily::Inet6 => Some(IpAddr::from([0u8; 16])),
         _ => None,
     })?;
-    let destination = IpNet::new(destination, message.header.destination_prefix_length).ok()?;
-    Some((index?, destination, gateway))
+    IpNet::new(address, message.header.destination_prefix_length).ok()
 }
 
-fn plain(address: &RouteAddress) -> Option<IpAddr> {
+pub(super) fn plain(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(address) => Some((*address).into()),
         RouteAddress::Inet6(address) => Some((*address).into()),

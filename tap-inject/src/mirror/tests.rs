@@ -197,3 +197,93 @@ fn what_cannot_work_is_an_error_with_its_reason() {
         mirror.delete_address(&nowhere).await.unwrap();
     });
 }
+
+#[test]
+fn routes_of_others_are_read_and_their_changes_are_noticed() {
+    let within = async |watch: &mut RouteWatch| {
+        tokio::time::timeout(Duration::from_secs(20), watch.changed())
+            .await
+            .expect("a change that is noticed")
+    };
+    let settled = async |watch: &mut RouteWatch| {
+        let quiet = Duration::from_millis(200);
+        while tokio::time::timeout(quiet, watch.changed()).await.is_ok() {}
+    };
+    in_fresh_namespace(async || {
+        let mirror = Mirror::open().unwrap();
+        let _tap = wan(&mirror).await;
+        for address in ["192.0.2.1/24", "2001:db8::1/64"] {
+            mirror
+                .add_address(&TapAddress {
+                    tap: name("wan"),
+                    address: address.parse().unwrap(),
+                })
+                .await
+                .unwrap();
+        }
+        mirror
+            .add_route(&TapRoute {
+                destination: "10.0.0.0/8".parse().unwrap(),
+                gateway: Some("192.0.2.254".parse().unwrap()),
+                tap: name("wan"),
+            })
+            .await
+            .unwrap();
+        // The kernel's own and ours are nobody else's.
+        assert_eq!(mirror.learnt_routes().await.unwrap(), []);
+
+        let mut watch = RouteWatch::open().unwrap();
+        for route in [
+            "route add default via 192.0.2.9 proto dhcp",
+            "route add 10.2.0.0/24 via 192.0.2.3 proto bird metric 32",
+            "route add 10.2.0.0/24 via 192.0.2.4 proto bgp metric 20",
+            "route add 10.3.0.0/24 dev wan proto ospf",
+            "route add 10.4.0.0/24 proto bird nexthop via 192.0.2.6 nexthop via 192.0.2.5",
+            "route add blackhole 10.5.0.0/16 proto bird",
+            "route add 10.6.0.0/24 via 192.0.2.3 table 77 proto bird",
+            "-6 route add fd00:2::/64 via fe80::7 dev wan proto bird",
+            "-6 route add unreachable fd00:3::/64 proto bird",
+        ] {
+            ip(route);
+        }
+        assert!(within(&mut watch).await);
+        let hop = |gateway: &str| LearntHop {
+            device: "wan".to_owned(),
+            gateway: gateway.parse().ok(),
+        };
+        let route = |destination: &str, way| LearntRoute {
+            destination: destination.parse().unwrap(),
+            way,
+        };
+        let by = |gateways: &[&str]| LearntWay::Hops(gateways.iter().map(|one| hop(one)).collect());
+        assert_eq!(
+            mirror.learnt_routes().await.unwrap(),
+            [
+                route("0.0.0.0/0", by(&["192.0.2.9"])),
+                route("10.2.0.0/24", by(&["192.0.2.4"])),
+                route("10.3.0.0/24", by(&["none"])),
+                route("10.4.0.0/24", by(&["192.0.2.5", "192.0.2.6"])),
+                route("10.5.0.0/16", LearntWay::Blackhole),
+                route("fd00:2::/64", by(&["fe80::7"])),
+                route("fd00:3::/64", LearntWay::Unreachable),
+            ]
+        );
+
+        settled(&mut watch).await;
+        ip("route del 10.2.0.0/24 via 192.0.2.4");
+        assert!(within(&mut watch).await);
+        let routes = mirror.learnt_routes().await.unwrap();
+        assert!(routes.contains(&route("10.2.0.0/24", by(&["192.0.2.3"]))));
+        settled(&mut watch).await;
+        // What the kernel takes away with the device it does not tell.
+        mirror.set_link_down(&name("wan")).await.unwrap();
+        assert!(within(&mut watch).await);
+        assert_eq!(
+            mirror.learnt_routes().await.unwrap(),
+            [
+                route("10.5.0.0/16", LearntWay::Blackhole),
+                route("fd00:3::/64", LearntWay::Unreachable),
+            ]
+        );
+    });
+}

@@ -106,6 +106,12 @@ fn take(
                 Some(130..=137 | 143) => return Err(DropReason::InjectAnswered),
                 _ if group && !ip.destination().is_multicast() => return Err(malformed),
                 _ if group => NodeId::InterfaceOutput,
+                // So is what is for the other end by its link-local address.
+                _ if ip.destination().is_unicast_link_local()
+                    && matches!(interface.kind, InterfaceKind::Encapsulation { .. }) =>
+                {
+                    NodeId::InterfaceOutput
+                }
                 _ => NodeId::Ip6Lookup,
             };
             (way, ip.total_len())

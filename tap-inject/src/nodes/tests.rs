@@ -11,6 +11,7 @@ use culvert_dataplane::drop_reason::DropReason;
 use culvert_dataplane::event;
 use culvert_dataplane::graph::{Context, Graph, Node, NodeId, NodeSpec, Surroundings, Vector};
 use culvert_dataplane::port::{Port, Ports, tap_port};
+use culvert_dataplane::sa::OuterRules;
 use culvert_dataplane::tables::{
     Interface, InterfaceAddress, InterfaceKind, MssClamp, ReversePath, Tables,
 };
@@ -85,6 +86,18 @@ struct Outcome {
 
 /// Lets one packet wait for `node`, as if received by `rx`.
 fn run(node: NodeId, rx: u32, bytes: &[u8], change: impl FnOnce(&mut Metadata)) -> Outcome {
+    let ethernet = InterfaceKind::Ethernet { mac: MAC };
+    run_on(ethernet, node, rx, bytes, change)
+}
+
+/// The same where the interface is of this kind.
+fn run_on(
+    kind: InterfaceKind,
+    node: NodeId,
+    rx: u32,
+    bytes: &[u8],
+    change: impl FnOnce(&mut Metadata),
+) -> Outcome {
     let seen = Seen::default();
     let rest = NodeId::ALL.iter().map(|id| {
         let spec = Box::leak(Box::new(NodeSpec { id: *id, next: &[] }));
@@ -95,7 +108,7 @@ fn run(node: NodeId, rx: u32, bytes: &[u8], change: impl FnOnce(&mut Metadata)) 
     let interface = Interface {
         index: WAN,
         name: "wan".into(),
-        kind: InterfaceKind::Ethernet { mac: MAC },
+        kind,
         vrf: 3,
         mtu: 1500,
         admin_up: true,
@@ -228,6 +241,58 @@ fn multicast_of_linux_leaves_by_its_interface_as_it_is() {
         outcome.onward.as_slice(),
         [(NodeId::InterfaceOutput, meta, bytes)] if meta.tx_interface == WAN && *bytes == sent
     ));
+}
+
+#[test]
+fn what_is_for_whoever_is_at_the_other_end_of_a_gre_tunnel_goes_into_it() {
+    let gre = || InterfaceKind::Encapsulation {
+        underlay_vrf: 0,
+        fixed_mtu: None,
+        protection: None,
+        outer: OuterRules::default(),
+    };
+    let own: Ipv6Addr = "fe80::1".parse().unwrap();
+    let far: Ipv6Addr = "fe80::2".parse().unwrap();
+    let group: Ipv6Addr = "ff02::5".parse().unwrap();
+    let group4 = Ipv4Addr::new(224, 0, 0, 5);
+    let ospf = Protocol(89);
+    for (ether_type, to, packet, node) in [
+        (
+            EtherType::IPV4,
+            MacAddr::of_ipv4_multicast(group4),
+            ip4(ospf, group4),
+            NodeId::Encapsulate,
+        ),
+        (
+            EtherType::IPV6,
+            MacAddr::of_ipv6_multicast(group),
+            ip6(ospf, own, group, &[0; 8]),
+            NodeId::Encapsulate,
+        ),
+        (
+            EtherType::IPV6,
+            DATAPLANE_MAC,
+            ip6(ospf, own, far, &[0; 8]),
+            NodeId::Encapsulate,
+        ),
+        (
+            EtherType::IPV6,
+            DATAPLANE_MAC,
+            ip6(ospf, OWN6, PEER6, &[0; 8]),
+            NodeId::Ip6Lookup,
+        ),
+    ] {
+        let sent = frame(to, ether_type, &packet);
+        let outcome = run_on(gre(), NodeId::Inject, tap_port(WAN), &sent, |_| {});
+        let [(onward, meta, bytes)] = outcome.onward.as_slice() else {
+            panic!("{to} went nowhere: {:?}", outcome.dropped)
+        };
+        assert_eq!((*onward, meta.vrf), (node, 3));
+        assert_eq!(*bytes, packet);
+        if node == NodeId::Encapsulate {
+            assert_eq!(meta.tx_interface, WAN);
+        }
+    }
 }
 
 /// What goes around the routes must be what no route can cover.

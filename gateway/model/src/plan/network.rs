@@ -472,6 +472,7 @@ fn plan_routes(ports: &Ports, routes: &StaticRoutes<'_>, planner: &mut Planner) 
                 })
                 .collect(),
             action: route.action.into(),
+            learnt: false,
         });
         let key = Key(format!("route/{}/{}", route.vrf, route.destination));
         planner.add(key, kind, Part::Dataplane, &route.origin).needs = needs;

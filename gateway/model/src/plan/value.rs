@@ -33,6 +33,7 @@ fn same_link(planned: &LinuxLink, held: &LinuxLink) -> bool {
 /// The order of next hops means nothing.
 fn same_route(planned: &Route, held: &Route) -> bool {
     planned.vrf == held.vrf
+        && planned.learnt == held.learnt
         && planned.destination == held.destination
         && planned.action == held.action
         && planned.next_hops.len() == held.next_hops.len()
