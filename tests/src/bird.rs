@@ -30,7 +30,7 @@ pub struct Bird {
 }
 
 impl Bird {
-    /// Starts it in the namespace of a gateway that runs, with OSPFv2 and OSPFv3 over `gre0`. The LAN is announced.
+    /// Starts it in the namespace of a gateway that runs, with OSPF of both families over `gre0`. The LAN is announced.
     pub fn start(laboratory: &Laboratory, side: Side) -> anyhow::Result<Self> {
         let namespace = laboratory.open(side.gateway());
         let folder = laboratory

@@ -2,6 +2,9 @@
 //! OSPF of Debian's BIRD over them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use culvert_model::bus::SaMode;
@@ -12,9 +15,13 @@ use culvert_tests::bird::Bird;
 use culvert_tests::configuration::{CHILD, CONNECTION, IF_ID, gateway};
 use culvert_tests::exchange::{self, DontFragment};
 use culvert_tests::laboratory::{Laboratory, wait_for};
+use culvert_tests::scapy::interpreter;
 use culvert_tests::traffic::Traffic;
 use culvert_tests::wire::{MARKER, Wire};
 use nix::sys::signal::Signal;
+use rustix::net::sockopt::{
+    Ipv4PathMtuDiscovery, ipv6_mtu, set_ip_mtu_discover, set_ip_tos, set_ipv6_tclass,
+};
 use serde_json::{Value, json};
 
 /// More than a start, DAD and a negotiation take together on a busy machine.
@@ -67,10 +74,14 @@ fn protected(side: Side) -> Value {
     configuration
 }
 
-fn ping(lab: &Laboratory, from: Place, destination: std::net::IpAddr) -> PingReport {
+fn ping(lab: &Laboratory, from: Place, destination: IpAddr) -> PingReport {
+    pings(lab, from, destination, 20)
+}
+
+fn pings(lab: &Laboratory, from: Place, destination: IpAddr, count: u32) -> PingReport {
     let ping = Ping {
         destination,
-        count: 20,
+        count,
         interval: Duration::from_millis(50),
         patience: MOMENT,
         size: 200,
@@ -231,4 +242,293 @@ fn hosts_reach_each_other_by_what_ospf_has_learnt_over_protected_gre() {
     lab.stop(Side::B).unwrap();
     lab.stop(Side::A).unwrap();
     wire.cut().unwrap().assert_nothing_in_the_clear();
+}
+
+/// The far end of the tunnels in the clear: scapy on the router's link, with addresses of its own.
+const FAR: &str = "192.0.2.9";
+const FAR6: &str = "2001:db8:a::9";
+/// Where nobody has a tunnel to.
+const STRANGER: &str = "192.0.2.77";
+const ECHO: u16 = 7;
+
+/// One tunnel in the clear, and the networks behind it.
+struct Plain {
+    name: &'static str,
+    mode: &'static str,
+    key: Option<u32>,
+    outside: Family,
+    number: u8,
+}
+
+const PLAIN: [Plain; 6] = {
+    const fn of(
+        name: &'static str,
+        mode: &'static str,
+        key: Option<u32>,
+        outside: Family,
+        number: u8,
+    ) -> Plain {
+        Plain {
+            name,
+            mode,
+            key,
+            outside,
+            number,
+        }
+    }
+    [
+        of("gre4", "gre", None, Family::V4, 1),
+        of("keyed4", "gre", Some(GRE_KEY), Family::V4, 2),
+        of("ipip4", "ipip", None, Family::V4, 3),
+        of("gre6", "gre", None, Family::V6, 4),
+        of("keyed6", "gre", Some(0), Family::V6, 5),
+        of("ipip6", "ipip", None, Family::V6, 6),
+    ]
+};
+
+impl Plain {
+    fn far(&self) -> &'static str {
+        match self.outside {
+            Family::V4 => FAR,
+            Family::V6 => FAR6,
+        }
+    }
+
+    fn network(&self, family: Family) -> String {
+        match family {
+            Family::V4 => format!("10.9.{}.0/24", self.number),
+            Family::V6 => format!("fd00:9:{}::/64", self.number),
+        }
+    }
+
+    /// A host behind it.
+    fn host(&self, family: Family) -> IpAddr {
+        let text = match family {
+            Family::V4 => format!("10.9.{}.10", self.number),
+            Family::V6 => format!("fd00:9:{}::10", self.number),
+        };
+        text.parse().unwrap()
+    }
+
+    fn gateway(&self) -> IpAddr {
+        Side::A.addresses().gateway_wan(self.outside).addr()
+    }
+}
+
+fn in_the_clear() -> Value {
+    let mut configuration = gateway(Side::A);
+    for list in ["tunnels", "connections", "routes"] {
+        configuration[list] = json!([]);
+    }
+    configuration.as_object_mut().unwrap().remove("credentials");
+    for plain in &PLAIN {
+        let mut tunnel = json!({
+            "name": plain.name,
+            "mode": plain.mode,
+            "local_address": plain.gateway(),
+            "remote_address": plain.far(),
+        });
+        if let Some(key) = plain.key {
+            tunnel["key"] = json!(key);
+        }
+        let mut add = |list: &str, value: Value| {
+            let of = configuration.as_object_mut().unwrap();
+            let list = of.entry(list).or_insert(json!([]));
+            list.as_array_mut().unwrap().push(value);
+        };
+        add("ip_tunnels", tunnel);
+        for family in Family::BOTH {
+            add(
+                "routes",
+                json!({
+                    "destination": plain.network(family),
+                    "next_hops": [{ "interface": plain.name }],
+                }),
+            );
+        }
+    }
+    configuration
+}
+
+/// scapy: see `scapy/encapsulator.py`.
+struct FarEnd {
+    child: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl FarEnd {
+    fn start(lab: &Laboratory) -> Self {
+        let tunnels: Vec<Value> = PLAIN
+            .iter()
+            .map(|plain| {
+                json!({
+                    "name": plain.name, "mode": plain.mode, "key": plain.key,
+                    "own": plain.far(), "far": plain.gateway(),
+                })
+            })
+            .collect();
+        let mut child = lab
+            .open(Place::Wan)
+            .spawn(
+                Command::new(interpreter())
+                    .arg("-u")
+                    .arg(concat!(
+                        env!("CARGO_MANIFEST_DIR"),
+                        "/scapy/encapsulator.py"
+                    ))
+                    .arg(Side::A.router_link())
+                    .arg(json!(tunnels).to_string())
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped()),
+            )
+            .unwrap();
+        let input = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut this = Self {
+            child,
+            input,
+            output,
+        };
+        assert!(this.read()["ready"].is_string());
+        this
+    }
+
+    fn read(&mut self) -> Value {
+        let line = self
+            .output
+            .next()
+            .expect("scapy has ended; run `make setup`");
+        serde_json::from_str(&line.unwrap()).unwrap()
+    }
+
+    fn ask(&mut self, request: &Value) -> Value {
+        writeln!(self.input, "{request}").unwrap();
+        self.read()
+    }
+}
+
+impl Drop for FarEnd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A socket of host a. Its packets have a DSCP and an ECN mark that say so.
+fn marked_socket(lab: &Laboratory, family: Family) -> UdpSocket {
+    let address = Side::A.addresses().host(family).addr();
+    let socket = lab
+        .open(Place::HostA)
+        .enter(|| UdpSocket::bind((address, 0)).unwrap())
+        .unwrap();
+    // scapy is slow, and the machine may be.
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    match family {
+        Family::V4 => {
+            set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DONT).unwrap();
+            set_ip_tos(&socket, 0xb9).unwrap();
+        }
+        Family::V6 => set_ipv6_tclass(&socket, 0xba).unwrap(),
+    }
+    socket
+}
+
+/// An IPv6 host is told what fits by the loss of one datagram.
+fn learn_path_mtu(lab: &Laboratory, destination: SocketAddr) {
+    let socket = marked_socket(lab, Family::V6);
+    socket.connect(destination).unwrap();
+    socket.send(&[0; 1452]).unwrap();
+    wait_for("packet too big", UP, || {
+        (ipv6_mtu(&socket).unwrap() < 1500).then_some(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn gre_and_ipip_are_what_scapy_makes_of_the_rfcs_both_ways() {
+    let mut lab = Laboratory::build().unwrap();
+    lab.start(Side::A, &in_the_clear()).unwrap();
+    let mut far_end = FarEnd::start(&lab);
+    // Around what fits, and datagrams that the host has cut already.
+    let sizes = || {
+        [1, 2, 3, 500]
+            .into_iter()
+            .chain((1384..=1480).step_by(8))
+            .chain([1500, 2900, 9000, 20_000])
+    };
+    for plain in &PLAIN {
+        for family in Family::BOTH {
+            let to = plain.host(family);
+            wait_for("the first answer", UP, || {
+                (pings(&lab, Place::HostA, to, 3).received == 3).then_some(())
+            })
+            .unwrap_or_else(|error| panic!("{} {family:?}: {error}", plain.name));
+            let socket = marked_socket(&lab, family);
+            if family == Family::V6 {
+                learn_path_mtu(&lab, SocketAddr::new(to, ECHO));
+            }
+            let again = exchange::bounce(&socket, SocketAddr::new(to, ECHO), sizes());
+            assert_eq!(again, 0, "{} {family:?}", plain.name);
+        }
+    }
+    let counts = far_end.ask(&json!({ "do": "counts" }));
+    for plain in &PLAIN {
+        let count = &counts[plain.name];
+        assert_eq!(count["wrong"], json!([]), "{}", plain.name);
+        assert!(count["packets"].as_u64().unwrap() > 100, "{counts}");
+    }
+    for reason in ["tunnel-malformed", "tunnel-unknown-peer", "mtu-exceeded"] {
+        let most = if reason == "mtu-exceeded" { 6 } else { 0 };
+        assert!(drops(&lab, Side::A, reason) <= most, "{reason}");
+    }
+
+    // What other routers may send, and what is nobody's.
+    for (name, what, refusal) in [
+        ("gre4", "plain", None),
+        ("gre4", "checksum", None),
+        ("gre4", "sequence", None),
+        ("gre4", "fragments", None),
+        ("keyed4", "checksum", None),
+        ("keyed4", "sequence", None),
+        ("keyed6", "checksum", None),
+        ("ipip4", "fragments", None),
+        ("ipip6", "plain", None),
+        ("gre4", "bad-checksum", Some("tunnel-bad-checksum")),
+        ("keyed6", "bad-checksum", Some("tunnel-bad-checksum")),
+        ("gre4", "other-key", Some("tunnel-unknown-peer")),
+        ("keyed4", "other-key", Some("tunnel-unknown-peer")),
+        ("gre4", "other-type", Some("tunnel-unknown-type")),
+        ("ipip4", "stranger", Some("tunnel-unknown-peer")),
+        ("gre4", "stranger", Some("tunnel-unknown-peer")),
+    ] {
+        let plain = PLAIN.iter().find(|plain| plain.name == name).unwrap();
+        for family in Family::BOTH {
+            let socket = marked_socket(&lab, family);
+            let own = socket.local_addr().unwrap();
+            let before = refusal.map(|reason| drops(&lab, Side::A, reason));
+            let text = format!("{what} {}", "x".repeat(600));
+            let sent = far_end.ask(&json!({
+                "do": "send", "tunnel": name, "what": what, "text": text, "stranger": STRANGER,
+                "from": plain.host(family), "to": own.ip(), "port": own.port(),
+            }));
+            assert!(sent["sent"].as_u64().unwrap() > u64::from(what == "fragments"));
+            let mut buffer = [0; 2048];
+            if let (Some(reason), Some(before)) = (refusal, before) {
+                wait_for(reason, UP, || {
+                    (drops(&lab, Side::A, reason) > before).then_some(())
+                })
+                .unwrap_or_else(|error| panic!("{name} {what}: {error}"));
+                socket.set_nonblocking(true).unwrap();
+                assert!(socket.recv(&mut buffer).is_err(), "{name} {what} came in");
+            } else {
+                let length = socket
+                    .recv(&mut buffer)
+                    .unwrap_or_else(|error| panic!("{name} {what} {family:?}: {error}"));
+                assert!(buffer[..length] == *text.as_bytes(), "{name} {what}");
+            }
+        }
+    }
 }

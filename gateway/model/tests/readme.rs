@@ -7,10 +7,16 @@ use culvert_model::plan::{DigestKey, plan};
 #[test]
 fn the_readme_shows_a_configuration_that_is_accepted() {
     let readme = include_str!("../../../README.md");
-    let (_, rest) = readme.split_once("```json\n").unwrap();
-    let (text, _) = rest.split_once("```").unwrap();
-    let config = config_from_json(text.as_bytes()).unwrap();
-    let plan = plan(&config, &DigestKey::new([7; 32])).unwrap();
+    let configurations: Vec<_> = readme
+        .split("```json\n")
+        .skip(1)
+        .map(|rest| {
+            let (text, _) = rest.split_once("```").unwrap();
+            config_from_json(text.as_bytes()).unwrap()
+        })
+        .collect();
+    // The first is a whole one; what follows adds to it.
+    let plan = plan(&configurations[0], &DigestKey::new([7; 32])).unwrap();
     for key in [
         "route/default/10.2.0.0/24",
         "connection/hq",

@@ -6,7 +6,7 @@ use crate::nodes::ip6_lookup::scoped;
 fn learnt(prefix: &str, hops: &[&str]) -> (String, Kind) {
     let (_, kind) = route(prefix, hops);
     let Kind::Route(route) = kind else {
-        unreachable!()
+        panic!("no route")
     };
     let kind = Kind::Route(bus::Route {
         learnt: true,
