@@ -106,15 +106,17 @@ pub struct Metadata {
     pub checksum_start: u16,
     /// Offset of the checksum field from `checksum_start`.
     pub checksum_offset: u16,
-    /// Hash of the flow, for ECMP.
-    pub flow_hash: u32,
+    /// Source and destination port of a fragment, in the high and the low half, when [`flags::PORTS_KNOWN`] is set.
+    pub fragment_ports: u32,
     /// Error to send, see the ICMP error node: type, code and a 16-bit parameter.
     pub icmp: IcmpCause,
     /// Node-private scratch between a node and its successor.
     pub scratch: u64,
     /// Bytes of the area beyond those of an ordinary buffer.
     extra: u16,
-    reserved: u16,
+    /// The transport of a fragment, behind IPv6's extension headers, when [`flags::PORTS_KNOWN`] is set.
+    pub fragment_protocol: u8,
+    reserved: u8,
     /// Number of the trace that it belongs to, when [`flags::TRACED`] is set.
     pub trace: u32,
 }
@@ -149,6 +151,8 @@ pub mod flags {
     pub const TRACED: u32 = 1 << 6;
     /// The ICMP error that it has caused is what a route says of its destination.
     pub const REFUSED_BY_ROUTE: u32 = 1 << 7;
+    /// It is a fragment, and its first fragment has told its ports (or that it has none).
+    pub const PORTS_KNOWN: u32 = 1 << 8;
     /// Has an outer header that we have put on it (GRE, IPIP): the box's own, sent in the underlay.
     pub const ENCAPSULATED: u32 = 1 << 9;
     /// Has two of them.

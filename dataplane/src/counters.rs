@@ -76,6 +76,10 @@ pub struct WorkerCounters {
     pub reassembly_packets: Counter,
     /// Fragments that wait now.
     pub reassembly_fragments: Counter,
+    /// Packets on their way in fragments of which the ports are known, or awaited.
+    pub ports_packets: Counter,
+    /// Fragments that wait for the one that shows their ports.
+    pub ports_fragments: Counter,
 }
 
 impl Default for WorkerCounters {
@@ -90,6 +94,8 @@ impl Default for WorkerCounters {
             fragments: Counter::default(),
             reassembly_packets: Counter::default(),
             reassembly_fragments: Counter::default(),
+            ports_packets: Counter::default(),
+            ports_fragments: Counter::default(),
         }
     }
 }

@@ -188,9 +188,10 @@ drop_reasons! {
     Fragmented = "fragmented",
     /// The fragment became part of a packet that was put together; nothing is wrong.
     Reassembled = "reassembled",
-    /// The fragment is empty, is not the last one and not a multiple of 8 bytes long, or ends behind byte 65,535.
+    /// The fragment is empty, is not the last one and not a multiple of 8 bytes long, ends behind byte 65,535, or is a first
+    /// one that ends before the ports that policies look at.
     ReassemblyMalformed = "reassembly-malformed",
-    /// Fragments of the packet overlap or contradict each other (RFC 5722).
+    /// Fragments of the packet overlap or contradict each other (RFC 5722), or it begins twice with different ports.
     ReassemblyOverlap = "reassembly-overlap",
     /// The fragment was there already.
     ReassemblyDuplicate = "reassembly-duplicate",
@@ -198,7 +199,7 @@ drop_reasons! {
     ReassemblyTooLarge = "reassembly-too-large",
     /// Too many fragments wait; raise the limits if the traffic is honest.
     ReassemblyCrowded = "reassembly-crowded",
-    /// The rest of the packet did not come in time.
+    /// The rest of the packet did not come in time, or its first fragment, by whose ports policies decide.
     ReassemblyTimedOut = "reassembly-timed-out",
     /// Some fragments are marked with congestion, and others are of a sender that knows no marks (RFC 3168 section 5.3).
     ReassemblyEcn = "reassembly-ecn",

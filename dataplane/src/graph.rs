@@ -64,6 +64,8 @@ node_ids! {
     ArpInput = "arp-input",
     /// ESP for us, native or in UDP (RFC 4303, RFC 3948).
     EspDecrypt = "esp-decrypt",
+    /// Finds the ports of fragments, for policies and selectors (RFC 4301 section 7).
+    FragmentPorts = "fragment-ports",
     /// IPv4 packets that are not yet trusted.
     Ip4Input = "ip4-input",
     /// IPv6 packets that are not yet trusted.

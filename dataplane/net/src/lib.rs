@@ -47,7 +47,7 @@ pub mod udp;
 pub use arp::{ArpError, ArpOperation, ArpPacket};
 pub use esp::{EspError, EspHeader};
 pub use ethernet::{EtherType, EthernetError, EthernetHeader, EthernetView, MacAddr, MacAddrError};
-pub use flow::{Addresses, Flow};
+pub use flow::{Addresses, Flow, FlowError};
 pub use gre::{GreError, GreHeader};
 pub use icmpv4::{Icmpv4Error, Icmpv4Type, Icmpv4View};
 pub use icmpv6::{Icmpv6Error, Icmpv6Type, Icmpv6View};

@@ -230,6 +230,12 @@ impl Selector {
         }
     }
 
+    /// Not every port will do.
+    #[inline]
+    pub const fn looks_at_ports(&self) -> bool {
+        !(self.source_ports.is_any() && self.destination_ports.is_any())
+    }
+
     /// The packet is one of those. Without known ports only [`PortRange::ANY`] matches.
     #[inline]
     pub fn matches(&self, flow: &Flow) -> bool {

@@ -304,5 +304,6 @@ fn mark(meta: &mut Metadata, ends: &Ends, adjacency: u32) {
     } else {
         flags::NESTED
     };
-    meta.flags = meta.flags & !(flags::DECRYPTED | flags::LINK_MULTICAST) | depth;
+    meta.flags =
+        meta.flags & !(flags::DECRYPTED | flags::LINK_MULTICAST | flags::PORTS_KNOWN) | depth;
 }

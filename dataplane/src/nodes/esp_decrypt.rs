@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   ip4-local, ip6-local -> esp-decrypt -> ip4-input, ip6-input   (as if received by the tunnel interface)
+//!                                     '-> fragment-ports          (the same, of fragments, if the SA looks at ports)
 //! ```
 //!
 //! The window is looked at before authentication, to save the work, and again when it is updated, for a duplicate may
@@ -19,13 +20,13 @@ use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
 use crate::nodes::together::forward_or_drop;
-use crate::nodes::{esp_transport, mss_clamp};
+use crate::nodes::{esp_transport, fragment_ports, mss_clamp};
 use crate::sa::{LimitKind, Sa, UdpPorts};
 use crate::tables::{Interface, InterfaceKind, MssClamp, Tables};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::EspDecrypt,
-    next: &[NodeId::Ip4Input, NodeId::Ip6Input],
+    next: &[NodeId::FragmentPorts, NodeId::Ip4Input, NodeId::Ip6Input],
 };
 
 /// Bytes of a UDP header.
@@ -71,9 +72,16 @@ impl Node for EspDecrypt {
         update_windows(context, vector, &mut places);
         let mut tunnel = None;
         let mut places = places.into_iter();
+        let mut detour = false;
         forward_or_drop(context, vector, |context, packet| {
             let place = places.next().unwrap_or(Err(DropReason::EspUnknownSpi))?;
-            deliver(context, tables, packet, &place, &mut tunnel)
+            let node = deliver(context, tables, packet, &place, &mut tunnel)?;
+            if detour && node != NodeId::FragmentPorts {
+                fragment_ports::pass(context.buffers.meta_mut(packet), node);
+                return Ok(NodeId::FragmentPorts);
+            }
+            detour |= node == NodeId::FragmentPorts;
+            Ok(node)
         });
     }
 }
@@ -383,7 +391,8 @@ fn deliver<'t>(
     // What is behind the packet inside is padding against traffic analysis (RFC 4303 section 2.7).
     let length = length.min(ip_length(inner, v6));
     let inner = inner.get_mut(..length).ok_or(DropReason::EspBadInner)?;
-    if !sa.carries(v6, || Flow::of(inner).ok()) {
+    let hides_ports = sa.looks_at_ports(v6) && fragment_ports::is_fragment(inner);
+    if !hides_ports && !sa.carries(v6, || Flow::of(inner).ok()) {
         return Err(DropReason::EspSelectorMismatch);
     }
     let interface = tunnel_of(tables, sa.spec.if_id, last)?;
@@ -418,11 +427,16 @@ fn deliver<'t>(
     let counters = context.counters.interface(interface.0);
     counters.rx_packets.add(1);
     counters.rx_bytes.add(length as u64);
-    Ok(if v6 {
+    let next = if v6 {
         NodeId::Ip6Input
     } else {
         NodeId::Ip4Input
-    })
+    };
+    if hides_ports {
+        fragment_ports::ask_for_sa(meta, sa, next);
+        return Ok(NodeId::FragmentPorts);
+    }
+    Ok(next)
 }
 
 /// Bytes of an IP packet, as its header has it.

@@ -317,7 +317,8 @@ fn prepare<'b>(
     meta.set_view(outer, sa.outer.len() + sealed).ok()?;
     meta.l3_offset = outer as u16;
     meta.l4_offset = (outer + sa.outer.len()) as u16;
-    meta.flags = (meta.flags & !(flags::DECRYPTED | flags::CHECKSUM_PARTIAL)) | flags::ENCRYPTED;
+    const INNER: u32 = flags::DECRYPTED | flags::CHECKSUM_PARTIAL | flags::PORTS_KNOWN;
+    meta.flags = meta.flags & !INNER | flags::ENCRYPTED;
     meta.vrf = underlay.vrf;
     meta.adjacency = meta.scratch as u32;
     Some(SealOp::new(sa.state.key(), seq, packet))

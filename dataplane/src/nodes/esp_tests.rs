@@ -116,7 +116,7 @@ impl Tunnel {
         Self::bare_among(out, super::tunnels())
     }
 
-    fn bare_among(out: SaSpec, nodes: Vec<Box<dyn Node>>) -> Self {
+    pub(super) fn bare_among(out: SaSpec, nodes: Vec<Box<dyn Node>>) -> Self {
         let mut bench = Workbench::with(nodes);
         let tunnel = Interface {
             index: TUNNEL,

@@ -89,7 +89,8 @@ pub(super) fn prepare<'b>(
     meta.set_view(front, total).ok()?;
     meta.l3_offset = front as u16;
     meta.l4_offset = (front + header.length) as u16;
-    meta.flags = (meta.flags & !(flags::DECRYPTED | flags::CHECKSUM_PARTIAL)) | flags::ENCRYPTED;
+    const INNER: u32 = flags::DECRYPTED | flags::CHECKSUM_PARTIAL | flags::PORTS_KNOWN;
+    meta.flags = meta.flags & !INNER | flags::ENCRYPTED;
     meta.vrf = underlay_vrf;
     meta.adjacency = meta.scratch as u32;
     let packet = area.get_mut(esp..esp + sealed)?;

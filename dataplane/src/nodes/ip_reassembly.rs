@@ -22,7 +22,9 @@ use crate::drop_reason::DropReason;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 use crate::nodes::icmp_error;
 use crate::nodes::ip4_local::NAT_TRAVERSAL;
-use crate::reassembly::{Fragment, Gone, Intent, Key, Limits, MOST_PIECES, Outcome, Table, Why};
+use crate::reassembly::{
+    Fragment, Gone, Intent, Key, Limits, MOST_PIECES, Outcome, Table, Transport, Why,
+};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::IpReassembly,
@@ -168,7 +170,7 @@ fn is_v6(packet: &[u8]) -> bool {
 
 fn give_up(context: &mut Context<'_>, packet: Packet, why: Why) {
     let reason = match why {
-        Why::Passed => return context.send(NodeId::Punt, packet),
+        Why::Passed(_) => return context.send(NodeId::Punt, packet),
         Why::Overlap => DropReason::ReassemblyOverlap,
         Why::Duplicate => DropReason::ReassemblyDuplicate,
         Why::TooLarge | Why::TooMany => DropReason::ReassemblyTooLarge,
@@ -221,6 +223,7 @@ fn read(packet: &[u8], vrf: u32) -> Result<(Key, Place, Intent), FragmentError> 
     };
     let key = Key {
         vrf,
+        origin: 0,
         source,
         destination,
         protocol,
@@ -233,6 +236,10 @@ fn read(packet: &[u8], vrf: u32) -> Result<(Key, Place, Intent), FragmentError> 
 }
 
 fn intent(place: &Place, payload: &[u8]) -> Intent {
+    let pass = Intent::Pass(Transport {
+        protocol: place.protocol,
+        ports: 0,
+    });
     match place.protocol {
         Protocol::ESP | Protocol::GRE | Protocol::IPV4 | Protocol::IPV6 => Intent::Collect(ROOM),
         Protocol::UDP if place.offset > 0 => Intent::Unknown,
@@ -245,9 +252,9 @@ fn intent(place: &Place, payload: &[u8]) -> Intent {
                 Intent::Collect(ROOM)
             }
             // Too short to tell: nobody who sends ESP cuts it there.
-            _ => Intent::Pass,
+            _ => pass,
         },
-        _ => Intent::Pass,
+        _ => pass,
     }
 }
 
@@ -341,6 +348,7 @@ fn finish(context: &mut Context<'_>, pieces: ArrayVec<Fragment<Packet>, MOST_PIE
 
 /// The header of the first fragment becomes that of the whole.
 fn mend4(buffers: &BufferPool, packet: &mut Packet, header: usize, ecn: u8) -> Option<()> {
+    buffers.meta_mut(packet).flags &= !flags::PORTS_KNOWN;
     let data = buffers.data_mut(packet);
     let total = u16::try_from(data.len()).ok()?;
     let head = data.get_mut(..header)?;
@@ -367,6 +375,7 @@ fn mend6(buffers: &BufferPool, packet: &mut Packet, header: usize, ecn: u8) -> O
     *data.get_mut(field)? = carried;
     data.copy_within(..kept, Ipv6Fragment::LEN);
     let (meta, _) = buffers.parts_mut(packet);
+    meta.flags &= !flags::PORTS_KNOWN;
     meta.pull_front(Ipv6Fragment::LEN).ok()?;
     let (meta, data) = buffers.parts_mut(packet);
     meta.l3_offset = meta.offset() as u16;

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Where policies alone protect, policy-input stands behind the inputs, and policy-output before every way out of the
-//! lookups into the clear.
+//! lookups into the clear. Where policies or selectors look at ports, fragments take the way round by fragment-ports.
 
 mod ahead;
 pub mod arp_input;
@@ -24,6 +24,7 @@ pub mod esp_encrypt;
 mod esp_errors;
 mod esp_transport;
 pub mod ethernet_input;
+pub mod fragment_ports;
 pub mod icmp_error;
 pub mod interface_output;
 pub mod ip4_input;
@@ -64,6 +65,9 @@ mod esp_sequence_tests;
 mod esp_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod fragment_ports_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod hostile_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -92,6 +96,7 @@ pub fn layer3() -> Vec<Box<dyn Node>> {
         Box::<arp_input::ArpInput>::default(),
         Box::<ip4_input::Ip4Input>::default(),
         Box::<ip6_input::Ip6Input>::default(),
+        Box::<fragment_ports::FragmentPorts>::default(),
         Box::new(policy_input::PolicyInput),
         Box::new(reverse_path::ReversePathCheck),
         Box::<ip4_lookup::Ip4Lookup>::default(),

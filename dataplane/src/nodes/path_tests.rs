@@ -1,42 +1,18 @@
 //! Paths that take less than the link, and the order of what is cut and what is not.
 
 use culvert_crypto::Suite;
-use culvert_net::{EspHeader, Ipv4View, Ipv6View, PortRange, Protocol, Selector};
+use culvert_net::{EspHeader, Ipv4View, Ipv6View};
 
-use super::esp_tests::{Tunnel, any, inner4, keys, payloads, policy, spec};
-use super::workbench::{
-    FAR_IP, HOST_IP, LAN, TO_ROUTER, TUNNEL, WAN, Workbench, packet4, packet4_with,
-};
+use super::esp_tests::{Tunnel, inner4, payloads, spec};
+use super::workbench::{FAR_IP, HOST_IP, LAN, TO_ROUTER, TUNNEL, WAN, Workbench, packet4};
 use super::{ip_fragment, ip_reassembly, ip4_local, ip4_rewrite, ip6_local, ip6_rewrite};
-use crate::drop_reason::DropReason;
 use crate::graph::{Node, NodeId};
 use crate::path_mtu::{Known, PathMtuTable, QuotedEsp, TooBig, Verdict};
-use crate::sa::{SaDirection, SaSpec};
 use crate::tables::{Adjacency, Fragmentation, InterfaceKind};
 
 const SPI: u32 = 0xc000_0001;
 
 impl Tunnel {
-    /// One with a single policy, both ways.
-    fn looped_about(out: SaSpec, selector: Selector) -> Self {
-        let mut tunnel = Self::bare(out);
-        let (encryption, integrity) = keys(tunnel.out.suite, 1);
-        for direction in [SaDirection::In, SaDirection::Out] {
-            let mut spec = tunnel.out.clone();
-            spec.id.direction = direction;
-            tunnel
-                .manager
-                .add(&mut tunnel.bench.tables.sas, spec, &encryption, &integrity)
-                .unwrap();
-        }
-        let spi = tunnel.out.id.spi.get();
-        tunnel
-            .manager
-            .add_policy(&mut tunnel.bench.tables.sas, policy(selector, spi, 1))
-            .unwrap();
-        tunnel
-    }
-
     fn learn_path_mtu(&mut self, mtu: u16) {
         let mut table = PathMtuTable::default();
         let sas = &self.bench.tables.sas;
@@ -268,42 +244,4 @@ fn plain_packets_keep_their_order_too() {
             .all(|arrived| view(&arrived.bytes) == 63)
     );
     bench.finish();
-}
-
-/// RFC 4301 section 7: nobody knows the ports of a later fragment, so a policy about ports does not cover it. It is
-/// dropped, never sent in the clear, and never let in.
-#[test]
-fn a_policy_about_ports_covers_no_later_fragment() {
-    let mut out = spec(Suite::AES128GCM16, false, false, true, SPI);
-    let web = Selector {
-        protocol: Some(Protocol::UDP),
-        destination_ports: PortRange::new(0, 1000).unwrap(),
-        ..any(false)
-    };
-    out.selectors = vec![web];
-    let mut tunnel = Tunnel::looped_about(out, web);
-    let fragment = |flags: u16| {
-        packet4_with(
-            HOST_IP,
-            FAR_IP,
-            17,
-            &[0, 80, 0, 80, 0, 16, 0, 0],
-            |header| {
-                header.flags_fragment = flags;
-            },
-        )
-    };
-    let nodes: Vec<_> = tunnel
-        .send(&[fragment(0x2000), fragment(0x2001), fragment(0x0001)])
-        .iter()
-        .map(|(node, meta, _)| (*node, meta.icmp.code))
-        .collect();
-    let count = |what| nodes.iter().filter(|seen| **seen == what).count();
-    assert_eq!(count((NodeId::Ip4Rewrite, 0)), 1, "the first, encrypted");
-    assert_eq!(count((NodeId::IcmpError, 13)), 2, "{nodes:?}");
-    // A peer that sends one all the same.
-    let mut peer = Tunnel::looped(spec(Suite::AES128GCM16, false, false, true, SPI));
-    let sealed = payloads(&peer.send(&[fragment(0x2000), fragment(0x2001)]));
-    assert_eq!(tunnel.receive(&sealed).len(), 1);
-    assert_eq!(tunnel.bench.drops(DropReason::EspSelectorMismatch), 1);
 }

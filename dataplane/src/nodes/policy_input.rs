@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   ip4-input, ip6-input -> policy-input -> [reverse-path] -> ip4-lookup, ip6-lookup
-//!                                     '--> dropped: the peer would have encrypted it
+//!                            ^        '--> dropped: the peer would have encrypted it
+//!                            '-> fragment-ports: a fragment, and its ports decide
 //! ```
 //!
 //! Packets pass by this node only while there is a tunnel of policies. What has come out of a tunnel was compared with the
@@ -11,6 +12,7 @@
 
 use culvert_net::{Addresses, Flow, Protocol};
 
+use super::fragment_ports;
 use super::ip4_local::NAT_TRAVERSAL;
 use super::together::forward_or_drop;
 use crate::buffer::{Metadata, flags};
@@ -21,7 +23,12 @@ use crate::tables::{ADJACENCY_LOCAL, Tables};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::PolicyInput,
-    next: &[NodeId::ReversePath, NodeId::Ip4Lookup, NodeId::Ip6Lookup],
+    next: &[
+        NodeId::FragmentPorts,
+        NodeId::ReversePath,
+        NodeId::Ip4Lookup,
+        NodeId::Ip6Lookup,
+    ],
 };
 
 /// UDP port of IKE (RFC 7296).
@@ -37,9 +44,18 @@ impl Node for PolicyInput {
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
         let tables = context.tables;
+        let mut detour = false;
         forward_or_drop(context, vector, |context, packet| {
-            let (meta, data) = (context.buffers.meta(packet), context.buffers.data(packet));
-            check(tables, meta, data)?;
+            let (meta, data) = context.buffers.parts_mut(packet);
+            let way = check(tables, meta, data)?;
+            if detour || way == Way::FindPorts {
+                match way {
+                    Way::FindPorts => fragment_ports::ask(meta, NodeId::PolicyInput),
+                    Way::In => fragment_ports::pass(meta, NodeId::PolicyInput),
+                }
+                detour = true;
+                return Ok(NodeId::FragmentPorts);
+            }
             Ok(if tables.reverse_path {
                 NodeId::ReversePath
             } else if data.first().is_some_and(|byte| byte >> 4 == 6) {
@@ -51,21 +67,37 @@ impl Node for PolicyInput {
     }
 }
 
-fn check(tables: &Tables, meta: &Metadata, data: &[u8]) -> Result<(), DropReason> {
+/// Where a packet goes that is not dropped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    In,
+    /// It is a fragment, and its ports decide.
+    FindPorts,
+}
+
+fn check(tables: &Tables, meta: &Metadata, data: &[u8]) -> Result<Way, DropReason> {
     let asked = tables
         .policy_based
         .is_some_and(|policies| policies.vrf == meta.vrf);
     if !asked || meta.flags & flags::DECRYPTED != 0 {
-        return Ok(());
+        return Ok(Way::In);
     }
     // What cannot be read cannot be told from what is protected.
-    let flow = Flow::of(data).map_err(|_| DropReason::PolicyUnprotected)?;
+    let flow = fragment_ports::flow(meta, data).map_err(|_| DropReason::PolicyUnprotected)?;
     if is_of_the_link(&flow) {
-        return Ok(());
+        return Ok(Way::In);
     }
-    match tables.sas.inbound_policies.action(&flow) {
-        None | Some(PolicyAction::Bypass) => Ok(()),
-        Some(_) if is_keying(&flow) && is_for_us(tables, meta.vrf, &flow) => Ok(()),
+    let policies = &tables.sas.inbound_policies;
+    if fragment_ports::are_unknown(meta, data) {
+        let v6 = matches!(flow.addresses, Addresses::V6 { .. });
+        let may_be_ike = || flow.protocol == Protocol::UDP && is_for_us(tables, meta.vrf, &flow);
+        if policies.looks_at_ports(v6) || !policies.is_empty() && may_be_ike() {
+            return Ok(Way::FindPorts);
+        }
+    }
+    match policies.action(&flow) {
+        None | Some(PolicyAction::Bypass) => Ok(Way::In),
+        Some(_) if is_keying(&flow) && is_for_us(tables, meta.vrf, &flow) => Ok(Way::In),
         Some(PolicyAction::Protect) => Err(DropReason::PolicyUnprotected),
         Some(PolicyAction::Discard) => Err(DropReason::PolicyDiscard),
     }

@@ -22,22 +22,22 @@ use crate::sa::{
 };
 use crate::tables::{InterfaceKind, PolicyBased};
 
-const FAR: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 9);
+pub(super) const FAR: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 9);
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
 const UDP: &[u8] = &[0x30, 0x39, 0, 53, 0, 12, 0, 0, 1, 2, 3, 4];
 
-struct Gateway {
-    bench: Workbench,
+pub(super) struct Gateway {
+    pub(super) bench: Workbench,
     manager: SaManager,
 }
 
-fn between(from: &str, to: &str) -> Selector {
+pub(super) fn between(from: &str, to: &str) -> Selector {
     let prefix = |text: &str| text.parse::<IpPrefix>().unwrap();
     Selector::between(prefix(from), prefix(to))
 }
 
 impl Gateway {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut bench = Workbench::with(layer3().into_iter().chain(tunnels()).collect());
         bench.change_interface(TUNNEL, |tunnel| {
             if let InterfaceKind::Tunnel { if_id, .. } = &mut tunnel.kind {
@@ -55,14 +55,20 @@ impl Gateway {
         }
     }
 
-    fn guard(&mut self, selectors: &[Selector]) {
+    pub(super) fn guard(&mut self, selectors: &[Selector]) {
         let guards = selectors.iter().map(|selector| Guard {
             selector: *selector,
         });
         self.configure("guard", &Configured::Guards(guards.collect()));
     }
 
-    fn let_be(&mut self, name: &str, action: PolicyAction, priority: u16, selector: Selector) {
+    pub(super) fn let_be(
+        &mut self,
+        name: &str,
+        action: PolicyAction,
+        priority: u16,
+        selector: Selector,
+    ) {
         let policy = ConfiguredPolicy {
             selector,
             action,
@@ -71,14 +77,15 @@ impl Gateway {
         self.configure(name, &Configured::Policies(vec![policy]));
     }
 
-    fn configure(&mut self, name: &str, configured: &Configured) {
+    pub(super) fn configure(&mut self, name: &str, configured: &Configured) {
         let sas = &mut self.bench.tables.sas;
         self.manager.configure(sas, name, Some(configured)).unwrap();
         self.bench.tables.generation += 1;
+        self.bench.tick();
     }
 
     /// What charon does: both SAs, and the policies of all three directions.
-    fn negotiate(&mut self, selector: Selector, spi: u32) {
+    pub(super) fn negotiate(&mut self, selector: Selector, spi: u32) {
         let (ours, theirs) = (IpAddr::V4(WAN_IP), IpAddr::V4(ROUTER_IP));
         for direction in [SaDirection::In, SaDirection::Out] {
             let outbound = direction == SaDirection::Out;
@@ -132,23 +139,24 @@ impl Gateway {
             self.manager.add_policy(sas, spec).unwrap();
         }
         self.bench.tables.generation += 1;
+        self.bench.tick();
     }
 
     /// From a host of the LAN; gives what leaves, by interface.
-    fn send(&mut self, packet: &[u8]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    pub(super) fn send(&mut self, packet: &[u8]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         self.bench.receive(LAN, &from_host(packet));
         self.run()
     }
 
     /// From the router of the WAN.
-    fn receive(&mut self, packet: &[u8]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    pub(super) fn receive(&mut self, packet: &[u8]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let kind = if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd };
         let frame = frame(WAN_MAC.0, ROUTER_MAC.0, kind, packet);
         self.bench.receive(WAN, &frame);
         self.run()
     }
 
-    fn run(&mut self) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    pub(super) fn run(&mut self) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         self.bench.run();
         self.bench.tick();
         self.bench.run();
@@ -156,7 +164,7 @@ impl Gateway {
     }
 }
 
-fn is_esp(frame: &[u8]) -> bool {
+pub(super) fn is_esp(frame: &[u8]) -> bool {
     Ipv4View::parse(&frame[14..]).unwrap().protocol() == Protocol::ESP
 }
 
@@ -431,7 +439,7 @@ fn the_order_is_configured_then_narrow_then_new() {
         .unwrap();
     let (_, wan) = gateway.send(&packet4(HOST_IP, FAR, 17, UDP));
     assert!(wan.len() == 1 && !is_esp(&wan[0]));
-    // Only the first fragment shows its port; the others may be of what is discarded.
+    // Only the first fragment shows its port: another, of which there was no first, waits.
     let port = Selector {
         protocol: Some(Protocol::UDP),
         destination_ports: PortRange::one(53),
@@ -448,7 +456,7 @@ fn the_order_is_configured_then_narrow_then_new() {
 }
 
 /// A small world, so that policies overlap and packets hit them.
-fn selector() -> impl Strategy<Value = Selector> {
+pub(super) fn selector() -> impl Strategy<Value = Selector> {
     let range = |network: u8| {
         (0u8..8, 0u8..8).prop_map(move |(a, b)| {
             let address = |last| IpAddr::from([10, network, 0, last]);

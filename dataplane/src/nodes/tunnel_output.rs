@@ -4,6 +4,7 @@
 //!   ip4-lookup, ip6-lookup, encapsulate -> tunnel-output -> esp-encrypt
 //!                                  |-> ip-fragment  (too big, and may be cut: on to esp-encrypt in fragments)
 //!                                  |-> icmp-error   (too big, TTL, nobody to send it to)
+//!                                  |-> fragment-ports (a fragment, and policies look at ports: back from there with them)
 //!                                  '-> held         (no SA yet: at most 64 a policy, the peer is being asked)
 //! ```
 //!
@@ -20,7 +21,7 @@ use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 use crate::nodes::ways::{Way, Ways};
-use crate::nodes::{esp_transport, ip_fragment, mss_clamp, way_out};
+use crate::nodes::{esp_transport, fragment_ports, ip_fragment, mss_clamp, way_out};
 use crate::sa::{Choice, IPV6_MINIMUM_MTU, PolicySet};
 use crate::tables::{
     ADJACENCY_NO_ROUTE, Fragmentation, Interface, InterfaceKind, MTU_AFTER, MssClamp, PROTECTION,
@@ -34,6 +35,7 @@ const SPEC: NodeSpec = NodeSpec {
         NodeId::IpFragment,
         NodeId::IcmpError,
         NodeId::TunnelOutput,
+        NodeId::FragmentPorts,
     ],
 };
 
@@ -82,6 +84,8 @@ enum Refusal {
     Acquire(u32, Flow),
     /// Readied for encryption but too long for it.
     Fragment,
+    /// A fragment whose ports have to be found first.
+    Ports,
 }
 
 impl Node for TunnelOutput {
@@ -115,7 +119,12 @@ impl Node for TunnelOutput {
             return context.send_all(NodeId::EspEncrypt, vector);
         }
         let mut detour = false;
+        let mut behind = false;
         for (at, mut packet) in vector.drain(..).enumerate() {
+            if behind {
+                ask_or_pass(context, tables, packet);
+                continue;
+            }
             let refused = match at.cmp(&ready) {
                 Ordering::Less => None,
                 Ordering::Equal => refusal.take(),
@@ -146,6 +155,10 @@ impl Node for TunnelOutput {
                 Some(Refusal::Fragment) => {
                     detour = true;
                     context.send(NodeId::IpFragment, packet);
+                }
+                Some(Refusal::Ports) => {
+                    behind = true;
+                    ask_or_pass(context, tables, packet);
                 }
                 Some(Refusal::Acquire(policy, flow)) => self.hold(context, packet, policy, flow),
             }
@@ -192,6 +205,37 @@ impl Node for TunnelOutput {
         for (_, waiting) in self.waiting.drain() {
             buffers.free_all(waiting.packets);
         }
+    }
+}
+
+/// Sends a packet, as it came, round by the node that finds ports: it has none to find, or is behind one that has.
+#[cold]
+fn ask_or_pass(context: &mut Context<'_>, tables: &Tables, mut packet: Packet) {
+    let (meta, data) = context.buffers.parts_mut(&mut packet);
+    let v6 = data.first().is_some_and(|byte| byte >> 4 == 6);
+    let policies = if_id(tables, meta).and_then(|if_id| tables.sas.policies.get(if_id));
+    if policies.is_some_and(|policies| policies.looks_at_ports(v6))
+        && fragment_ports::are_unknown(meta, data)
+    {
+        fragment_ports::ask(meta, NodeId::TunnelOutput);
+    } else {
+        fragment_ports::pass(meta, NodeId::TunnelOutput);
+    }
+    context.send(NodeId::FragmentPorts, packet);
+}
+
+/// The number of the policies of a packet's tunnel.
+fn if_id(tables: &Tables, meta: &Metadata) -> Option<u32> {
+    let protects = meta.adjacency & PROTECTION != 0;
+    let index = if protects {
+        meta.adjacency & !PROTECTION
+    } else {
+        tables.adjacencies.get(meta.adjacency)?.interface
+    };
+    match tables.interfaces.get(index)?.kind {
+        InterfaceKind::Tunnel { if_id, .. } => Some(if_id),
+        InterfaceKind::Encapsulation { protection, .. } if protects => protection,
+        _ => None,
     }
 }
 
@@ -258,7 +302,9 @@ fn prepare<'t>(
     let (meta, data) = buffers.parts_mut(packet);
     let v6 = is_v6(data);
     let way = match last {
-        Some(last) if last.adjacency == meta.adjacency && last.v6 == v6 && last.takes(data) => {
+        Some(last)
+            if last.adjacency == meta.adjacency && last.v6 == v6 && last.takes(meta, data) =>
+        {
             &last.way
         }
         _ => &last.insert(recall(tables, ways, meta, data, v6)?).way,
@@ -295,9 +341,11 @@ fn prepare<'t>(
 impl Last<'_> {
     /// Whether a packet of this family and adjacency goes this way, too.
     #[inline(always)]
-    fn takes(&self, data: &[u8]) -> bool {
+    fn takes(&self, meta: &Metadata, data: &[u8]) -> bool {
         self.policies.is_none_or(|policies| {
-            policies.choose(self.v6, || Flow::of(data).ok()) == Choice::Sa(self.way.sa)
+            !(policies.looks_at_ports(self.v6) && fragment_ports::are_unknown(meta, data))
+                && policies.choose(self.v6, || fragment_ports::flow(meta, data).ok())
+                    == Choice::Sa(self.way.sa)
         })
     }
 }
@@ -380,9 +428,12 @@ fn find_way<'t>(
     let mut whole_family = true;
     let read_flow = || {
         whole_family = false;
-        Flow::of(data).ok()
+        fragment_ports::flow(meta, data).ok()
     };
     let policies = tables.sas.policies.get(if_id).ok_or(prohibited(v6))?;
+    if policies.looks_at_ports(v6) && fragment_ports::are_unknown(meta, data) {
+        return Err(Refusal::Ports);
+    }
     let sa = match policies.choose(v6, read_flow) {
         Choice::Sa(index) => tables
             .sas
@@ -390,7 +441,8 @@ fn find_way<'t>(
             .get(index)
             .ok_or(drop(DropReason::EspSaGone))?,
         Choice::Acquire(policy) => {
-            let flow = Flow::of(data).map_err(|_| drop(DropReason::EspBadInner))?;
+            let flow =
+                fragment_ports::flow(meta, data).map_err(|_| drop(DropReason::EspBadInner))?;
             return Err(Refusal::Acquire(policy.number, flow));
         }
         Choice::Discard => return Err(drop(DropReason::PolicyDiscard)),

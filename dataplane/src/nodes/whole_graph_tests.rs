@@ -151,6 +151,12 @@ fn tunnels(bench: &mut Workbench) -> Vec<Peer> {
             reqid: 1,
             timers: [0; 3],
         };
+        // Some look at ports, so that fragments have to be asked for theirs.
+        if number % 4 == 3 {
+            for selector in &mut spec.selectors {
+                selector.destination_ports = PortRange::new(0, 40_000).unwrap();
+            }
+        }
         let (encryption, integrity) = (
             key(suite.encryption_key_len(), 0),
             key(suite.integrity_key_len(), 1),
@@ -172,6 +178,17 @@ fn tunnels(bench: &mut Workbench) -> Vec<Peer> {
     }
     let trap = selectors("10.1.0.0/24", "10.2.9.0/24");
     manager.add_policy(sas, policy(trap, 0, 1)).unwrap();
+    for selector in near {
+        let selector = Selector {
+            destination_ports: PortRange::one(9),
+            ..selector
+        };
+        let discard = PolicySpec {
+            action: PolicyAction::Discard,
+            ..policy(selector, 0, 1)
+        };
+        manager.add_policy(sas, discard).unwrap();
+    }
     assert!(near[0].source_ports == PortRange::ANY);
     peers
 }
@@ -375,6 +392,8 @@ fn a_million_hostile_frames_are_forwarded_or_counted() {
             reason.name()
         );
     }
+    let asked = bench.counters.node(NodeId::FragmentPorts).packets.get();
+    assert!(asked > 1000, "{asked} packets were asked for their ports");
     assert!(out.esp > 10_000, "{} packets were encrypted", out.esp);
     assert!(
         out.to_host > 50_000,

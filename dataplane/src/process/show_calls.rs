@@ -130,6 +130,8 @@ pub(super) fn reassembly(
             packets: counters.reassembly_packets.get(),
             fragments: counters.reassembly_fragments.get(),
             reassembled: counters.drop(DropReason::Reassembled).get(),
+            ports_packets: counters.ports_packets.get(),
+            ports_fragments: counters.ports_fragments.get(),
         })
         .collect();
     Ok(bus::ShowReassemblyReply {

@@ -43,17 +43,28 @@ impl<T> Context<T> {
         packet: T,
         gone: &mut Gone<T>,
     ) -> Outcome<T> {
-        if self.intent == Intent::Unknown {
-            self.intent = intent;
-        }
-        if self.intent == Intent::Pass {
-            self.give_up(Why::Passed, gone);
-            return Outcome::Refused(packet, Why::Passed);
-        }
-        if let Some(why) = self.given_up {
-            return Outcome::Refused(packet, why);
-        }
         let (start, end) = (usize::from(place.offset), place.end());
+        match (self.intent, intent) {
+            (Intent::Unknown, _) => self.intent = intent,
+            // Another beginning: which of the two the others belong to, nobody knows.
+            (Intent::Pass(said), Intent::Pass(says)) if said != says => {
+                self.give_up(Why::Overlap, gone);
+            }
+            _ => {}
+        }
+        match (self.given_up, self.intent) {
+            (None | Some(Why::Passed(_)), Intent::Pass(transport)) => {
+                let why = Why::Passed(transport);
+                self.bytes += usize::from(place.length);
+                if !place.more {
+                    self.total = Some(end);
+                }
+                self.give_up(why, gone);
+                return Outcome::Refused(packet, why);
+            }
+            (Some(why), _) => return Outcome::Refused(packet, why),
+            (None, _) => {}
+        }
         let at = self
             .pieces
             .partition_point(|piece| piece.place.offset < place.offset);
@@ -100,6 +111,12 @@ impl<T> Context<T> {
         };
         self.give_up(why, gone);
         Outcome::Refused(packet, why)
+    }
+
+    /// All of the packet has passed: its identification may be another's now. Fragments that came twice count twice, and
+    /// may keep the context until its time is up.
+    pub(super) fn is_through(&self) -> bool {
+        matches!(self.given_up, Some(Why::Passed(_))) && self.total == Some(self.bytes)
     }
 
     /// Gives the packet up, and refuses what comes of it later.

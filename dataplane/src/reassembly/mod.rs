@@ -1,4 +1,5 @@
-//! The fragments that wait for the rest of their packets: one table for each worker.
+//! The fragments that wait for the rest of their packets: one table for each worker. Another one like it has those of
+//! packets on their way elsewhere, which wait only until their first fragment has shown its ports.
 //!
 //! ```text
 //!   key (VRF, source, destination, protocol, identification) --hash of VRF and source--> one set of WAYS contexts
@@ -27,6 +28,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
+use culvert_net::Protocol;
 use culvert_net::fragment::Place;
 
 use self::context::Context;
@@ -64,6 +66,8 @@ impl Default for Limits {
 pub struct Key {
     /// Index of the VRF.
     pub vrf: u32,
+    /// What else packets of different origins do not share.
+    pub origin: u64,
     /// From whom.
     pub source: IpAddr,
     /// To whom.
@@ -74,13 +78,22 @@ pub struct Key {
     pub identification: u32,
 }
 
+/// What the first fragment of a packet says of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transport {
+    /// Behind IPv6's extension headers.
+    pub protocol: Protocol,
+    /// Source and destination port in the high and the low half; 0 where there are none, or nobody asks.
+    pub ports: u32,
+}
+
 /// What is to become of the packet, as far as this fragment tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intent {
     /// It is put together; it may have so many bytes of payload.
     Collect(usize),
-    /// Its fragments go on as they are.
-    Pass,
+    /// Its fragments go on as they are. No two of its fragments may say different things here.
+    Pass(Transport),
     /// Another fragment will tell.
     Unknown,
 }
@@ -110,7 +123,7 @@ pub enum Why {
     /// The rest of the packet did not come in time.
     TimedOut,
     /// The packet is passed on in fragments.
-    Passed,
+    Passed(Transport),
 }
 
 /// What has become of a fragment.
@@ -184,10 +197,17 @@ impl<T> Table<T> {
         gone: &mut Gone<T>,
     ) -> Outcome<T> {
         let slot = self.slot(&key, gone);
-        if self.waiting >= self.limits.fragments as usize {
+        // What passes at once takes nobody's room.
+        let known = self.contexts.get(slot).and_then(Option::as_ref);
+        let passes = known.map_or(intent, |context| context.intent);
+        let waits = !matches!(
+            (passes, intent),
+            (Intent::Pass(_), _) | (_, Intent::Pass(_))
+        );
+        if waits && self.waiting >= self.limits.fragments as usize {
             self.give_room(slot, gone);
         }
-        let full = self.waiting >= self.limits.fragments as usize;
+        let full = waits && self.waiting >= self.limits.fragments as usize;
         let Some(context) = self.contexts.get_mut(slot) else {
             return Outcome::Refused(packet, Why::Crowded);
         };
@@ -203,17 +223,18 @@ impl<T> Table<T> {
             }
         };
         let before = context.pieces.len();
-        let outcome = if full && context.given_up.is_none() && context.intent != Intent::Pass {
+        let outcome = if full && context.given_up.is_none() {
             Outcome::Refused(packet, Why::Crowded)
         } else {
             context.take(place, intent, packet, gone)
         };
         let after = context.pieces.len();
+        let over = matches!(outcome, Outcome::Whole(_)) || context.is_through();
         self.waiting = self.waiting + after - before;
         if let Some(held) = self.held.get_mut(slot / WAYS) {
             *held = *held + after - before;
         }
-        if matches!(outcome, Outcome::Whole(_)) {
+        if over {
             self.remove(slot);
         }
         outcome

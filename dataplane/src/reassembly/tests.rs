@@ -12,6 +12,7 @@ const SECOND: u64 = 1_000_000_000;
 fn key(source: u8, identification: u32) -> Key {
     Key {
         vrf: 0,
+        origin: 0,
         source: IpAddr::from([192, 0, 2, source]),
         destination: IpAddr::from([198, 51, 100, 1]),
         protocol: 50,
@@ -37,6 +38,11 @@ fn table(packets: u32, fragments: u32) -> Table<u32> {
         timeout: 30 * SECOND,
     })
 }
+
+const UDP: Transport = Transport {
+    protocol: Protocol::UDP,
+    ports: 0x1234_0035,
+};
 
 const COLLECT: Intent = Intent::Collect(65_535);
 
@@ -242,7 +248,7 @@ fn what_is_not_to_be_put_together_passes_once_that_is_known() {
         gone.clear();
         let outcome = table.insert(key(1, 7), place, intent, number, SECOND, &mut gone);
         (
-            matches!(outcome, Outcome::Refused(_, Why::Passed)),
+            matches!(outcome, Outcome::Refused(_, Why::Passed(says)) if says == UDP),
             gone.to_vec(),
         )
     };
@@ -251,13 +257,42 @@ fn what_is_not_to_be_put_together_passes_once_that_is_known() {
         (false, vec![])
     );
     assert_eq!(
-        put(place(0, 1480, true), Intent::Pass, 1),
-        (true, vec![(0, Why::Passed)])
+        put(place(0, 1480, true), Intent::Pass(UDP), 1),
+        (true, vec![(0, Why::Passed(UDP))])
     );
     assert_eq!(
         put(place(2960, 100, false), Intent::Unknown, 2),
         (true, vec![])
     );
+    assert_eq!(table.packets(), 0, "all of it has passed");
+}
+
+/// RFC 1858: what follows a second beginning with other ports goes as neither of the two.
+#[test]
+fn a_packet_that_begins_twice_with_other_ports_is_given_up() {
+    let other = Transport { ports: 9, ..UDP };
+    for (second, passes) in [(UDP, true), (other, false)] {
+        let mut table = table(32, 100);
+        let mut gone = Gone::new();
+        let mut put = |place, intent| {
+            let outcome = table.insert(key(1, 7), place, intent, 0, SECOND, &mut gone);
+            match outcome {
+                Outcome::Refused(_, why) => why,
+                other => panic!("{other:?}"),
+            }
+        };
+        let first = place(0, 1480, true);
+        assert_eq!(put(first, Intent::Pass(UDP)), Why::Passed(UDP));
+        let expected = if passes {
+            Why::Passed(UDP)
+        } else {
+            Why::Overlap
+        };
+        assert_eq!(put(first, Intent::Pass(second)), expected);
+        assert_eq!(put(place(1480, 8, true), Intent::Unknown), expected);
+        assert_eq!(put(first, Intent::Pass(UDP)), expected);
+        assert_eq!(put(place(1488, 8, false), Intent::Unknown), expected);
+    }
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub struct Sa {
     /// Every IPv4, every IPv6 packet is inside the selectors.
     all_v4: bool,
     all_v6: bool,
+    about_ports: bool,
     /// Where its packets travel.
     pub endpoints: Endpoints,
     /// The header of outbound packets.
@@ -112,6 +113,7 @@ impl Sa {
             tfc_padding: spec.tfc_padding,
             all_v4: covered(false),
             all_v6: covered(true),
+            about_ports: spec.selectors.iter().any(Selector::looks_at_ports),
             endpoints,
             outer: OuterHeader::new(endpoints.source, endpoints.destination, endpoints.udp)?,
             state,
@@ -135,6 +137,12 @@ impl Sa {
                 .iter()
                 .any(|selector| selector.matches(&flow)),
         })
+    }
+
+    /// Whether it carries a packet of this family may depend on the packet's ports.
+    #[inline(always)]
+    pub fn looks_at_ports(&self, v6: bool) -> bool {
+        self.about_ports && !if v6 { self.all_v6 } else { self.all_v4 }
     }
 
     /// Whether a packet with this low half of a sequence number can have been sent.

@@ -191,6 +191,7 @@ impl SaManager {
         if id.direction == SaDirection::Out && self.used.contains(&identity) {
             return Err(SaError::KeysUsed(id));
         }
+        tables.looks_at_ports |= spec.selectors.iter().any(Selector::looks_at_ports);
         let key = self.engine.key(&material).map_err(SpecError::Key)?;
         let window = ReplayWindow::new(spec.replay_window, spec.esn);
         let state = SaState::new(&spec, key, window);
@@ -307,6 +308,7 @@ impl SaManager {
         if self.policies.len() >= MAX_POLICIES {
             return Err(SaError::Full(MAX_POLICIES));
         }
+        tables.looks_at_ports |= spec.id.selector.looks_at_ports();
         let number = self.number();
         let priority = order::negotiated(spec.id.if_id, spec.priority, &spec.id.selector);
         if spec.id.outbound {
@@ -395,6 +397,7 @@ impl SaManager {
         for (selector, action, priority) in configured.all() {
             let number = self.number();
             numbers.push((selector, number));
+            tables.looks_at_ports |= selector.looks_at_ports();
             let policy = OutPolicy {
                 number,
                 selector,

@@ -49,4 +49,6 @@ pub struct SaTables {
     pub inbound_policies: PolicySet,
     /// Tunnel interfaces: `if_id` to interface index.
     pub tunnels: Sharded<u32>,
+    /// There is, or was, an SA or a policy that looks at ports: those of fragments are found out.
+    pub looks_at_ports: bool,
 }

@@ -50,6 +50,8 @@ pub struct PolicySet {
     /// Those that look at ports and let nothing through, as if they did not look at them: a packet that does not show its
     /// ports may be one of theirs.
     of_ports: Classifier<OutPolicy>,
+    /// How many look at ports.
+    about_ports: usize,
 }
 
 impl Selects for OutPolicy {
@@ -83,7 +85,9 @@ pub enum Choice<'p> {
 impl PolicySet {
     /// Puts a policy where its priority and age say.
     pub fn insert(&mut self, policy: OutPolicy) {
-        if policy.action != PolicyAction::Bypass && any_port(&policy.selector) != policy.selector {
+        let about_ports = policy.selector.looks_at_ports();
+        self.about_ports += usize::from(about_ports);
+        if policy.action != PolicyAction::Bypass && about_ports {
             self.of_ports.insert(&Arc::new(OutPolicy {
                 selector: any_port(&policy.selector),
                 ..policy.clone()
@@ -97,6 +101,7 @@ impl PolicySet {
     pub fn remove(&mut self, selector: &Selector, number: u32) -> Option<Arc<OutPolicy>> {
         let is_it = |policy: &OutPolicy| policy.number == number;
         let policy = self.policies.remove(selector, is_it)?;
+        self.about_ports -= usize::from(selector.looks_at_ports());
         self.of_ports.remove(&any_port(selector), is_it);
         self.summarise();
         Some(policy)
@@ -118,6 +123,13 @@ impl PolicySet {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.policies.is_empty()
+    }
+
+    /// What is done with a packet of this family may depend on its ports.
+    #[inline(always)]
+    pub fn looks_at_ports(&self, v6: bool) -> bool {
+        let all = if v6 { &self.all_v6 } else { &self.all_v4 };
+        self.about_ports > 0 && all.is_none()
     }
 
     /// What is done with a packet. `flow` is read only if a policy looks at more than the family.

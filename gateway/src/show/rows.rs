@@ -113,6 +113,8 @@ rows! {
         "#of" most_fragments: u32,
         "#timeout ms" timeout_ms: u32,
         "#put together" reassembled: u64,
+        "#looked at" ports_packets: u64,
+        "#awaiting ports" ports_fragments: u64,
     }
     /// A path that takes less than the link by which it begins.
     Path {
@@ -417,6 +419,8 @@ pub(super) fn reassembly(reply: &bus::ShowReassemblyReply) -> Vec<Reassembly> {
             most_fragments: reply.most_fragments,
             timeout_ms: reply.timeout_ms,
             reassembled: worker.reassembled,
+            ports_packets: worker.ports_packets,
+            ports_fragments: worker.ports_fragments,
         })
         .collect()
 }
