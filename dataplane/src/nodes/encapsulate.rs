@@ -130,7 +130,8 @@ fn find_way(tables: &Tables, index: u32, v6: bool) -> Result<Way, DropReason> {
         return Err(DropReason::ForwardingDisabled);
     }
     let ends = *tables.encapsulations.get(index).ok_or(down)?;
-    let (underlay, _) = underlay(tables, ends.underlay_vrf, ends.remote);
+    let spread = || ends.spread(v6);
+    let (underlay, _) = underlay(tables, ends.underlay_vrf, ends.remote, spread);
     let adjacency = tables.adjacencies.get(underlay);
     if adjacency.is_some_and(|adjacency| adjacency.interface == index) {
         return Err(DropReason::TunnelRecursion);

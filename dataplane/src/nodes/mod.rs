@@ -61,6 +61,8 @@ mod esp_padding_tests;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod esp_sequence_tests;
 #[cfg(test)]
+mod esp_spread_tests;
+#[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod esp_tests;
 #[cfg(test)]

@@ -449,7 +449,7 @@ fn find_way<'t>(
         Choice::None => return Err(prohibited(v6)),
     };
     let peer = sa.endpoints.destination;
-    let (underlay, link_mtu) = underlay(tables, underlay_vrf, peer);
+    let (underlay, link_mtu) = underlay(tables, underlay_vrf, peer, || sa.spread);
     let path_mtu = tables
         .path_mtus
         .get(underlay_vrf, peer)
@@ -481,12 +481,11 @@ fn find_way<'t>(
     })
 }
 
-/// The adjacency by which packets to the peer leave, and its MTU.
+/// The adjacency by which packets to the peer leave, and its MTU. `spread` is the hash of their flow.
 #[inline]
-pub fn underlay(tables: &Tables, vrf: u32, peer: IpAddr) -> (u32, u16) {
-    let first = || 0;
+pub fn underlay(tables: &Tables, vrf: u32, peer: IpAddr, spread: impl Fn() -> u32) -> (u32, u16) {
     let index = tables
-        .follow(tables.lookup(vrf, peer), peer, first)
+        .follow(tables.lookup(vrf, peer), peer, spread)
         .unwrap_or(ADJACENCY_NO_ROUTE);
     let adjacency = tables.adjacencies.get(index);
     (index, adjacency.map_or(u16::MAX, |adjacency| adjacency.mtu))

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use culvert_crypto::{ReplayWindow, SaKey};
-use culvert_net::{Flow, Ipv4Header, Ipv6Header, Selector, Spi};
+use culvert_net::{Addresses, Flow, Ipv4Header, Ipv6Header, Protocol, Selector, Spi};
 
 use super::classifier::{Classifier, Rank, Selects};
 use super::outer::{OuterHeader, UdpPorts};
@@ -37,6 +37,9 @@ pub struct Sa {
     pub endpoints: Endpoints,
     /// The header of outbound packets.
     pub outer: OuterHeader,
+    /// Chooses among several next hops for them, as [`Flow::spread_of`] would. UDP encapsulation goes by the ports
+    /// alone, so that it takes the way of IKE: NATs on another way would give it another mapping.
+    pub spread: u32,
     /// What traffic changes.
     pub state: Arc<SaState>,
     /// As it was asked for.
@@ -91,6 +94,37 @@ pub struct Endpoints {
     pub udp: Option<UdpPorts>,
 }
 
+impl Endpoints {
+    /// See [`Sa::spread`]; `None` if source and destination are of different families.
+    fn spread(&self, spi: Spi) -> Option<u32> {
+        let addresses = match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => Addresses::V4 {
+                source,
+                destination,
+            },
+            (IpAddr::V6(source), IpAddr::V6(destination)) => Addresses::V6 {
+                source,
+                destination,
+            },
+            _ => return None,
+        };
+        let flow = Flow {
+            addresses,
+            protocol: if self.udp.is_some() {
+                Protocol::UDP
+            } else {
+                Protocol::ESP
+            },
+            ports: self.udp.map(|ports| (ports.source, ports.destination)),
+        };
+        Some(if self.udp.is_some() {
+            flow.spread()
+        } else {
+            flow.spread_with(spi.get())
+        })
+    }
+}
+
 impl Sa {
     /// Puts the parts together; `None` if source and destination are of different families.
     pub fn new(
@@ -116,6 +150,7 @@ impl Sa {
             about_ports: spec.selectors.iter().any(Selector::looks_at_ports),
             endpoints,
             outer: OuterHeader::new(endpoints.source, endpoints.destination, endpoints.udp)?,
+            spread: endpoints.spread(spec.id.spi)?,
             state,
             many: (spec.selectors.len() > FEW).then(|| classifier(&spec.selectors)),
             spec,
