@@ -615,6 +615,55 @@ fn limits_hold_within_the_vector_and_are_told_once() {
 }
 
 #[test]
+fn limits_of_bytes_hold_within_the_vector_and_count_what_went() {
+    let mut out = spec(Suite::AES128GCM16, false, false, true, 0xc000_0001);
+    out.limits = Limits {
+        soft_bytes: 450,
+        hard_bytes: 1_150,
+        ..Limits::NONE
+    };
+    let limit = |id, hard| [Event::SaLimit { sa: id, hard }];
+    let mut tunnel = Tunnel::looped(out.clone());
+    let packets = |count| vec![inner4(100, 0, true); count];
+    let mut sent = tunnel.send(&packets(4));
+    assert_eq!((sent.len(), tunnel.bench.events()), (4, vec![]));
+    sent.extend(tunnel.send(&packets(1)));
+    assert_eq!(tunnel.bench.events(), limit(out.id, false));
+    // The twelfth reaches the limit; the others are in the same vector and stay.
+    sent.extend(tunnel.send(&packets(10)));
+    assert_eq!(sent.len(), 12);
+    assert_eq!(tunnel.bench.events(), limit(out.id, true));
+    assert!(tunnel.send(&packets(3)).is_empty());
+    assert_eq!(tunnel.bench.drops(DropReason::EspLimit), 6);
+    let usage = tunnel
+        .manager
+        .get(&tunnel.bench.tables.sas, out.id)
+        .unwrap()
+        .state
+        .usage();
+    assert_eq!((usage.packets, usage.bytes), (12, 1200));
+    let counters = tunnel.bench.counters.interface(TUNNEL);
+    assert_eq!(
+        (counters.tx_packets.get(), counters.tx_bytes.get()),
+        (12, 1200)
+    );
+    // The receiver has limits of its own.
+    let inbound = SaKeyId {
+        direction: SaDirection::In,
+        ..out.id
+    };
+    let packets = payloads(&sent);
+    assert_eq!(tunnel.receive(&packets[..4]).len(), 4);
+    assert_eq!(tunnel.bench.events(), []);
+    assert_eq!(tunnel.receive(&packets[4..5]).len(), 1);
+    assert_eq!(tunnel.bench.events(), limit(inbound, false));
+    assert_eq!(tunnel.receive(&packets[5..12]).len(), 7);
+    assert_eq!(tunnel.bench.events(), limit(inbound, true));
+    assert!(tunnel.receive(&packets[..1]).is_empty());
+    assert_eq!(tunnel.bench.drops(DropReason::EspLimit), 7);
+}
+
+#[test]
 fn keys_are_never_installed_twice() {
     let out = spec(Suite::AES128GCM16, false, false, true, 0xc000_0001);
     let mut tunnel = Tunnel::bare(out.clone());
