@@ -615,6 +615,72 @@ fn limits_hold_within_the_vector_and_are_told_once() {
 }
 
 #[test]
+fn only_the_underlay_of_its_tunnel_brings_in_the_packets_of_an_sa() {
+    const OTHER: u32 = 3;
+    const LEAK: u32 = 30;
+    for (v6, mode) in [
+        (false, SaMode::Tunnel),
+        (true, SaMode::Tunnel),
+        (false, SaMode::Transport),
+    ] {
+        let mut out = spec(Suite::AES128GCM16, v6, false, true, 0xc000_0001);
+        let inner = if mode == SaMode::Transport {
+            let mut packet = inner4(100, 0, true);
+            packet[12..20].copy_from_slice(&[192, 0, 2, 1, 192, 0, 2, 2]);
+            packet[10..12].fill(0);
+            let sum = culvert_net::checksum::Sum::of(&packet[..20]).finish();
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            packet
+        } else {
+            inner4(100, 0, true)
+        };
+        out.mode = mode;
+        let mut tunnel = Tunnel::looped(out);
+        let sent = payloads(&tunnel.send(&vec![inner; 4]));
+        assert_eq!(sent.len(), 4);
+        let header = if v6 { 40 } else { 20 };
+        let receive = |tunnel: &mut Tunnel, bytes: &[u8], vrf: u32| {
+            tunnel.bench.put(NodeId::EspDecrypt, WAN, bytes, |meta| {
+                meta.l4_offset = (meta.offset() + header) as u16;
+                meta.vrf = vrf;
+            });
+            tunnel.bench.run();
+            tunnel.arrivals().len()
+        };
+        // By another VRF that has the same address, or by one that is not there: not looked at any further.
+        for vrf in [OTHER, 77] {
+            assert_eq!(receive(&mut tunnel, &sent[0], vrf), 0);
+        }
+        assert_eq!(tunnel.bench.drops(DropReason::EspWrongSa), 2);
+        assert_eq!(receive(&mut tunnel, &sent[0], 0), 1);
+        // A route leads from there to the address in the underlay.
+        let (mut fib4, mut fib6) = (
+            crate::fib::Fib4Writer::default(),
+            crate::fib::Fib6Writer::default(),
+        );
+        fib4.insert("192.0.2.0/24".parse().unwrap(), LEAK).unwrap();
+        fib6.insert("2001:db8::/64".parse().unwrap(), LEAK).unwrap();
+        let vrf = crate::tables::Vrf {
+            name: "other".into(),
+            fib4: Arc::clone(fib4.fib()),
+            fib6: Arc::clone(fib6.fib()),
+        };
+        tunnel.bench.tables.vrfs.set(OTHER, Some(Arc::new(vrf)));
+        for (into, passes) in [(0, 1), (OTHER, 0), (5, 0)] {
+            let adjacency = Adjacency {
+                kind: AdjacencyKind::Lookup(into),
+                interface: 0,
+                mtu: u16::MAX,
+            };
+            tunnel.bench.set_adjacency(LEAK, adjacency);
+            assert_eq!(receive(&mut tunnel, &sent[1], OTHER), passes, "{into}");
+        }
+        assert_eq!(tunnel.bench.drops(DropReason::EspWrongSa), 4);
+        tunnel.bench.finish();
+    }
+}
+
+#[test]
 fn limits_of_bytes_hold_within_the_vector_and_count_what_went() {
     let mut out = spec(Suite::AES128GCM16, false, false, true, 0xc000_0001);
     out.limits = Limits {
