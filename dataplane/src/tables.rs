@@ -28,6 +28,8 @@ pub struct Tables {
     pub forwarding: bool,
     /// Some interface checks source addresses: packets pass by the reverse-path node.
     pub reverse_path: bool,
+    /// Some interface with a driver bounds the MSS of TCP: what comes in is looked at.
+    pub mss_arriving: bool,
     /// Differs from box to box, so that the flows that one of them has sent this way do not all go one way at the next.
     pub spread_seed: u64,
     /// By interface index; tunnels are interfaces too. Index 0 is never used.
@@ -86,7 +88,7 @@ pub struct Interface {
     pub mtu: u16,
     /// Packets pass.
     pub admin_up: bool,
-    /// How the MSS of TCP SYNs that leave by it is bounded.
+    /// How the MSS of TCP SYNs that leave or come in by it is bounded.
     pub mss_clamp: MssClamp,
     /// How the source addresses of what comes in by it are checked.
     pub reverse_path: ReversePath,

@@ -278,6 +278,13 @@ fn an_interface_brings_its_port_its_routes_and_its_addresses_when_nobody_has_the
     assert_eq!(published.link_local(), Some(WAN_MAC.link_local()));
     assert_eq!(published.tap, Some(tap_port(wan)));
     assert_eq!(published.mss_clamp, MssClamp::FromMtu);
+    assert!(tables.mss_arriving);
+    let (key, mut kind) = interface("wan");
+    if let Kind::Interface(wan) = &mut kind {
+        wan.mss_clamp = None;
+    }
+    gateway.operate(Verb::Update, &key, Some(kind)).unwrap();
+    assert!(!gateway.tables.current().mss_arriving);
 }
 
 #[test]

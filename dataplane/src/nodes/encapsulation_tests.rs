@@ -25,20 +25,20 @@ use crate::sa::{
 };
 use crate::tables::{AdjacencyKind, Interface, InterfaceKind, MssClamp, ReversePath};
 
-const GRE: u32 = 20;
+pub(super) const GRE: u32 = 20;
 const IF_ID: u32 = 77;
 /// The VRF of the packets inside.
 const INSIDE: u32 = 5;
 
-const MODES: [Mode; 3] = [Mode::Gre(None), Mode::Gre(Some(0xfeed_0001)), Mode::IpIp];
+pub(super) const MODES: [Mode; 3] = [Mode::Gre(None), Mode::Gre(Some(0xfeed_0001)), Mode::IpIp];
 
-struct Tunnel {
-    bench: Workbench,
+pub(super) struct Tunnel {
+    pub(super) bench: Workbench,
     mode: Mode,
 }
 
 impl Tunnel {
-    fn new(mode: Mode, outer_v6: bool, protection: Option<u32>) -> Self {
+    pub(super) fn new(mode: Mode, outer_v6: bool, protection: Option<u32>) -> Self {
         let mut nodes = super::tunnels();
         nodes.push(Box::<super::ip4_local::Ip4Local>::default());
         nodes.push(Box::<super::ip6_local::Ip6Local>::default());
@@ -83,7 +83,7 @@ impl Tunnel {
     }
 
     /// What becomes of packets that a route sends into the tunnel.
-    fn send(&mut self, packets: &[Vec<u8>]) -> Arrivals {
+    pub(super) fn send(&mut self, packets: &[Vec<u8>]) -> Arrivals {
         for bytes in packets {
             self.bench.put(NodeId::Encapsulate, LAN, bytes, |meta| {
                 meta.tx_interface = GRE;
@@ -95,7 +95,7 @@ impl Tunnel {
     }
 
     /// What becomes of packets for the box.
-    fn receive(&mut self, packets: &[Vec<u8>]) -> Arrivals {
+    pub(super) fn receive(&mut self, packets: &[Vec<u8>]) -> Arrivals {
         for bytes in packets {
             let node = if bytes[0] >> 4 == 6 {
                 NodeId::Ip6Local
@@ -128,10 +128,10 @@ impl Tunnel {
     }
 }
 
-type Arrivals = Vec<(NodeId, Metadata, Vec<u8>)>;
+pub(super) type Arrivals = Vec<(NodeId, Metadata, Vec<u8>)>;
 
 /// As the other end would have sent it: the sum over the header stays what it is.
-fn mirrored(outer: &[u8]) -> Vec<u8> {
+pub(super) fn mirrored(outer: &[u8]) -> Vec<u8> {
     let mut bytes = outer.to_vec();
     if bytes[0] >> 4 == 6 {
         for at in 8..24 {

@@ -22,7 +22,7 @@ use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
 use crate::nodes::together::forward_or_drop;
 use crate::nodes::{esp_transport, fragment_ports, mss_clamp};
 use crate::sa::{LimitKind, Sa, UdpPorts};
-use crate::tables::{AdjacencyKind, Interface, InterfaceKind, MOST_STEPS, MssClamp, Tables};
+use crate::tables::{AdjacencyKind, Interface, InterfaceKind, MOST_STEPS, Tables};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::EspDecrypt,
@@ -432,15 +432,9 @@ fn deliver<'t>(
     if rules.touches(place.class) {
         rules.carry_inwards(inner, place.class)?;
     }
-    match interface.1.mss_clamp {
-        MssClamp::Off => {}
-        MssClamp::FromMtu => mss_clamp::clamp(
-            inner,
-            v6,
-            interface.1.mtu.saturating_sub(if v6 { 60 } else { 40 }),
-        ),
-        MssClamp::Fixed(mss) => mss_clamp::clamp(inner, v6, mss),
-    }
+    mss_clamp::clamp_lazily(inner, v6, interface.1.mss_clamp, || {
+        mss_clamp::way_back(tables, interface.1, sa)
+    });
     meta.set_view(start, length)
         .map_err(|_| DropReason::EspTruncated)?;
     meta.rx_interface = interface.0;

@@ -40,6 +40,8 @@ pub mod ip_fragment;
 pub mod ip_reassembly;
 pub mod link_frames;
 pub mod mss_clamp;
+#[cfg(test)]
+mod mss_tests;
 pub mod nd_input;
 pub mod neighbour_resolve;
 pub mod policy_input;

@@ -24,8 +24,7 @@ use crate::nodes::ways::{Way, Ways};
 use crate::nodes::{esp_transport, fragment_ports, ip_fragment, mss_clamp, way_out};
 use crate::sa::{Choice, IPV6_MINIMUM_MTU, PolicySet};
 use crate::tables::{
-    ADJACENCY_NO_ROUTE, Fragmentation, Interface, InterfaceKind, MTU_AFTER, MssClamp, PROTECTION,
-    Tables,
+    ADJACENCY_NO_ROUTE, Fragmentation, InterfaceKind, MTU_AFTER, PROTECTION, Tables,
 };
 
 const SPEC: NodeSpec = NodeSpec {
@@ -465,7 +464,10 @@ fn find_way<'t>(
     } else {
         inner_mtu
     };
-    let mss = max_mss(interface, inner_mtu.min(fitting), v6).filter(|_| !protects);
+    let mss = interface
+        .mss_clamp
+        .most(|| inner_mtu.min(fitting), v6)
+        .filter(|_| !protects);
     Ok(Last {
         adjacency: meta.adjacency,
         v6,
@@ -489,16 +491,6 @@ pub fn underlay(tables: &Tables, vrf: u32, peer: IpAddr, spread: impl Fn() -> u3
         .unwrap_or(ADJACENCY_NO_ROUTE);
     let adjacency = tables.adjacencies.get(index);
     (index, adjacency.map_or(u16::MAX, |adjacency| adjacency.mtu))
-}
-
-/// The largest MSS that fits (RFC 6691: headers without options).
-fn max_mss(interface: &Interface, inner_mtu: u16, v6: bool) -> Option<u16> {
-    let headers = if v6 { 40 + 20 } else { 20 + 20 };
-    match interface.mss_clamp {
-        MssClamp::Off => None,
-        MssClamp::FromMtu => Some(inner_mtu.saturating_sub(headers)),
-        MssClamp::Fixed(mss) => Some(mss),
-    }
 }
 
 /// Takes one off TTL or hop limit; a packet whose last hop this is stays as it is, to be quoted.
