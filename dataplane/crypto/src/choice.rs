@@ -81,6 +81,16 @@ impl FromStr for EngineChoice {
     }
 }
 
+/// One of each kind that this CPU has.
+#[cfg(test)]
+pub(crate) fn every_engine() -> Vec<Arc<dyn Engine>> {
+    let wide = Wide::levels().into_iter();
+    let wide = wide.map(|wide| Arc::new(wide) as Arc<dyn Engine>);
+    std::iter::once(Arc::new(Portable) as Arc<dyn Engine>)
+        .chain(wide)
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

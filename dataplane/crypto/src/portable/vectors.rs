@@ -6,6 +6,7 @@ use aes::cipher::Array;
 use hmac::{KeyInit, Mac as _};
 
 use super::cbc_hmac::{AesKey, CbcHmac};
+use crate::choice::every_engine;
 use crate::mac::HmacSha1;
 use crate::{Engine, KeyMaterial, OpenError, OpenOp, Portable, SealOp, Suite};
 
@@ -24,29 +25,32 @@ fn unhex(text: &str) -> Vec<u8> {
 /// Opens a whole ESP packet; with ESN, the wrong high half does not.
 fn opens(suite: Suite, key: &str, seq: u64, esn: bool, packet: &str, plaintext: &str) {
     let key = unhex(key);
-    let key = Portable
-        .key(&KeyMaterial {
-            suite,
-            encryption: &key,
-            integrity: &[],
-            esn,
-        })
-        .unwrap();
-    let sealed = unhex(packet);
-    let mut bytes = sealed.clone();
-    let mut ops = [OpenOp::new(&key, seq, &mut bytes)];
-    Portable.open_batch(&mut ops);
-    assert_eq!(ops[0].result, Ok(()), "{suite}");
-    assert_eq!(
-        bytes[suite.ciphertext(bytes.len()).unwrap()],
-        unhex(plaintext),
-        "{suite}"
-    );
-    if esn {
-        bytes.copy_from_slice(&sealed);
-        let mut ops = [OpenOp::new(&key, seq & 0xffff_ffff, &mut bytes)];
-        Portable.open_batch(&mut ops);
-        assert_eq!(ops[0].result, Err(OpenError::BadIcv));
+    for engine in every_engine() {
+        let name = engine.name();
+        let key = engine
+            .key(&KeyMaterial {
+                suite,
+                encryption: &key,
+                integrity: &[],
+                esn,
+            })
+            .unwrap();
+        let sealed = unhex(packet);
+        let mut bytes = sealed.clone();
+        let mut ops = [OpenOp::new(&key, seq, &mut bytes)];
+        engine.open_batch(&mut ops);
+        assert_eq!(ops[0].result, Ok(()), "{suite} {name}");
+        assert_eq!(
+            bytes[suite.ciphertext(bytes.len()).unwrap()],
+            unhex(plaintext),
+            "{suite} {name}"
+        );
+        if esn {
+            bytes.copy_from_slice(&sealed);
+            let mut ops = [OpenOp::new(&key, seq & 0xffff_ffff, &mut bytes)];
+            engine.open_batch(&mut ops);
+            assert_eq!(ops[0].result, Err(OpenError::BadIcv), "{name}");
+        }
     }
 }
 
@@ -148,10 +152,14 @@ fn cbc<C: AesKey>(suite: &str, key: &str, iv: &str, plaintext: &[u8], ciphertext
             mac.update(&unhex("12345678"));
         }
         assert_eq!(icv, &mac.finalize().into_bytes()[..12]);
-        let mut ops = [OpenOp::new(&sa, seq, &mut packet)];
-        Portable.open_batch(&mut ops);
-        assert_eq!(ops[0].result, Ok(()));
-        assert_eq!(&packet[24..24 + plaintext.len()], plaintext);
+        for engine in every_engine() {
+            let sa = engine.key(&material).unwrap();
+            let mut packet = packet.clone();
+            let mut ops = [OpenOp::new(&sa, seq, &mut packet)];
+            engine.open_batch(&mut ops);
+            assert_eq!(ops[0].result, Ok(()), "{}", engine.name());
+            assert_eq!(&packet[24..24 + plaintext.len()], plaintext);
+        }
     }
 }
 

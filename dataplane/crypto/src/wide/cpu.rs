@@ -23,14 +23,6 @@ impl Bits512 {
     }
 }
 
-impl Bits512 {
-    /// What such a CPU has, too.
-    pub(crate) const fn narrower(self) -> Bits256 {
-        let Self(()) = self;
-        Bits256(())
-    }
-}
-
 impl Bits256 {
     /// `None`: this CPU (or its operating system) lacks something.
     pub(crate) fn detect() -> Option<Self> {

@@ -31,7 +31,7 @@ impl RoundKeys {
 
     /// For the encrypting instructions.
     #[inline]
-    pub(super) const fn encrypting(&self) -> &[[u8; 16]; MOST] {
+    pub(in crate::wide) const fn encrypting(&self) -> &[[u8; 16]; MOST] {
         &self.encrypt
     }
 

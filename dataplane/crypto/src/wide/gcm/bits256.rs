@@ -3,7 +3,17 @@
 //! There are no masks and half as many registers. A register that is not full is copied to and from a whole one; two
 //! short packets go through the rounds together.
 
-use core::arch::x86_64::*;
+// Numbers of packets and registers are what the loops are about, and all bounds are constants.
+#![allow(clippy::needless_range_loop, clippy::indexing_slicing)]
+
+use core::arch::x86_64::{
+    __m128i, __m256i, _mm_loadu_si128, _mm_set_epi64x, _mm_setzero_si128, _mm_shuffle_epi8,
+    _mm_storeu_si128, _mm_xor_si128, _mm256_aesenc_epi128, _mm256_aesenclast_epi128,
+    _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_clmulepi64_epi128,
+    _mm256_extracti128_si256, _mm256_inserti128_si256, _mm256_load_si256, _mm256_loadu_si256,
+    _mm256_set1_epi64x, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_shuffle_epi32,
+    _mm256_storeu_si256, _mm256_xor_si256, _mm256_zextsi128_si256,
+};
 
 use arrayvec::ArrayVec;
 
@@ -25,23 +35,23 @@ const CHUNK: usize = 8;
 const CHUNK_BLOCKS: usize = 2 * CHUNK;
 
 /// Works through a batch, short packets of like length together, and sets all results.
-pub(super) fn run<D: Direction, const ROUNDS: usize>(_: Bits256, ops: &mut [&mut D::Op<'_>]) {
+pub(super) fn run<D: Direction>(_: Bits256, rounds: usize, ops: &mut [&mut D::Op<'_>]) {
     #[allow(unsafe_code)]
     // SAFETY: the token says that this CPU has what the function is compiled for.
     unsafe {
-        all::<D, ROUNDS>(ops);
+        all::<D>(rounds, ops);
     }
 }
 
 #[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
-fn all<D: Direction, const ROUNDS: usize>(ops: &mut [&mut D::Op<'_>]) {
+fn all<D: Direction>(rounds: usize, ops: &mut [&mut D::Op<'_>]) {
     let mut waiting = [const { ArrayVec::<usize, TOGETHER>::new_const() }; SHORT];
     for at in 0..ops.len() {
         let Some(op) = ops.get_mut(at) else { break };
-        let Some(blocks) = admit::<D>(op) else {
+        let Some(mut job) = admit::<D>(op) else {
             continue;
         };
-        let registers = blocks.div_ceil(2);
+        let registers = job.blocks().div_ceil(2);
         if let Some(waiting) = waiting.get_mut(registers - 1) {
             waiting.push(at);
             if let Ok(places) = <[usize; TOGETHER]>::try_from(waiting.as_slice()) {
@@ -49,17 +59,17 @@ fn all<D: Direction, const ROUNDS: usize>(ops: &mut [&mut D::Op<'_>]) {
                 if let Ok([a, b]) = ops.get_disjoint_mut(places)
                     && let (Some(a), Some(b)) = (D::job(a), D::job(b))
                 {
-                    some::<D, ROUNDS, TOGETHER>(registers, &mut [a, b]);
+                    some::<D, TOGETHER>(rounds, registers, &mut [a, b]);
                 }
             }
-        } else if let Some(mut job) = D::job(op) {
-            long::<D, ROUNDS>(&mut job);
+        } else {
+            long::<D>(rounds, &mut job);
         }
     }
     for (waiting, registers) in waiting.iter().zip(1..) {
         for at in waiting {
             if let Some(job) = ops.get_mut(*at).and_then(|op| D::job(op)) {
-                some::<D, ROUNDS, 1>(registers, &mut [job]);
+                some::<D, 1>(rounds, registers, &mut [job]);
             }
         }
     }
@@ -67,14 +77,15 @@ fn all<D: Direction, const ROUNDS: usize>(ops: &mut [&mut D::Op<'_>]) {
 
 #[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
 #[inline]
-fn some<D: Direction, const ROUNDS: usize, const PACKETS: usize>(
+fn some<D: Direction, const PACKETS: usize>(
+    rounds: usize,
     registers: usize,
     jobs: &mut [Job<'_, D>; PACKETS],
 ) {
     match registers {
-        1 | 2 => short::<D, ROUNDS, 2, PACKETS>(jobs),
-        3 => short::<D, ROUNDS, 3, PACKETS>(jobs),
-        _ => short::<D, ROUNDS, 4, PACKETS>(jobs),
+        1 | 2 => short::<D, 2, PACKETS>(rounds, jobs),
+        3 => short::<D, 3, PACKETS>(rounds, jobs),
+        _ => short::<D, 4, PACKETS>(rounds, jobs),
     }
 }
 
@@ -230,7 +241,7 @@ fn store<D: Direction>(
         match (skipped, bytes) {
             (0, WIDTH) => _mm256_storeu_si256(place.cast(), from),
             (16, WIDTH) => {
-                _mm_storeu_si128(place.add(16).cast(), _mm256_extracti128_si256::<1>(from))
+                _mm_storeu_si128(place.add(16).cast(), _mm256_extracti128_si256::<1>(from));
             }
             _ => {
                 _mm256_storeu_si256(whole.as_mut_ptr().cast(), from);
@@ -332,7 +343,8 @@ fn xored<D: Direction>(
 /// `PACKETS` packets whose hashed blocks take up to `REGISTERS` registers each.
 #[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
 #[inline]
-fn short<D: Direction, const ROUNDS: usize, const REGISTERS: usize, const PACKETS: usize>(
+fn short<D: Direction, const REGISTERS: usize, const PACKETS: usize>(
+    rounds: usize,
     jobs: &mut [Job<'_, D>; PACKETS],
 ) {
     let zero = _mm256_setzero_si256();
@@ -348,7 +360,7 @@ fn short<D: Direction, const ROUNDS: usize, const REGISTERS: usize, const PACKET
             streams[p][r] = _mm256_xor_si256(fronts[p].base, counters(r));
         }
     }
-    for round in 1..ROUNDS {
+    for round in 1..rounds {
         for p in 0..PACKETS {
             let key = round_key(jobs[p].key, round);
             for stream in &mut streams[p] {
@@ -358,7 +370,7 @@ fn short<D: Direction, const ROUNDS: usize, const REGISTERS: usize, const PACKET
     }
     for p in 0..PACKETS {
         let job = &mut jobs[p];
-        let key = round_key(job.key, ROUNDS);
+        let key = round_key(job.key, rounds);
         let mut first = zero;
         let mut sum = Sum::zero();
         for r in 0..REGISTERS {
@@ -382,7 +394,7 @@ fn short<D: Direction, const ROUNDS: usize, const REGISTERS: usize, const PACKET
 /// A packet of more than `SHORT` registers.
 #[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
 #[inline]
-fn long<D: Direction, const ROUNDS: usize>(job: &mut Job<'_, D>) {
+fn long<D: Direction>(rounds: usize, job: &mut Job<'_, D>) {
     let zero = _mm256_setzero_si256();
     let front = front(job);
     // At least the lengths and the last block of text are left for the end.
@@ -402,7 +414,7 @@ fn long<D: Direction, const ROUNDS: usize>(job: &mut Job<'_, D>) {
             chunk.checked_sub(1)
         };
         let mut sum = Sum::zero();
-        for round in 1..ROUNDS {
+        for round in 1..rounds {
             let key = round_key(job.key, round);
             for stream in &mut streams {
                 *stream = _mm256_aesenc_epi128(*stream, key);
@@ -422,7 +434,7 @@ fn long<D: Direction, const ROUNDS: usize>(job: &mut Job<'_, D>) {
         if hashed.is_some() {
             hash = sum.reduce();
         }
-        let key = round_key(job.key, ROUNDS);
+        let key = round_key(job.key, rounds);
         for r in 0..CHUNK {
             streams[r] = _mm256_aesenclast_epi128(streams[r], key);
             let after = _mm256_xor_si256(load(job, at + r, WIDTH), streams[r]);
@@ -448,15 +460,15 @@ fn long<D: Direction, const ROUNDS: usize>(job: &mut Job<'_, D>) {
     let rest = (job.blocks() - chunks * CHUNK_BLOCKS).div_ceil(2);
     let at = chunks * CHUNK;
     let good = match rest {
-        1 => last::<D, ROUNDS, 1>(job, &front, at, hash, first),
-        2 => last::<D, ROUNDS, 2>(job, &front, at, hash, first),
-        3 => last::<D, ROUNDS, 3>(job, &front, at, hash, first),
-        4 => last::<D, ROUNDS, 4>(job, &front, at, hash, first),
-        5 => last::<D, ROUNDS, 5>(job, &front, at, hash, first),
-        6 => last::<D, ROUNDS, 6>(job, &front, at, hash, first),
-        7 => last::<D, ROUNDS, 7>(job, &front, at, hash, first),
-        8 => last::<D, ROUNDS, 8>(job, &front, at, hash, first),
-        _ => last::<D, ROUNDS, 9>(job, &front, at, hash, first),
+        1 => last::<D, 1>(rounds, job, &front, at, hash, first),
+        2 => last::<D, 2>(rounds, job, &front, at, hash, first),
+        3 => last::<D, 3>(rounds, job, &front, at, hash, first),
+        4 => last::<D, 4>(rounds, job, &front, at, hash, first),
+        5 => last::<D, 5>(rounds, job, &front, at, hash, first),
+        6 => last::<D, 6>(rounds, job, &front, at, hash, first),
+        7 => last::<D, 7>(rounds, job, &front, at, hash, first),
+        8 => last::<D, 8>(rounds, job, &front, at, hash, first),
+        _ => last::<D, 9>(rounds, job, &front, at, hash, first),
     };
     job.done(good);
 }
@@ -484,7 +496,8 @@ fn whole<D: Direction>(
 /// The last registers of a long packet.
 #[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
 #[inline]
-fn last<D: Direction, const ROUNDS: usize, const REGISTERS: usize>(
+fn last<D: Direction, const REGISTERS: usize>(
+    rounds: usize,
     job: &mut Job<'_, D>,
     front: &Front,
     at: usize,
@@ -495,13 +508,13 @@ fn last<D: Direction, const ROUNDS: usize, const REGISTERS: usize>(
     for r in 0..REGISTERS {
         streams[r] = _mm256_xor_si256(front.base, counters(at + r));
     }
-    for round in 1..ROUNDS {
+    for round in 1..rounds {
         let key = round_key(job.key, round);
         for stream in &mut streams {
             *stream = _mm256_aesenc_epi128(*stream, key);
         }
     }
-    let key = round_key(job.key, ROUNDS);
+    let key = round_key(job.key, rounds);
     let mut sum = Sum::zero();
     let mut first = first;
     for r in 0..REGISTERS {

@@ -13,7 +13,20 @@
 //! from memory at the right offset, so that a packet's last block always meets H^1. Products are added up as they are
 //! and reduced once for each packet of up to 40 blocks, else once for 32.
 
-use core::arch::x86_64::*;
+// Numbers of packets and registers are what the loops are about, and all bounds are constants.
+#![allow(clippy::needless_range_loop, clippy::indexing_slicing)]
+
+use core::arch::x86_64::{
+    __m128i, __m512i, _MM_HINT_T0, _bzhi_u64, _mm_loadu_si128, _mm_mask_cmpneq_epu8_mask,
+    _mm_mask_storeu_epi8, _mm_maskz_loadu_epi8, _mm_prefetch, _mm_set_epi64x, _mm_setzero_si128,
+    _mm_shuffle_epi8, _mm_xor_si128, _mm256_castsi256_si128, _mm256_extracti128_si256,
+    _mm256_xor_si256, _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_broadcast_i32x4,
+    _mm512_castsi512_si128, _mm512_castsi512_si256, _mm512_clmulepi64_epi128,
+    _mm512_extracti64x4_epi64, _mm512_inserti32x4, _mm512_load_si512, _mm512_loadu_si512,
+    _mm512_mask_set1_epi64, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8,
+    _mm512_maskz_mov_epi8, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_shuffle_epi8,
+    _mm512_shuffle_epi32, _mm512_ternarylogic_epi64, _mm512_xor_si512, _mm512_zextsi128_si512,
+};
 
 use arrayvec::ArrayVec;
 
@@ -22,68 +35,136 @@ use super::job::{Direction, Job, admit};
 use super::key::{GcmKey, POLYNOMIAL, POWERS};
 use super::tables::COUNTERS;
 
-/// Registers of hashed blocks up to which a packet is short.
+/// Registers of hashed blocks up to which packets of the same number wait for each other.
 const SHORT: usize = 4;
-/// Short packets whose registers go through the rounds together.
-const TOGETHER: usize = 4;
-/// Registers of a chunk of a long packet.
+/// Registers of hashed blocks of which there are powers enough: the packet is reduced once.
+const MIDDLE: usize = POWERS / 4;
+/// Registers of a chunk of a longer packet.
 const CHUNK: usize = 8;
 /// Blocks of a chunk.
 const CHUNK_BLOCKS: usize = 4 * CHUNK;
+/// Operations ahead of which an SA's keys are asked for.
+const AHEAD: usize = 8;
 
 /// Works through a batch, short packets of like length together, and sets all results.
-pub(super) fn run<D: Direction, const ROUNDS: usize>(_: Bits512, ops: &mut [&mut D::Op<'_>]) {
+pub(super) fn run<D: Direction>(
+    _: Bits512,
+    rounds: usize,
+    same_key: bool,
+    ops: &mut [&mut D::Op<'_>],
+) {
     #[allow(unsafe_code)]
     // SAFETY: the token says that this CPU has what the function is compiled for.
     unsafe {
-        all::<D, ROUNDS>(ops);
+        all::<D>(rounds, same_key, ops);
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi1,bmi2")]
-fn all<D: Direction, const ROUNDS: usize>(ops: &mut [&mut D::Op<'_>]) {
-    let mut waiting = [const { ArrayVec::<usize, TOGETHER>::new_const() }; SHORT];
-    for at in 0..ops.len() {
-        let Some(op) = ops.get_mut(at) else { break };
-        let Some(blocks) = admit::<D>(op) else {
+fn all<D: Direction>(rounds: usize, same_key: bool, ops: &mut [&mut D::Op<'_>]) {
+    // Places of short packets that wait for others of the same number of registers.
+    let mut waiting = [const { ArrayVec::<usize, 4>::new_const() }; SHORT];
+    let mut at = 0;
+    while at < ops.len() {
+        if !same_key {
+            for op in ops.iter().skip(at + AHEAD).take(4) {
+                if let (Some(key), length) = D::look(op) {
+                    prefetch(key, length);
+                }
+            }
+        }
+        if let Some([a, b, c, d]) = ops.get_mut(at..at + 4)
+            && let (Some(a), Some(b), Some(c), Some(d)) =
+                (D::job(a), D::job(b), D::job(c), D::job(d))
+            && let registers = a.registers()
+            && registers <= SHORT
+            && registers == b.registers()
+            && registers == c.registers()
+            && registers == d.registers()
+        {
+            four(rounds, registers, &mut [a, b, c, d]);
+            at += 4;
             continue;
-        };
-        let registers = blocks.div_ceil(4);
-        if let Some(waiting) = waiting.get_mut(registers - 1) {
+        }
+        for at in at..(at + 4).min(ops.len()) {
+            let Some(op) = ops.get_mut(at) else { break };
+            let Some(mut job) = admit::<D>(op) else {
+                continue;
+            };
+            let registers = job.registers();
+            let Some(waiting) = waiting.get_mut(registers - 1) else {
+                one(rounds, registers, &mut job);
+                continue;
+            };
             waiting.push(at);
-            if let Ok(places) = <[usize; TOGETHER]>::try_from(waiting.as_slice()) {
+            if let Ok(places) = <[usize; 4]>::try_from(waiting.as_slice()) {
                 waiting.clear();
                 if let Ok([a, b, c, d]) = ops.get_disjoint_mut(places)
                     && let (Some(a), Some(b), Some(c), Some(d)) =
                         (D::job(a), D::job(b), D::job(c), D::job(d))
                 {
-                    some::<D, ROUNDS, TOGETHER>(registers, &mut [a, b, c, d]);
+                    four(rounds, registers, &mut [a, b, c, d]);
                 }
             }
-        } else if let Some(mut job) = D::job(op) {
-            long::<D, ROUNDS>(&mut job);
         }
+        at += 4;
     }
     for (waiting, registers) in waiting.iter().zip(1..) {
         for at in waiting {
-            if let Some(job) = ops.get_mut(*at).and_then(|op| D::job(op)) {
-                some::<D, ROUNDS, 1>(registers, &mut [job]);
+            if let Some(mut job) = ops.get_mut(*at).and_then(|op| D::job(op)) {
+                one(rounds, registers, &mut job);
             }
         }
     }
 }
 
+/// Four packets of so many registers.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi1,bmi2")]
+fn four<D: Direction>(rounds: usize, registers: usize, jobs: &mut [Job<'_, D>; 4]) {
+    match registers {
+        1 => whole::<D, 1, 4>(rounds, jobs),
+        2 => whole::<D, 2, 4>(rounds, jobs),
+        3 => pairs::<D, 3>(rounds, jobs),
+        _ => pairs::<D, 4>(rounds, jobs),
+    }
+}
+
+/// Two and two: more streams than the instructions take at once only delay the hash.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi1,bmi2")]
+fn pairs<D: Direction, const REGISTERS: usize>(rounds: usize, jobs: &mut [Job<'_, D>; 4]) {
+    for pair in jobs.as_chunks_mut::<2>().0 {
+        whole::<D, REGISTERS, 2>(rounds, pair);
+    }
+}
+
+/// A packet of so many registers.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi1,bmi2")]
+fn one<D: Direction>(rounds: usize, registers: usize, job: &mut Job<'_, D>) {
+    let jobs = std::array::from_mut(job);
+    match registers {
+        1 => whole::<D, 1, 1>(rounds, jobs),
+        2 => whole::<D, 2, 1>(rounds, jobs),
+        3 => whole::<D, 3, 1>(rounds, jobs),
+        4 => whole::<D, 4, 1>(rounds, jobs),
+        5 => whole::<D, 5, 1>(rounds, jobs),
+        6 => whole::<D, 6, 1>(rounds, jobs),
+        7 => whole::<D, 7, 1>(rounds, jobs),
+        8 => whole::<D, 8, 1>(rounds, jobs),
+        9 => whole::<D, 9, 1>(rounds, jobs),
+        MIDDLE => whole::<D, MIDDLE, 1>(rounds, jobs),
+        _ => long::<D>(rounds, job),
+    }
+}
+
+/// Asks for what a packet of this length needs of a key.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi1,bmi2")]
 #[inline]
-fn some<D: Direction, const ROUNDS: usize, const PACKETS: usize>(
-    registers: usize,
-    jobs: &mut [Job<'_, D>; PACKETS],
-) {
-    match registers {
-        1 => short::<D, ROUNDS, 1, PACKETS>(jobs),
-        2 => short::<D, ROUNDS, 2, PACKETS>(jobs),
-        3 => short::<D, ROUNDS, 3, PACKETS>(jobs),
-        _ => short::<D, ROUNDS, 4, PACKETS>(jobs),
+fn prefetch(key: &GcmKey, length: usize) {
+    let start: *const i8 = std::ptr::from_ref(key).cast();
+    // Powers that are needed stand at the end of all powers.
+    let first = POWERS.saturating_sub(length / 16 + 1) * 16 / 64;
+    for line in first..size_of::<GcmKey>() / 64 {
+        _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(64 * line));
     }
 }
 
@@ -245,8 +326,8 @@ fn store<D: Direction>(job: &mut Job<'_, D>, number: usize, mask: u64, bytes: __
 struct Front {
     /// Salt and IV in each lane, the counters zero, and the first round key added.
     base: __m512i,
-    /// Lower and upper half of the hash's first block.
-    associated: [u64; 2],
+    /// The hash's first block.
+    associated: __m128i,
     /// ESP header and IV.
     header: u128,
 }
@@ -262,17 +343,9 @@ fn front<D: Direction>(job: &Job<'_, D>) -> Front {
     );
     Front {
         base: _mm512_xor_si512(nonce, round_key(job.key, 0)),
-        associated: numbers.associated,
+        associated: _mm_set_epi64x(numbers.associated[1] as i64, numbers.associated[0] as i64),
         header: numbers.header,
     }
-}
-
-/// The header's place in the first register takes the associated data.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi1,bmi2")]
-#[inline]
-fn with_associated(blocks: __m512i, front: &Front) -> __m512i {
-    let blocks = _mm512_mask_set1_epi64(blocks, 0b01, front.associated[0] as i64);
-    _mm512_mask_set1_epi64(blocks, 0b10, front.associated[1] as i64)
 }
 
 /// The last register takes the lengths behind the last block of text.
@@ -295,7 +368,7 @@ fn finish<D: Direction>(
 ) -> bool {
     let order = _mm_set_epi64x(0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f);
     let tag = _mm_xor_si128(_mm_shuffle_epi8(hash, order), _mm512_castsi512_si128(first));
-    let mask = _bzhi_u32(u32::MAX, u32::from(job.key.icv)) as u16;
+    let mask = job.key.icv_mask;
     if !D::OPEN {
         job.write_header(front.header);
     }
@@ -313,16 +386,67 @@ fn finish<D: Direction>(
     }
 }
 
+/// Encrypts or decrypts one register of the packet; gives the ciphertext in the hash's order. Of `full` ones every byte
+/// is text, or header.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi1,bmi2")]
+#[inline]
+fn apply<D: Direction>(
+    job: &mut Job<'_, D>,
+    number: usize,
+    full: bool,
+    stream: __m512i,
+) -> __m512i {
+    let mask = if full { u64::MAX } else { covered(job, number) };
+    let before = load(job, number, mask);
+    let after = _mm512_xor_si512(before, stream);
+    // The header stays.
+    store(
+        job,
+        number,
+        if number == 0 { mask & !0xffff } else { mask },
+        after,
+    );
+    swapped(if D::OPEN {
+        before
+    } else if full {
+        after
+    } else {
+        _mm512_maskz_mov_epi8(mask, after)
+    })
+}
+
+/// All rounds but the first and the last.
+///
+/// The loop is not unrolled, since the number of rounds is known at run time only. That is wanted: unrolled, the compiler
+/// puts one stream behind the other and keeps round keys on the stack.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi1,bmi2")]
+#[inline]
+fn middle_rounds<D: Direction, const REGISTERS: usize, const PACKETS: usize>(
+    jobs: &[Job<'_, D>; PACKETS],
+    rounds: std::ops::Range<usize>,
+    streams: &mut [[__m512i; REGISTERS]; PACKETS],
+) {
+    for round in rounds {
+        for p in 0..PACKETS {
+            let key = round_key(jobs[p].key, round);
+            for stream in &mut streams[p] {
+                *stream = _mm512_aesenc_epi128(*stream, key);
+            }
+        }
+    }
+}
+
 /// `PACKETS` packets whose hashed blocks take `REGISTERS` registers each.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi1,bmi2")]
 #[inline]
-fn short<D: Direction, const ROUNDS: usize, const REGISTERS: usize, const PACKETS: usize>(
+fn whole<D: Direction, const REGISTERS: usize, const PACKETS: usize>(
+    rounds: usize,
     jobs: &mut [Job<'_, D>; PACKETS],
 ) {
     let zero = _mm512_setzero_si512();
     let mut fronts = [Front {
         base: zero,
-        associated: [0; 2],
+        associated: _mm_setzero_si128(),
         header: 0,
     }; PACKETS];
     let mut streams = [[zero; REGISTERS]; PACKETS];
@@ -332,196 +456,147 @@ fn short<D: Direction, const ROUNDS: usize, const REGISTERS: usize, const PACKET
             streams[p][r] = _mm512_xor_si512(fronts[p].base, counters(r));
         }
     }
-    for round in 1..ROUNDS {
-        for p in 0..PACKETS {
-            let key = round_key(jobs[p].key, round);
-            for stream in &mut streams[p] {
-                *stream = _mm512_aesenc_epi128(*stream, key);
-            }
-        }
-    }
+    middle_rounds(jobs, 1..rounds, &mut streams);
     for p in 0..PACKETS {
-        let key = round_key(jobs[p].key, ROUNDS);
+        let key = round_key(jobs[p].key, rounds);
         for stream in &mut streams[p] {
             *stream = _mm512_aesenclast_epi128(*stream, key);
         }
     }
     for p in 0..PACKETS {
         let job = &mut jobs[p];
+        let front = &fronts[p];
         let mut sum = Sum::zero();
         for r in 0..REGISTERS {
-            let mask = if r + 2 < REGISTERS {
-                u64::MAX
-            } else {
-                covered(job, r)
-            };
-            let mut blocks = xored(job, r, mask, streams[p][r]);
+            let mut blocks = apply(job, r, r + 2 < REGISTERS, streams[p][r]);
             if r == 0 {
-                blocks = with_associated(blocks, &fronts[p]);
+                blocks = _mm512_inserti32x4::<0>(blocks, front.associated);
             }
             if r == REGISTERS - 1 {
                 blocks = with_lengths(blocks, job);
             }
             sum = sum.add(blocks, powers(job.key, job.blocks() - 4 * r));
         }
-        let good = finish(job, &fronts[p], sum.reduce(), streams[p][0]);
+        let good = finish(job, front, sum.reduce(), streams[p][0]);
         job.done(good);
     }
 }
 
-/// Encrypts or decrypts one register of the packet; gives the ciphertext in the hash's order.
+/// A packet of more than [`MIDDLE`] registers, in chunks.
+///
+/// ```text
+///   seal   rounds 0 | rounds 1, hash 0 | rounds 2, hash 1 | rounds of the rest, hash 2 | hash of the rest
+///   open   rounds 0, hash 0 | rounds 1, hash 1 | rounds 2, hash 2 | rounds of the rest | hash of the rest
+/// ```
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi1,bmi2")]
-#[inline]
-fn xored<D: Direction>(job: &mut Job<'_, D>, number: usize, mask: u64, stream: __m512i) -> __m512i {
-    let before = load(job, number, mask);
-    let after = _mm512_xor_si512(before, stream);
-    // The header stays.
-    let text = if number == 0 { mask & !0xffff } else { mask };
-    store(job, number, text, after);
-    if D::OPEN {
-        swapped(before)
-    } else if mask == u64::MAX {
-        swapped(after)
-    } else {
-        swapped(_mm512_maskz_mov_epi8(mask, after))
-    }
-}
-
-/// A packet of more than `SHORT` registers.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi1,bmi2")]
-#[inline]
-fn long<D: Direction, const ROUNDS: usize>(job: &mut Job<'_, D>) {
-    let zero = _mm512_setzero_si512();
+fn long<D: Direction>(rounds: usize, job: &mut Job<'_, D>) {
     let front = front(job);
-    // At least the lengths and the last block of text are left for the end.
-    let chunks = (job.blocks() - 2) / CHUNK_BLOCKS;
-    let mut waiting = [zero; CHUNK];
-    let mut first = zero;
+    // The rest has 9 to 40 blocks.
+    let chunks = (job.blocks() - POWERS).div_ceil(CHUNK_BLOCKS);
+    let mut first = _mm512_setzero_si512();
     let mut hash = _mm_setzero_si128();
+    let mut waiting = [_mm512_setzero_si512(); CHUNK];
     for chunk in 0..chunks {
         let at = chunk * CHUNK;
-        let mut sum = Sum::zero();
         if D::OPEN {
-            for r in 0..CHUNK {
-                waiting[r] = swapped(load(job, at + r, u64::MAX));
-            }
+            waiting[0] = swapped(load(job, at, u64::MAX));
             if chunk == 0 {
-                waiting[0] = with_associated(waiting[0], &front);
+                waiting[0] = _mm512_inserti32x4::<0>(waiting[0], front.associated);
             }
-            waiting[0] = _mm512_xor_si512(waiting[0], _mm512_zextsi128_si512(hash));
         }
-        let mut streams = [zero; CHUNK];
+        let hashed = (D::OPEN || chunk > 0).then_some((&waiting, &mut hash));
+        let streams = streams::<D, CHUNK>(rounds, job, &front, at, hashed);
         for r in 0..CHUNK {
-            streams[r] = _mm512_xor_si512(front.base, counters(at + r));
-        }
-        let hashing = D::OPEN || chunk > 0;
-        for round in 1..ROUNDS {
-            let key = round_key(job.key, round);
-            for stream in &mut streams {
-                *stream = _mm512_aesenc_epi128(*stream, key);
-            }
-            if hashing && round <= CHUNK {
-                sum = sum.add(
-                    waiting[round - 1],
-                    powers(job.key, CHUNK_BLOCKS - 4 * (round - 1)),
-                );
-            }
-        }
-        if hashing {
-            hash = sum.reduce();
-        }
-        let key = round_key(job.key, ROUNDS);
-        for r in 0..CHUNK {
-            streams[r] = _mm512_aesenclast_epi128(streams[r], key);
-            let blocks = xored_at(job, at + r, streams[r], chunk == 0 && r == 0);
+            let after = _mm512_xor_si512(load(job, at + r, u64::MAX), streams[r]);
+            let text = if at + r == 0 { !0xffff } else { u64::MAX };
+            store(job, at + r, text, after);
             if !D::OPEN {
-                waiting[r] = blocks;
+                waiting[r] = swapped(after);
             }
         }
         if chunk == 0 {
             first = streams[0];
-        }
-        if !D::OPEN {
-            if chunk == 0 {
-                waiting[0] = with_associated(waiting[0], &front);
+            if !D::OPEN {
+                waiting[0] = _mm512_inserti32x4::<0>(waiting[0], front.associated);
             }
-            waiting[0] = _mm512_xor_si512(waiting[0], _mm512_zextsi128_si512(hash));
         }
     }
-    if !D::OPEN && chunks > 0 {
-        let mut sum = Sum::zero();
-        for r in 0..CHUNK {
-            sum = sum.add(waiting[r], powers(job.key, CHUNK_BLOCKS - 4 * r));
-        }
-        hash = sum.reduce();
-    }
-    let rest = (job.blocks() - chunks * CHUNK_BLOCKS).div_ceil(4);
     let at = chunks * CHUNK;
+    let rest = job.registers() - at;
     let good = match rest {
-        1 => last::<D, ROUNDS, 1>(job, &front, at, hash, first),
-        2 => last::<D, ROUNDS, 2>(job, &front, at, hash, first),
-        3 => last::<D, ROUNDS, 3>(job, &front, at, hash, first),
-        4 => last::<D, ROUNDS, 4>(job, &front, at, hash, first),
-        5 => last::<D, ROUNDS, 5>(job, &front, at, hash, first),
-        6 => last::<D, ROUNDS, 6>(job, &front, at, hash, first),
-        7 => last::<D, ROUNDS, 7>(job, &front, at, hash, first),
-        8 => last::<D, ROUNDS, 8>(job, &front, at, hash, first),
-        _ => last::<D, ROUNDS, 9>(job, &front, at, hash, first),
+        3 => rest_of::<D, 3>(rounds, job, &front, at, &waiting, hash, first),
+        4 => rest_of::<D, 4>(rounds, job, &front, at, &waiting, hash, first),
+        5 => rest_of::<D, 5>(rounds, job, &front, at, &waiting, hash, first),
+        6 => rest_of::<D, 6>(rounds, job, &front, at, &waiting, hash, first),
+        7 => rest_of::<D, 7>(rounds, job, &front, at, &waiting, hash, first),
+        8 => rest_of::<D, 8>(rounds, job, &front, at, &waiting, hash, first),
+        9 => rest_of::<D, 9>(rounds, job, &front, at, &waiting, hash, first),
+        _ => rest_of::<D, MIDDLE>(rounds, job, &front, at, &waiting, hash, first),
     };
     job.done(good);
 }
 
-/// As [`xored`], of a register that is full.
+/// The key stream from register `at` on. Between the rounds a chunk of ciphertext goes into the hash: for `open` it is the
+/// one from register `at` on, and only its first register is given; for `seal` it is the one before.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi1,bmi2")]
 #[inline]
-fn xored_at<D: Direction>(
-    job: &mut Job<'_, D>,
-    number: usize,
-    stream: __m512i,
-    header: bool,
-) -> __m512i {
-    let before = load(job, number, u64::MAX);
-    let after = _mm512_xor_si512(before, stream);
-    store(job, number, if header { !0xffff } else { u64::MAX }, after);
-    swapped(if D::OPEN { before } else { after })
+fn streams<D: Direction, const REGISTERS: usize>(
+    rounds: usize,
+    job: &Job<'_, D>,
+    front: &Front,
+    at: usize,
+    hashed: Option<(&[__m512i; CHUNK], &mut __m128i)>,
+) -> [__m512i; REGISTERS] {
+    let mut streams = [[_mm512_setzero_si512(); REGISTERS]];
+    for r in 0..REGISTERS {
+        streams[0][r] = _mm512_xor_si512(front.base, counters(at + r));
+    }
+    let jobs = std::array::from_ref(job);
+    let mut done = 0;
+    if let Some((waiting, hash)) = hashed {
+        middle_rounds(jobs, 1..2, &mut streams);
+        let blocks = _mm512_xor_si512(waiting[0], _mm512_zextsi128_si512(*hash));
+        let mut sum = Sum::zero().add(blocks, powers(job.key, CHUNK_BLOCKS));
+        // All of a chunk, which the compiler shall not know; there are more rounds.
+        done = CHUNK.min(rounds - 1);
+        for r in 1..done {
+            middle_rounds(jobs, r + 1..r + 2, &mut streams);
+            let blocks = if D::OPEN {
+                swapped(load(job, at + r, u64::MAX))
+            } else {
+                waiting[r]
+            };
+            sum = sum.add(blocks, powers(job.key, CHUNK_BLOCKS - 4 * r));
+        }
+        *hash = sum.reduce();
+    }
+    middle_rounds(jobs, done + 1..rounds, &mut streams);
+    let key = round_key(job.key, rounds);
+    let [mut streams] = streams;
+    for stream in &mut streams {
+        *stream = _mm512_aesenclast_epi128(*stream, key);
+    }
+    streams
 }
 
 /// The last registers of a long packet.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi1,bmi2")]
 #[inline]
-fn last<D: Direction, const ROUNDS: usize, const REGISTERS: usize>(
+fn rest_of<D: Direction, const REGISTERS: usize>(
+    rounds: usize,
     job: &mut Job<'_, D>,
     front: &Front,
     at: usize,
-    hash: __m128i,
+    waiting: &[__m512i; CHUNK],
+    mut hash: __m128i,
     first: __m512i,
 ) -> bool {
-    let mut streams = [_mm512_setzero_si512(); REGISTERS];
-    for r in 0..REGISTERS {
-        streams[r] = _mm512_xor_si512(front.base, counters(at + r));
-    }
-    for round in 1..ROUNDS {
-        let key = round_key(job.key, round);
-        for stream in &mut streams {
-            *stream = _mm512_aesenc_epi128(*stream, key);
-        }
-    }
-    let key = round_key(job.key, ROUNDS);
+    let hashed = (!D::OPEN).then_some((waiting, &mut hash));
+    let streams = streams::<D, REGISTERS>(rounds, job, front, at, hashed);
     let mut sum = Sum::zero();
-    let mut first = first;
     for r in 0..REGISTERS {
-        streams[r] = _mm512_aesenclast_epi128(streams[r], key);
-        let mask = if r + 2 < REGISTERS {
-            u64::MAX
-        } else {
-            covered(job, at + r)
-        };
-        let mut blocks = xored(job, at + r, mask, streams[r]);
+        let mut blocks = apply(job, at + r, r + 2 < REGISTERS, streams[r]);
         if r == 0 {
-            if at == 0 {
-                first = streams[0];
-                blocks = with_associated(blocks, front);
-            }
             blocks = _mm512_xor_si512(blocks, _mm512_zextsi128_si512(hash));
         }
         if r == REGISTERS - 1 {

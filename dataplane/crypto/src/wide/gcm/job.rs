@@ -80,13 +80,13 @@ impl Direction for Open {
     }
 }
 
-/// The hashed blocks of an operation that a kernel takes. What none takes is done when this returns.
+/// The job of an operation that a kernel takes. What none takes is done when this returns.
 #[inline]
-pub(super) fn admit<D: Direction>(op: &mut D::Op<'_>) -> Option<usize> {
+pub(super) fn admit<'j, D: Direction>(op: &'j mut D::Op<'_>) -> Option<Job<'j, D>> {
     if let (Some(key), length) = D::look(op)
-        && let Some(text) = text(key, length)
+        && text(key, length).is_some()
     {
-        return Some(blocks(text));
+        return D::job(op);
     }
     D::portable(op);
     None
@@ -158,6 +158,12 @@ impl<'a, D: Direction> Job<'a, D> {
     #[inline]
     pub(super) const fn blocks(&self) -> usize {
         blocks(self.text)
+    }
+
+    /// Registers of four blocks that they take.
+    #[inline]
+    pub(super) const fn registers(&self) -> usize {
+        self.blocks().div_ceil(4)
     }
 
     #[inline]

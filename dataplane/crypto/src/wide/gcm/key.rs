@@ -8,14 +8,12 @@
 //! A packet of m hash blocks reads m powers from H^m on, in whole registers: up to three blocks past H^1, which it
 //! multiplies by zero.
 
-use core::arch::x86_64::{
-    _mm_aesenc_si128, _mm_aesenclast_si128, _mm_aeskeygenassist_si128, _mm_cvtsi128_si32,
-    _mm_set1_epi32,
-};
+use core::arch::x86_64::{_mm_aesenc_si128, _mm_aesenclast_si128};
 
 use zeroize::ZeroizeOnDrop;
 
-use super::super::cpu::Bits256;
+use super::super::Level;
+use super::super::cbc::RoundKeys;
 use crate::key::{KeyMaterial, Salt};
 
 /// Powers of the hash key that are kept.
@@ -32,32 +30,38 @@ pub(crate) struct GcmKey {
     pub(super) powers: [u128; POWERS],
     /// As it stands in the nonce's memory.
     pub(super) salt: u32,
+    /// A bit for each byte of the ICV.
+    pub(super) icv_mask: u16,
     /// Bytes of the ICV.
     pub(super) icv: u8,
     /// Sequence numbers have 64 bits.
     pub(super) esn: bool,
-    reserved: [u8; 10],
+    reserved: [u8; 8],
     /// As many as the key's length asks for.
     pub(super) rounds: [u128; 15],
 }
 
 impl GcmKey {
     /// `None` if the key has a length that AES has not.
-    pub(crate) fn new(cpu: Bits256, material: &KeyMaterial<'_>) -> Option<Box<Self>> {
+    pub(in crate::wide) fn new(level: Level, material: &KeyMaterial<'_>) -> Option<Box<Self>> {
         let (key, salt) = Salt::split(material.encryption)?;
+        let keys = RoundKeys::expand(level, key)?;
         let mut this = Box::new(Self {
             powers: [0; POWERS],
             salt: salt.in_memory(),
+            icv_mask: (u32::MAX >> (32 - material.suite.icv_len())) as u16,
             icv: material.suite.icv_len() as u8,
             esn: material.esn,
-            reserved: [0; 10],
+            reserved: [0; 8],
             rounds: [0; 15],
         });
-        let _ = cpu;
+        for (to, from) in this.rounds.iter_mut().zip(keys.encrypting()) {
+            *to = u128::from_le_bytes(*from);
+        }
         #[allow(unsafe_code)]
-        // SAFETY: the token says that this CPU has what the function is compiled for.
+        // SAFETY: each level is a proof that the CPU has AES and PCLMULQDQ instructions.
         unsafe {
-            this.expand(key)?;
+            this.raise(keys.rounds())?;
         }
         Some(this)
     }
@@ -66,40 +70,6 @@ impl GcmKey {
     #[inline]
     pub(super) const fn associated_bits(&self) -> u64 {
         if self.esn { 96 } else { 64 }
-    }
-
-    /// FIPS 197 section 5.2, then the powers.
-    #[target_feature(enable = "aes,pclmulqdq")]
-    fn expand(&mut self, key: &[u8]) -> Option<()> {
-        let (given, []) = key.as_chunks::<4>() else {
-            return None;
-        };
-        let count = given.len();
-        let rounds = match count {
-            4 | 6 | 8 => count + 6,
-            _ => return None,
-        };
-        let mut words = zeroize::Zeroizing::new([0_u32; 60]);
-        for (to, from) in words.iter_mut().zip(given) {
-            *to = u32::from_le_bytes(*from);
-        }
-        let mut constant = 1_u32;
-        for at in count..4 * (rounds + 1) {
-            let mut word = *words.get(at - 1)?;
-            if at % count == 0 {
-                word = substitute(word).rotate_right(8) ^ constant;
-                constant = constant << 1 ^ if constant & 0x80 == 0 { 0 } else { 0x11b };
-            } else if count == 8 && at % count == 4 {
-                word = substitute(word);
-            }
-            *words.get_mut(at)? = *words.get(at - count)? ^ word;
-        }
-        let (blocks, _) = words.as_chunks::<4>();
-        for (to, [a, b, c, d]) in self.rounds.iter_mut().zip(blocks) {
-            *to =
-                u128::from(*a) | u128::from(*b) << 32 | u128::from(*c) << 64 | u128::from(*d) << 96;
-        }
-        self.raise(rounds)
     }
 
     /// The powers of the hash key, which is a block of zeros encrypted.
@@ -120,13 +90,6 @@ impl GcmKey {
         }
         Some(())
     }
-}
-
-/// The S-box over the bytes of a word.
-#[target_feature(enable = "aes")]
-#[inline]
-fn substitute(word: u32) -> u32 {
-    _mm_cvtsi128_si32(_mm_aeskeygenassist_si128::<0>(_mm_set1_epi32(word as i32))) as u32
 }
 
 /// The field of GHASH as the kernels calculate in it: bits of a block reversed (its bytes are swapped, and its bits are
@@ -184,5 +147,75 @@ pub(super) mod field {
             _mm_xor_si128(high, _mm_shuffle_epi32::<0x4e>(middle)),
             _mm_clmulepi64_si128::<0x00>(middle, polynomial),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+    use crate::{Suite, Wide};
+
+    /// The hash keys of test cases 1, 13 and 4 of the GCM specification, and powers by shifting and adding.
+    #[test]
+    fn powers_are_those_of_the_slow_multiplication() {
+        fn slow(left: u128, right: u128) -> u128 {
+            let (mut sum, mut factor) = (0, right);
+            for bit in (0..128).rev() {
+                sum ^= factor & (left >> bit & 1).wrapping_neg();
+                factor = (factor >> 1) ^ (0xe1 << 120 & (factor & 1).wrapping_neg());
+            }
+            sum
+        }
+        let Some(wide) = Wide::detect() else { return };
+        for (suite, key, hash_key) in [
+            (
+                Suite::AES128GCM16,
+                vec![0; 16],
+                0x66e9_4bd4_ef8a_2c3b_884c_fa59_ca34_2b2e,
+            ),
+            (
+                Suite::AES256GCM16,
+                vec![0; 32],
+                0xdc95_c078_a240_8989_ad48_a214_9284_2087,
+            ),
+            (
+                Suite::AES128GCM16,
+                0xfeff_e992_8665_731c_6d6a_8f94_6730_8308_u128
+                    .to_be_bytes()
+                    .to_vec(),
+                0xb83b_5337_08bf_535d_0aa6_e529_80d5_3b78,
+            ),
+        ] {
+            let encryption = [&key[..], &[1, 2, 3, 4]].concat();
+            let material = KeyMaterial {
+                suite,
+                encryption: &encryption,
+                integrity: &[],
+                esn: false,
+            };
+            let key = GcmKey::new(wide.level, &material).unwrap();
+            assert_eq!(key.salt.to_ne_bytes(), [1, 2, 3, 4]);
+            let mut power: u128 = hash_key;
+            for stored in key.powers.iter().rev() {
+                assert_eq!(*stored, field::times_x(power));
+                power = slow(power, hash_key);
+            }
+        }
+    }
+
+    #[test]
+    fn what_lies_behind_the_powers_belongs_to_the_key() {
+        assert_eq!(size_of::<GcmKey>(), 14 * 64);
+        assert_eq!(std::mem::offset_of!(GcmKey, powers), 0);
+        assert_eq!(std::mem::offset_of!(GcmKey, salt), 16 * POWERS);
+        assert_eq!(std::mem::offset_of!(GcmKey, rounds), 16 * (POWERS + 1));
+    }
+
+    #[test]
+    fn keys_are_wiped_on_drop() {
+        const fn wiped<T: ZeroizeOnDrop>() {}
+        wiped::<GcmKey>();
     }
 }

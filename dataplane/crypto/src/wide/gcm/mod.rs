@@ -13,24 +13,26 @@ use crate::engine::{OpenOp, SealOp};
 use crate::suite::KeyBits;
 use job::{Direction, Open, Seal};
 
-/// Seals a run of packets whose keys have all this length.
-pub(super) fn seal(level: Level, bits: KeyBits, run: &mut [&mut SealOp<'_>]) {
-    each::<Seal>(level, bits, run);
+/// Seals a run of packets whose keys have all this length; `same_key`: they all have one.
+pub(super) fn seal(level: Level, bits: KeyBits, same_key: bool, run: &mut [&mut SealOp<'_>]) {
+    each::<Seal>(level, bits, same_key, run);
 }
 
-/// Opens a run of packets whose keys have all this length.
-pub(super) fn open(level: Level, bits: KeyBits, run: &mut [&mut OpenOp<'_>]) {
-    each::<Open>(level, bits, run);
+/// Opens a run of packets whose keys have all this length; `same_key`: they all have one.
+pub(super) fn open(level: Level, bits: KeyBits, same_key: bool, run: &mut [&mut OpenOp<'_>]) {
+    each::<Open>(level, bits, same_key, run);
 }
 
-/// The kernel for this level and key length.
-fn each<D: Direction>(level: Level, bits: KeyBits, run: &mut [&mut D::Op<'_>]) {
-    match (level, bits) {
-        (Level::Bits512(cpu), KeyBits::B128) => bits512::run::<D, 10>(cpu, run),
-        (Level::Bits512(cpu), KeyBits::B192) => bits512::run::<D, 12>(cpu, run),
-        (Level::Bits512(cpu), KeyBits::B256) => bits512::run::<D, 14>(cpu, run),
-        (Level::Bits256(cpu), KeyBits::B128) => bits256::run::<D, 10>(cpu, run),
-        (Level::Bits256(cpu), KeyBits::B192) => bits256::run::<D, 12>(cpu, run),
-        (Level::Bits256(cpu), KeyBits::B256) => bits256::run::<D, 14>(cpu, run),
+/// The kernel for this level.
+fn each<D: Direction>(level: Level, bits: KeyBits, same_key: bool, run: &mut [&mut D::Op<'_>]) {
+    // FIPS 197 section 5.
+    let rounds = match bits {
+        KeyBits::B128 => 10,
+        KeyBits::B192 => 12,
+        KeyBits::B256 => 14,
+    };
+    match level {
+        Level::Bits512(cpu) => bits512::run::<D>(cpu, rounds, same_key, run),
+        Level::Bits256(cpu) => bits256::run::<D>(cpu, rounds, run),
     }
 }
