@@ -99,9 +99,18 @@ impl Ends {
         })
     }
 
+    /// Chooses among several next hops for the outer packets, as [`Flow::spread_of`] would.
+    pub fn spread(&self, inner_v6: bool) -> u32 {
+        self.flow(inner_v6).map_or(0, |flow| match self.mode {
+            Mode::Gre(Some(key)) => flow.spread_with(key),
+            Mode::Gre(None) | Mode::IpIp => flow.spread(),
+        })
+    }
+
     /// Bytes of the largest packet that goes through whole, as the underlay and the SA in use leave them.
     pub fn inner_mtu(&self, tables: &Tables, protection: Option<u32>, inner_v6: bool) -> u16 {
-        let (_, mut room) = underlay(tables, self.underlay_vrf, self.remote);
+        let spread = || self.spread(inner_v6);
+        let (_, mut room) = underlay(tables, self.underlay_vrf, self.remote, spread);
         if let Some(path) = tables.path_mtus.get(self.underlay_vrf, self.remote) {
             room = room.min(path);
         }

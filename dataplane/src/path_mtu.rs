@@ -357,7 +357,10 @@ mod tests {
         };
         let index = manager.add(&mut tables, spec, &[7; 20], &[]).unwrap();
         let sa = Arc::clone(tables.sas.get(index).unwrap());
-        assert_eq!(sa.state.reserve(1000, 0, 1).granted, 1000);
+        assert_eq!(
+            sa.state.reserve(1000, 0, std::iter::repeat(0), 1).granted,
+            1000
+        );
         sa
     }
 
@@ -535,7 +538,7 @@ mod tests {
         let sa = sa(false, None);
         assert!(sa.may_have_sent(1) && sa.may_have_sent(1000));
         assert!(!sa.may_have_sent(0) && !sa.may_have_sent(1001));
-        sa.state.reserve(1 << 32, 0, 1);
+        sa.state.reserve(1 << 32, 0, std::iter::empty(), 1);
         assert!(sa.may_have_sent(0) && sa.may_have_sent(u32::MAX));
     }
 }

@@ -28,6 +28,10 @@ pub struct Tables {
     pub forwarding: bool,
     /// Some interface checks source addresses: packets pass by the reverse-path node.
     pub reverse_path: bool,
+    /// Some interface with a driver bounds the MSS of TCP: what comes in is looked at.
+    pub mss_arriving: bool,
+    /// Differs from box to box, so that the flows that one of them has sent this way do not all go one way at the next.
+    pub spread_seed: u64,
     /// By interface index; tunnels are interfaces too. Index 0 is never used.
     pub interfaces: Chunked<Interface>,
     /// Which interfaces are sub-interfaces of which.
@@ -84,7 +88,7 @@ pub struct Interface {
     pub mtu: u16,
     /// Packets pass.
     pub admin_up: bool,
-    /// How the MSS of TCP SYNs that leave by it is bounded.
+    /// How the MSS of TCP SYNs that leave or come in by it is bounded.
     pub mss_clamp: MssClamp,
     /// How the source addresses of what comes in by it are checked.
     pub reverse_path: ReversePath,
@@ -302,12 +306,13 @@ impl Tables {
         flow_hash: impl Fn() -> u32,
     ) -> Option<u32> {
         let mut index = adjacency;
-        for _ in 0..=MOST_STEPS {
+        for step in 0..=MOST_STEPS {
             index = match self.adjacencies.get(index).map(|found| &found.kind) {
                 Some(AdjacencyKind::Lookup(vrf)) => self.lookup(*vrf, destination),
                 Some(AdjacencyKind::Multipath(members)) => {
+                    let hash = mixed(flow_hash(), self.spread_seed, step);
                     // The high half of the product spreads a 32-bit hash evenly over any number of members.
-                    let place = (u64::from(flow_hash()) * members.len() as u64) >> 32;
+                    let place = (u64::from(hash) * members.len() as u64) >> 32;
                     members
                         .get(place as usize)
                         .copied()
@@ -318,6 +323,15 @@ impl Tables {
         }
         None
     }
+}
+
+/// Another hash of the flow for each box and each step, none of which says anything about another: the bits that chose
+/// before are the same for all flows that have come this far (the finaliser of SplitMix64).
+fn mixed(hash: u32, seed: u64, step: u32) -> u32 {
+    let mut bits = u64::from(hash) ^ seed.wrapping_add(u64::from(step) << 32);
+    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (bits ^ bits >> 31) as u32
 }
 
 /// Resolved neighbours by interface and address.
@@ -366,5 +380,80 @@ impl Reader {
     #[inline]
     pub fn current(&mut self) -> &Arc<Tables> {
         self.0.load()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    /// Two ways, each of which is two ways again; 20, 21, 22 and 23 are the ends.
+    fn two_levels(seed: u64) -> Tables {
+        let mut tables = Tables {
+            spread_seed: seed,
+            ..Tables::default()
+        };
+        for (index, members) in [(10, [11, 12]), (11, [20, 21]), (12, [22, 23])] {
+            let adjacency = Adjacency {
+                kind: AdjacencyKind::Multipath(members.into()),
+                interface: 0,
+                mtu: 1500,
+            };
+            tables.adjacencies.set(index, Some(Arc::new(adjacency)));
+        }
+        tables
+    }
+
+    fn ends(tables: &Tables, hash: impl Fn(u32) -> u32) -> Vec<u32> {
+        let to = IpAddr::from([192, 0, 2, 1]);
+        let end = |flow| tables.follow(10, to, || hash(flow)).unwrap();
+        (0..4000).map(end).collect()
+    }
+
+    fn counts(ends: impl IntoIterator<Item = u32>) -> [u32; 4] {
+        let mut counts = [0; 4];
+        for end in ends {
+            counts[end as usize - 20] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn each_level_of_ways_is_chosen_anew_and_each_box_chooses_for_itself() {
+        for hash in [
+            |flow: u32| flow.wrapping_mul(0x9e37_79b1),
+            // Hashes that differ in few bits, as those of neighbouring flows may.
+            |flow: u32| flow,
+            |flow: u32| flow << 20,
+        ] {
+            let first = ends(&two_levels(1), hash);
+            assert_eq!(
+                first,
+                ends(&two_levels(1), hash),
+                "a flow stays where it is"
+            );
+            let second = ends(&two_levels(0xfeed_0000_0000_0002), hash);
+            for counts in [
+                counts(first.iter().copied()),
+                counts(second.iter().copied()),
+                // Those that another box has sent by one way.
+                counts(
+                    first
+                        .iter()
+                        .zip(&second)
+                        .filter(|(end, _)| **end == 20)
+                        .map(|(_, end)| *end),
+                ),
+            ] {
+                let all: u32 = counts.iter().sum();
+                assert!(
+                    counts
+                        .iter()
+                        .all(|count| count * 5 > all && count * 3 < all),
+                    "{counts:?}"
+                );
+            }
+        }
     }
 }

@@ -224,7 +224,7 @@ impl EspNodes {
     pub fn skip(&mut self, numbers: usize) -> anyhow::Result<()> {
         let sa = self.manager.get(&self.tables.sas, self.outbound);
         let sa = sa.context("the outbound SA is gone")?;
-        let reserved = sa.state.reserve(numbers, 0, 1);
+        let reserved = sa.state.reserve(numbers, 0, std::iter::repeat(0), 1);
         ensure!(reserved.granted == numbers, "{reserved:?}");
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::{Ipv4Error, Ipv4View, Ipv6Error, Ipv6View, Protocol};
+use crate::{GreHeader, Ipv4Error, Ipv4View, Ipv6Error, Ipv6View, Protocol};
 
 /// Both addresses of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,24 +62,42 @@ impl Flow {
         }
     }
 
-    /// [`Flow::spread`] of a whole IP packet. All fragments of a packet, the first one too, have that of their addresses
-    /// alone, so that they take one path: only the first shows ports, and of IPv6 perhaps only it shows the transport.
+    /// [`Flow::spread`] of a whole IP packet; of ESP and GRE with SPI and key ([`Flow::spread_with`]). All fragments of a
+    /// packet, the first one too, have that of their addresses alone, so that they take one path: only the first shows
+    /// ports, and of IPv6 perhaps only it shows the transport.
     pub fn spread_of(packet: &[u8]) -> Result<u32, FlowError> {
         let mut flow = Self::of(packet)?;
-        let fragment = match flow.addresses {
+        let (fragment, payload) = match flow.addresses {
             Addresses::V4 { .. } => {
                 let view = Ipv4View::parse(packet)?;
-                view.more_fragments() || view.fragment_offset() != 0
+                let fragment = view.more_fragments() || view.fragment_offset() != 0;
+                (fragment, view.payload())
             }
             Addresses::V6 { .. } => {
-                let header = Ipv6View::parse(packet)?.upper_layer()?.fragment;
-                header.is_some_and(|fragment| fragment.more || fragment.offset != 0)
+                let layer = Ipv6View::parse(packet)?.upper_layer()?;
+                let fragment = layer
+                    .fragment
+                    .is_some_and(|fragment| fragment.more || fragment.offset != 0);
+                (fragment, layer.payload)
             }
         };
         if fragment {
             (flow.protocol, flow.ports) = (Protocol(0), None);
+            return Ok(flow.spread());
         }
-        Ok(flow.spread())
+        let number = match flow.protocol {
+            Protocol::ESP => payload.first_chunk().copied().map(u32::from_be_bytes),
+            Protocol::GRE => GreHeader::key_of(payload),
+            _ => None,
+        };
+        Ok(number.map_or_else(|| flow.spread(), |number| flow.spread_with(number)))
+    }
+
+    /// [`Flow::spread`] of packets without ports that a number tells apart: the SPI of ESP, the key of GRE (RFC 2890).
+    #[must_use]
+    pub fn spread_with(&self, number: u32) -> u32 {
+        let ports = Some(((number >> 16) as u16, number as u16));
+        Self { ports, ..*self }.spread()
     }
 
     /// A number that is the same for all packets of the flow and spreads flows evenly over its 32 bits (RFC 2992).
@@ -213,6 +231,28 @@ mod tests {
         assert_eq!(six(17, [0, 1], &[7; 8]), six(17, [0, 9], &[6; 8]));
         // An atomic fragment is whole (RFC 6946).
         assert_ne!(six(17, [0, 0], &[7; 8]), six(17, [0, 0], &[6; 8]));
+    }
+
+    #[test]
+    fn tunnels_between_the_same_ends_spread_by_spi_and_key() {
+        let spread = |protocol, payload: &[u8]| {
+            let packet = v4(protocol, 0x4000, payload);
+            let flow = Flow::of(&packet).unwrap();
+            (Flow::spread_of(&packet).unwrap(), flow)
+        };
+        let (one, flow) = spread(Protocol::ESP, &[0xc0, 0, 0, 1, 0, 0, 0, 7]);
+        assert_eq!(flow.ports, None, "no policy takes an SPI for ports");
+        assert_eq!(one, flow.spread_with(0xc000_0001));
+        assert_eq!(spread(Protocol::ESP, &[0xc0, 0, 0, 1, 9, 9, 9, 9]).0, one);
+        assert_ne!(spread(Protocol::ESP, &[0xc0, 0, 0, 2, 0, 0, 0, 7]).0, one);
+        let (keyed, flow) = spread(Protocol::GRE, &[0x20, 0, 8, 0, 0, 0, 0, 5]);
+        assert_eq!(keyed, flow.spread_with(5));
+        // Behind a checksum.
+        let summed = [0xa0, 0, 8, 0, 1, 2, 3, 4, 0, 0, 0, 5];
+        assert_eq!(spread(Protocol::GRE, &summed).0, keyed);
+        for plain in [&[0, 0, 8, 0, 0, 0, 0, 5][..], &[0x20, 0, 8, 0, 0], &[]] {
+            assert_eq!(spread(Protocol::GRE, plain).0, flow.spread());
+        }
     }
 
     #[test]

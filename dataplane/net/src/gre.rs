@@ -75,6 +75,14 @@ impl GreHeader {
         Ok((Self { protocol, key }, length))
     }
 
+    /// The key of a GRE packet, whatever else is right or wrong in it.
+    pub fn key_of(packet: &[u8]) -> Option<u32> {
+        let flags = u16::from_be_bytes(*packet.first_chunk()?);
+        let at = if flags & CHECKSUM == 0 { 4 } else { 8 };
+        let key = packet.get(at..)?.first_chunk()?;
+        (flags & KEY != 0).then(|| u32::from_be_bytes(*key))
+    }
+
     /// Bytes of the header as it is written: without checksum and sequence number.
     pub const fn len(&self) -> usize {
         Self::len_with(self.key)

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::neighbour::NeighbourId;
 use super::{Changed, ControlPlane};
 use crate::fib::PoolExhausted;
+use crate::nodes::mss_clamp::clamps_arriving;
 use crate::reassembly::Limits;
 use crate::tables::{Adjacency, Interface, ReversePath, Tables};
 use crate::vlan::Vlans;
@@ -50,16 +51,23 @@ impl ControlPlane {
         let policy_based = self.policy_based();
         if !contents.is_empty() || !interfaces.is_empty() || settings {
             self.publisher.update(|tables| {
-                let mut checked = false;
+                let (mut checked, mut clamped) = (false, false);
                 for (index, interface, ends) in interfaces {
                     tables.encapsulations.set(index, ends);
                     checked |= interface.as_deref().is_some_and(checks_sources);
+                    clamped |= interface.as_deref().is_some_and(clamps_arriving);
                     set_interface(tables, index, interface);
                 }
                 // Only where the check was on before does it take a look at all interfaces to see that it is off.
                 tables.reverse_path = checked
                     || tables.reverse_path
                         && tables.interfaces.iter().any(|(_, one)| checks_sources(one));
+                tables.mss_arriving = clamped
+                    || tables.mss_arriving
+                        && tables
+                            .interfaces
+                            .iter()
+                            .any(|(_, one)| clamps_arriving(one));
                 set_all(tables, contents);
                 tables.policy_based = policy_based;
                 if let Some(vlans) = vlans {

@@ -1,5 +1,6 @@
 //! Routes, what they lead to, and neighbours as routes.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use culvert_net::{EtherType, EthernetHeader, IpPrefix, MacAddr};
@@ -13,8 +14,11 @@ use super::{ApplyError, ControlPlane};
 use crate::drop_reason::DropReason;
 use crate::tables::{Adjacency, AdjacencyKind};
 
-/// Gateways behind gateways: more than any sane network has; a loop ends there.
+/// Gateways behind gateways, however many ways lead to each: more than any sane network has; a loop ends there.
 const MOST_GATEWAYS: u32 = 4;
+
+/// By adjacency and gateways before it: the MTU, if packets may be spread to it.
+type Known = HashMap<(u32, u32), Option<u16>>;
 
 impl ControlPlane {
     /// Makes a configured or learnt route, or leads it elsewhere without a gap.
@@ -188,10 +192,11 @@ impl ControlPlane {
 
     /// What is done with the packets of an adjacency, as things stand.
     pub(super) fn content(&self, key: &Key) -> Adjacency {
-        self.content_behind(key, 0)
+        self.content_behind(key, 0, &mut HashMap::new())
     }
 
-    fn content_behind(&self, key: &Key, gateways: u32) -> Adjacency {
+    /// `known` has what is behind each member of several ways, so that ways that meet again cost nothing.
+    fn content_behind(&self, key: &Key, gateways: u32, known: &mut Known) -> Adjacency {
         let drop = |reason| Adjacency {
             kind: AdjacencyKind::Drop(reason),
             interface: 0,
@@ -216,33 +221,41 @@ impl ControlPlane {
                     None => drop(DropReason::NoRoute),
                     Some(Key::Link(index)) => self.by_link(*index, Some(*gateway)),
                     Some(Key::Lookup(other)) => {
-                        self.content_behind(&Key::Gateway(*other, *gateway), gateways + 1)
+                        let there = Key::Gateway(*other, *gateway);
+                        self.content_behind(&there, gateways + 1, known)
                     }
-                    Some(other) => self.content_behind(other, gateways + 1),
+                    Some(other) => self.content_behind(other, gateways + 1, known),
                 }
             }
             Key::Multipath(members) => {
-                let alive: Vec<u32> = members
-                    .iter()
-                    .copied()
-                    .filter(|member| {
-                        self.adjacencies.key(*member).is_some_and(|key| {
-                            self.is_alive(&self.content_behind(key, gateways + 1))
-                        })
-                    })
-                    .collect();
+                let mut mtu = u16::MAX;
+                let mut alive = Vec::with_capacity(members.len());
+                for member in members {
+                    // None of them is itself spread: only a gateway leads on, and counts.
+                    let usable = match known.get(&(*member, gateways)) {
+                        Some(usable) => *usable,
+                        None => {
+                            let key = self.adjacencies.key(*member);
+                            let behind = key.map(|key| self.content_behind(key, gateways, known));
+                            let usable = behind
+                                .filter(|behind| self.is_alive(behind))
+                                .map(|behind| behind.mtu);
+                            known.insert((*member, gateways), usable);
+                            usable
+                        }
+                    };
+                    if let Some(usable) = usable {
+                        alive.push(*member);
+                        mtu = mtu.min(usable);
+                    }
+                }
                 if alive.is_empty() {
                     return drop(DropReason::NoRoute);
                 }
-                let mtu = alive
-                    .iter()
-                    .filter_map(|member| self.adjacencies.key(*member))
-                    .map(|key| self.content_behind(key, gateways + 1).mtu)
-                    .min();
                 Adjacency {
                     kind: AdjacencyKind::Multipath(alive.into()),
                     interface: 0,
-                    mtu: mtu.unwrap_or(u16::MAX),
+                    mtu,
                 }
             }
         }

@@ -278,6 +278,13 @@ fn an_interface_brings_its_port_its_routes_and_its_addresses_when_nobody_has_the
     assert_eq!(published.link_local(), Some(WAN_MAC.link_local()));
     assert_eq!(published.tap, Some(tap_port(wan)));
     assert_eq!(published.mss_clamp, MssClamp::FromMtu);
+    assert!(tables.mss_arriving);
+    let (key, mut kind) = interface("wan");
+    if let Kind::Interface(wan) = &mut kind {
+        wan.mss_clamp = None;
+    }
+    gateway.operate(Verb::Update, &key, Some(kind)).unwrap();
+    assert!(!gateway.tables.current().mss_arriving);
 }
 
 #[test]
@@ -411,6 +418,72 @@ fn packets_are_spread_over_the_ways_that_are_there() {
     }
     gateway.operate(Verb::Update, &key, Some(kind)).unwrap();
     assert_eq!(members(&gateway), 2);
+}
+
+#[test]
+fn several_ways_do_not_count_as_gateways() {
+    let mut gateway = Box::network();
+    // Each leads on to the next, by two gateways that are found by the one behind it.
+    gateway.create(route("10.20.0.0/16", &["10.21.0.1", "10.21.0.2"]));
+    gateway.create(route("10.21.0.0/16", &["10.22.0.1", "10.22.0.2"]));
+    gateway.create(route("10.22.0.0/16", &["203.0.113.2", "10.1.0.2"]));
+    let ends = |gateway: &Box| {
+        let tables = gateway.tables.current();
+        let first = tables.lookup(0, ip("10.20.0.1"));
+        let mut ends = std::collections::BTreeMap::new();
+        for flow in 0..1000u32 {
+            let end = tables.follow(first, ip("10.20.0.1"), || flow).unwrap();
+            let kind = &tables.adjacencies.get(end).unwrap().kind;
+            *ends.entry(format!("{kind:?}")).or_insert(0) += 1;
+        }
+        ends
+    };
+    let name = |address| format!("{:?}", AdjacencyKind::Unresolved(ip(address)));
+    let both = ends(&gateway);
+    assert!(
+        both.keys()
+            .eq([name("10.1.0.2"), name("203.0.113.2")].iter())
+    );
+    assert!(both.values().all(|flows| *flows > 400), "{both:?}");
+    // Three gateways behind the first are found, four are not.
+    gateway.create(route("10.30.0.0/16", &["10.20.0.1", "10.20.0.2"]));
+    assert_eq!(ends(&gateway), both);
+    assert!(matches!(
+        gateway.kind("10.30.0.1"),
+        AdjacencyKind::Multipath(_)
+    ));
+    gateway.create(route("10.31.0.0/16", &["10.30.0.1", "10.30.0.2"]));
+    let nowhere = AdjacencyKind::Drop(DropReason::NoRoute);
+    assert_eq!(gateway.kind("10.31.0.1"), nowhere);
+    // Where one of the ways at the end shuts, all flows take the other; where both do, there is no route.
+    let (key, mut kind) = interface("lan");
+    if let Kind::Interface(lan) = &mut kind {
+        lan.admin_up = false;
+    }
+    gateway.operate(Verb::Update, &key, Some(kind)).unwrap();
+    assert!(ends(&gateway).keys().eq([name("203.0.113.2")].iter()));
+    gateway.delete("route/default/10.22.0.0/16");
+    assert_eq!(gateway.kind("10.20.0.1"), nowhere);
+}
+
+#[test]
+fn many_gateways_that_lead_to_each_other_end() {
+    let mut gateway = Box::network();
+    let hops: Vec<_> = (1..=64).map(|last| format!("10.9.0.{last}")).collect();
+    let hops: Vec<_> = hops.iter().map(String::as_str).collect();
+    // Without an end, this is the 4th power of 64 questions for each of the gateways.
+    let started = std::time::Instant::now();
+    gateway.create(route("10.9.0.0/16", &hops));
+    assert_eq!(
+        gateway.kind("10.9.0.1"),
+        AdjacencyKind::Drop(DropReason::NoRoute)
+    );
+    assert!(started.elapsed() < std::time::Duration::from_secs(10));
+    gateway.create(route("10.9.0.0/24", &["203.0.113.2"]));
+    assert!(matches!(
+        gateway.kind("10.9.1.1"),
+        AdjacencyKind::Multipath(ways) if ways.len() == 64
+    ));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::drop_reason::DropReason;
 use crate::encapsulation::{Ends, Mode};
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 use crate::nodes::mss_clamp;
-use crate::tables::{InterfaceKind, MssClamp, Tables};
+use crate::tables::{InterfaceKind, Tables};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::Decapsulate,
@@ -110,12 +110,11 @@ fn take_out(
     if rules.touches(outer.class) {
         rules.carry_inwards(inner, outer.class)?;
     }
-    let headers = if v6 { 60 } else { 40 };
-    match interface.mss_clamp {
-        MssClamp::Off => {}
-        MssClamp::FromMtu => mss_clamp::clamp(inner, v6, interface.mtu.saturating_sub(headers)),
-        MssClamp::Fixed(mss) => mss_clamp::clamp(inner, v6, mss),
-    }
+    mss_clamp::clamp_lazily(inner, v6, interface.mss_clamp, || {
+        let ends = tables.encapsulations.get(index);
+        let fitting = ends.map(|ends| ends.inner_mtu(tables, protection, v6));
+        fitting.map_or(interface.mtu, |fitting| fitting.min(interface.mtu))
+    });
     meta.pull_front(outer.length)
         .map_err(|_| DropReason::TunnelMalformed)?;
     meta.rx_interface = index;

@@ -24,7 +24,7 @@ use crate::drop_reason::DropReason;
 use crate::encapsulation::{Ends, Mode};
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 use crate::sa::{IPV6_MINIMUM_MTU, OuterRules};
-use crate::tables::{AdjacencyKind, InterfaceKind, MssClamp, PROTECTION, Tables};
+use crate::tables::{AdjacencyKind, InterfaceKind, PROTECTION, Tables};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::Encapsulate,
@@ -130,7 +130,8 @@ fn find_way(tables: &Tables, index: u32, v6: bool) -> Result<Way, DropReason> {
         return Err(DropReason::ForwardingDisabled);
     }
     let ends = *tables.encapsulations.get(index).ok_or(down)?;
-    let (underlay, _) = underlay(tables, ends.underlay_vrf, ends.remote);
+    let spread = || ends.spread(v6);
+    let (underlay, _) = underlay(tables, ends.underlay_vrf, ends.remote, spread);
     let adjacency = tables.adjacencies.get(underlay);
     if adjacency.is_some_and(|adjacency| adjacency.interface == index) {
         return Err(DropReason::TunnelRecursion);
@@ -156,7 +157,6 @@ fn find_way(tables: &Tables, index: u32, v6: bool) -> Result<Way, DropReason> {
         inner_mtu = inner_mtu.max(IPV6_MINIMUM_MTU);
     }
     let path_mtu = tables.path_mtus.get(ends.underlay_vrf, ends.remote);
-    let headers = if v6 { 40 + 20 } else { 20 + 20 };
     Ok(Way {
         interface: index,
         v6,
@@ -166,11 +166,7 @@ fn find_way(tables: &Tables, index: u32, v6: bool) -> Result<Way, DropReason> {
         path_mtu: path_mtu
             .filter(|_| protection.is_none())
             .unwrap_or(u16::MAX),
-        mss: match interface.mss_clamp {
-            MssClamp::Off => None,
-            MssClamp::FromMtu => Some(inner_mtu.saturating_sub(headers)),
-            MssClamp::Fixed(mss) => Some(mss),
-        },
+        mss: interface.mss_clamp.most(|| inner_mtu.min(fitting), v6),
         next,
         adjacency,
         protected: protection.is_some(),

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use culvert_crypto::{Portable, Suite};
 use culvert_net::{
-    AddressRange, EspHeader, Icmpv4Type, Icmpv6Type, Ipv4View, Ipv6View, PortRange, Protocol,
+    AddressRange, EspHeader, Flow, Icmpv4Type, Icmpv6Type, Ipv4View, Ipv6View, PortRange, Protocol,
     Selector, Spi, checksum, icmpv4, icmpv6,
 };
 
 use super::workbench::{
-    FAR_IP, FAR_IP6, HOST_IP, HOST_IP6, LAN, ROUTER_IP, ROUTER_IP6, TO_ROUTER, TO_ROUTER6, WAN,
-    WAN_IP, WAN_IP6, Workbench, packet4, packet4_with, packet6,
+    FAR_IP, FAR_IP6, GLEAN_WAN, HOST_IP, HOST_IP6, LAN, ROUTER_IP, ROUTER_IP6, TO_HOST, TO_ROUTER,
+    TO_ROUTER6, WAN, WAN_IP, WAN_IP6, Workbench, packet4, packet4_with, packet6,
 };
 use crate::buffer::{Metadata, flags};
 use crate::drop_reason::DropReason;
@@ -23,22 +23,22 @@ use crate::sa::{
     Limits, OuterRules, PolicyAction, PolicyId, PolicySpec, SaDirection, SaKeyId, SaManager,
     SaMode, SaSpec,
 };
-use crate::tables::{Interface, InterfaceKind, MssClamp, ReversePath};
+use crate::tables::{AdjacencyKind, Interface, InterfaceKind, MssClamp, ReversePath};
 
-const GRE: u32 = 20;
+pub(super) const GRE: u32 = 20;
 const IF_ID: u32 = 77;
 /// The VRF of the packets inside.
 const INSIDE: u32 = 5;
 
-const MODES: [Mode; 3] = [Mode::Gre(None), Mode::Gre(Some(0xfeed_0001)), Mode::IpIp];
+pub(super) const MODES: [Mode; 3] = [Mode::Gre(None), Mode::Gre(Some(0xfeed_0001)), Mode::IpIp];
 
-struct Tunnel {
-    bench: Workbench,
+pub(super) struct Tunnel {
+    pub(super) bench: Workbench,
     mode: Mode,
 }
 
 impl Tunnel {
-    fn new(mode: Mode, outer_v6: bool, protection: Option<u32>) -> Self {
+    pub(super) fn new(mode: Mode, outer_v6: bool, protection: Option<u32>) -> Self {
         let mut nodes = super::tunnels();
         nodes.push(Box::<super::ip4_local::Ip4Local>::default());
         nodes.push(Box::<super::ip6_local::Ip6Local>::default());
@@ -83,7 +83,7 @@ impl Tunnel {
     }
 
     /// What becomes of packets that a route sends into the tunnel.
-    fn send(&mut self, packets: &[Vec<u8>]) -> Arrivals {
+    pub(super) fn send(&mut self, packets: &[Vec<u8>]) -> Arrivals {
         for bytes in packets {
             self.bench.put(NodeId::Encapsulate, LAN, bytes, |meta| {
                 meta.tx_interface = GRE;
@@ -95,7 +95,7 @@ impl Tunnel {
     }
 
     /// What becomes of packets for the box.
-    fn receive(&mut self, packets: &[Vec<u8>]) -> Arrivals {
+    pub(super) fn receive(&mut self, packets: &[Vec<u8>]) -> Arrivals {
         for bytes in packets {
             let node = if bytes[0] >> 4 == 6 {
                 NodeId::Ip6Local
@@ -128,10 +128,10 @@ impl Tunnel {
     }
 }
 
-type Arrivals = Vec<(NodeId, Metadata, Vec<u8>)>;
+pub(super) type Arrivals = Vec<(NodeId, Metadata, Vec<u8>)>;
 
 /// As the other end would have sent it: the sum over the header stays what it is.
-fn mirrored(outer: &[u8]) -> Vec<u8> {
+pub(super) fn mirrored(outer: &[u8]) -> Vec<u8> {
     let mut bytes = outer.to_vec();
     if bytes[0] >> 4 == 6 {
         for at in 8..24 {
@@ -212,6 +212,41 @@ fn every_mode_and_family_is_byte_for_byte_what_the_rfcs_say() {
                 (4, 4)
             );
             tunnel.bench.finish();
+        }
+    }
+}
+
+#[test]
+fn outer_packets_of_one_tunnel_take_one_of_several_ways() {
+    let mut seen = [0; 2];
+    for key in 0..40 {
+        let mut tunnel = Tunnel::new(Mode::Gre(Some(key)), false, None);
+        let mut route = |kind| {
+            let adjacency = crate::tables::Adjacency {
+                kind,
+                interface: WAN,
+                mtu: 1500,
+            };
+            tunnel.bench.set_adjacency(TO_ROUTER, adjacency);
+        };
+        route(AdjacencyKind::Multipath([TO_HOST, GLEAN_WAN].into()));
+        let sent = tunnel.send(&[inner4(50), inner4(60)]);
+        let ways: Vec<_> = sent.iter().map(|(_, meta, _)| meta.adjacency).collect();
+        assert_eq!(ways[0], ways[1]);
+        let way = [TO_HOST, GLEAN_WAN].iter().position(|way| *way == ways[0]);
+        seen[way.unwrap()] += 1;
+    }
+    assert!(seen.iter().all(|count| *count > 10), "{seen:?}");
+    // Whoever looks at the packet itself, here or on the next box, sees the same flow.
+    for mode in MODES {
+        for outer_v6 in [false, true] {
+            let mut tunnel = Tunnel::new(mode, outer_v6, None);
+            let ends = *tunnel.bench.tables.encapsulations.get(GRE).unwrap();
+            for inner in [inner4(50), inner6(50)] {
+                let bytes = tunnel.send(std::slice::from_ref(&inner)).remove(0).2;
+                let spread = ends.spread(inner[0] >> 4 == 6);
+                assert_eq!(Flow::spread_of(&bytes), Ok(spread), "{mode:?}");
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
 use crate::nodes::together::forward_or_drop;
 use crate::nodes::{esp_transport, fragment_ports, mss_clamp};
 use crate::sa::{LimitKind, Sa, UdpPorts};
-use crate::tables::{Interface, InterfaceKind, MssClamp, Tables};
+use crate::tables::{AdjacencyKind, Interface, InterfaceKind, MOST_STEPS, Tables};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::EspDecrypt,
@@ -86,13 +86,14 @@ impl Node for EspDecrypt {
     }
 }
 
-/// Finds the SA of a packet by its SPI, and checks that the packet came the SA's way.
+/// Finds the SA of a packet by its SPI, and checks that the packet came the SA's way: to its address, in the VRF of its
+/// tunnel's underlay. VRFs may have the same addresses.
 #[inline(always)]
 fn locate<'t>(
     context: &Context<'_>,
     tables: &'t Tables,
     packet: &Packet,
-    last: &mut Option<&'t Sa>,
+    last: &mut Option<(&'t Sa, Option<u32>)>,
 ) -> Result<Place<'t>, DropReason> {
     let meta = context.buffers.meta(packet);
     let data = context.buffers.data(packet);
@@ -120,8 +121,8 @@ fn locate<'t>(
         .ok_or(DropReason::EspTruncated)?;
     let [s0, s1, s2, s3, n0, n1, n2, n3] = *header;
     let spi = u32::from_be_bytes([s0, s1, s2, s3]);
-    let sa = match last {
-        Some(sa) if sa.spi.get() == spi => *sa,
+    let (sa, underlay) = match last {
+        Some(known) if known.0.spi.get() == spi => *known,
         _ => {
             let index = *tables
                 .sas
@@ -129,9 +130,14 @@ fn locate<'t>(
                 .get(spi)
                 .ok_or(DropReason::EspUnknownSpi)?;
             let found: &Sa = tables.sas.sas.get(index).ok_or(DropReason::EspUnknownSpi)?;
-            last.insert(found)
+            *last.insert((found, underlay_of(tables, found)))
         }
     };
+    if underlay.is_some_and(|underlay| underlay != meta.vrf)
+        && !leads_into(tables, meta.vrf, underlay, destination)
+    {
+        return Err(DropReason::EspWrongSa);
+    }
     if sa.endpoints.destination != destination || sa.endpoints.udp.is_some() != ports.is_some() {
         return Err(DropReason::EspWrongSa);
     }
@@ -148,6 +154,27 @@ fn locate<'t>(
         elsewhere: sa.endpoints.source != source || known != ports.map(|ports| ports.source),
         verdict: Ok(()),
     })
+}
+
+/// The VRF in which the packets of an SA travel; `None` if its tunnel is gone, which its packets find out later.
+fn underlay_of(tables: &Tables, sa: &Sa) -> Option<u32> {
+    let tunnel = *tables.sas.tunnels.get(sa.spec.if_id)?;
+    Some(underlay_vrf(tables.interfaces.get(tunnel)?))
+}
+
+/// The route of a VRF to an address of the box leads into another VRF, of which the address is.
+#[cold]
+fn leads_into(tables: &Tables, vrf: u32, other: Option<u32>, address: IpAddr) -> bool {
+    let mut vrf = vrf;
+    for _ in 0..MOST_STEPS {
+        let adjacency = tables.adjacencies.get(tables.lookup(vrf, address));
+        match adjacency.map(|adjacency| &adjacency.kind) {
+            Some(AdjacencyKind::Lookup(next)) if other == Some(*next) => return true,
+            Some(AdjacencyKind::Lookup(next)) => vrf = *next,
+            _ => return false,
+        }
+    }
+    false
 }
 
 /// A packet of an SA that has ended. Its end is told again after a while: the first event may have been lost.
@@ -405,15 +432,9 @@ fn deliver<'t>(
     if rules.touches(place.class) {
         rules.carry_inwards(inner, place.class)?;
     }
-    match interface.1.mss_clamp {
-        MssClamp::Off => {}
-        MssClamp::FromMtu => mss_clamp::clamp(
-            inner,
-            v6,
-            interface.1.mtu.saturating_sub(if v6 { 60 } else { 40 }),
-        ),
-        MssClamp::Fixed(mss) => mss_clamp::clamp(inner, v6, mss),
-    }
+    mss_clamp::clamp_lazily(inner, v6, interface.1.mss_clamp, || {
+        mss_clamp::way_back(tables, interface.1, sa)
+    });
     meta.set_view(start, length)
         .map_err(|_| DropReason::EspTruncated)?;
     meta.rx_interface = interface.0;

@@ -97,7 +97,8 @@ impl Node for EspEncrypt {
                             .extend((place..place + count).map(|at| (at, DropReason::EspSaGone)));
                     }
                     Some(sa) => {
-                        let reservation = sa.state.reserve(count, bytes, context.now);
+                        let lengths = run.iter().map(|packet| buffers.meta(packet).len() as u64);
+                        let reservation = sa.state.reserve(count, bytes, lengths, context.now);
                         if let Some(kind) = reservation.report {
                             let hard = kind == LimitKind::Hard;
                             let _ = context.events.try_send(Event::SaLimit {
@@ -112,7 +113,7 @@ impl Node for EspEncrypt {
                         outcome.next = next;
                         let counters = context.counters.interface(tunnel);
                         counters.tx_packets.add(granted.len() as u64);
-                        counters.tx_bytes.add(bytes);
+                        counters.tx_bytes.add(reservation.bytes);
                         let mut underlay = Underlay::of(tables, tunnel, sa);
                         outcome.path_mtu = underlay.path_mtu;
                         if sa.tfc_padding != 0 {

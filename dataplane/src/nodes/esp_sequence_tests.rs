@@ -6,7 +6,7 @@ use culvert_net::EspHeader;
 use super::esp_tests::{Tunnel, inner4, keys, payloads, spec};
 use crate::drop_reason::DropReason;
 use crate::event::Event;
-use crate::sa::{Limits, SaDirection, SaKeyId, SaState, Usage};
+use crate::sa::{LimitKind, Limits, SaDirection, SaKeyId, SaState, Usage};
 
 const SPI: u32 = 0xc000_0001;
 
@@ -155,7 +155,12 @@ fn a_sequence_ends_before_it_wraps() {
             assert!(tunnel.send(&vec![inner4(64, 0, true); 200]).is_empty());
         }
         // Nor may a worker that asks for a number at the same time.
-        assert_eq!(state(&tunnel, SaDirection::Out).reserve(1, 0, 1).granted, 0);
+        assert_eq!(
+            state(&tunnel, SaDirection::Out)
+                .reserve(1, 0, std::iter::empty(), 1)
+                .granted,
+            0
+        );
     }
 }
 
@@ -171,7 +176,7 @@ fn workers_that_race_for_the_last_numbers_get_each_once() {
                 scope.spawn(|| {
                     let mut numbers = Vec::new();
                     for _ in 0..100 {
-                        let reservation = out.reserve(7, 0, 1);
+                        let reservation = out.reserve(7, 0, std::iter::repeat(0), 1);
                         numbers.extend((reservation.first..).take(reservation.granted));
                     }
                     numbers
@@ -185,6 +190,56 @@ fn workers_that_race_for_the_last_numbers_get_each_once() {
     });
     granted.sort_unstable();
     assert_eq!(granted, (last - 999..=last).collect::<Vec<_>>());
+}
+
+#[test]
+fn workers_that_race_for_the_last_bytes_go_one_packet_beyond_the_limit_at_most() {
+    let mut spec = spec(Suite::AES128GCM16, false, false, true, 0xc000_0001);
+    spec.limits = Limits {
+        soft_bytes: 900_000,
+        hard_bytes: 1_000_000,
+        ..Limits::NONE
+    };
+    for round in 0..20 {
+        let tunnel = Tunnel::looped(spec.clone());
+        let out = state(&tunnel, SaDirection::Out);
+        let lengths = [1500, 40, 700, 1000, 64, 1, 1499];
+        let results: Vec<(u64, u64, u64)> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4)
+                .map(|worker| {
+                    scope.spawn(move || {
+                        let (mut packets, mut bytes, mut hard) = (0, 0, 0);
+                        for turn in 0..400 {
+                            let start = (turn + worker + round) % 6;
+                            let run = &lengths[start..];
+                            let all = run.iter().sum();
+                            let grant = out.reserve(run.len(), all, run.iter().copied(), 1);
+                            let granted: u64 = run[..grant.granted].iter().sum();
+                            assert_eq!(grant.bytes, granted);
+                            packets += grant.granted as u64;
+                            bytes += granted;
+                            hard += u64::from(grant.report == Some(LimitKind::Hard));
+                        }
+                        (packets, bytes, hard)
+                    })
+                })
+                .collect();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap())
+                .collect()
+        });
+        let packets: u64 = results.iter().map(|(packets, ..)| packets).sum();
+        let bytes: u64 = results.iter().map(|(_, bytes, _)| bytes).sum();
+        assert!((1_000_000..1_001_500).contains(&bytes), "{bytes}");
+        assert_eq!(
+            (out.usage().packets, out.usage().bytes),
+            (packets, bytes),
+            "what is shown is what went"
+        );
+        assert_eq!(results.iter().map(|(.., hard)| hard).sum::<u64>(), 1);
+        assert!(out.is_dead());
+    }
 }
 
 #[test]

@@ -615,6 +615,121 @@ fn limits_hold_within_the_vector_and_are_told_once() {
 }
 
 #[test]
+fn only_the_underlay_of_its_tunnel_brings_in_the_packets_of_an_sa() {
+    const OTHER: u32 = 3;
+    const LEAK: u32 = 30;
+    for (v6, mode) in [
+        (false, SaMode::Tunnel),
+        (true, SaMode::Tunnel),
+        (false, SaMode::Transport),
+    ] {
+        let mut out = spec(Suite::AES128GCM16, v6, false, true, 0xc000_0001);
+        let inner = if mode == SaMode::Transport {
+            let mut packet = inner4(100, 0, true);
+            packet[12..20].copy_from_slice(&[192, 0, 2, 1, 192, 0, 2, 2]);
+            packet[10..12].fill(0);
+            let sum = culvert_net::checksum::Sum::of(&packet[..20]).finish();
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            packet
+        } else {
+            inner4(100, 0, true)
+        };
+        out.mode = mode;
+        let mut tunnel = Tunnel::looped(out);
+        let sent = payloads(&tunnel.send(&vec![inner; 4]));
+        assert_eq!(sent.len(), 4);
+        let header = if v6 { 40 } else { 20 };
+        let receive = |tunnel: &mut Tunnel, bytes: &[u8], vrf: u32| {
+            tunnel.bench.put(NodeId::EspDecrypt, WAN, bytes, |meta| {
+                meta.l4_offset = (meta.offset() + header) as u16;
+                meta.vrf = vrf;
+            });
+            tunnel.bench.run();
+            tunnel.arrivals().len()
+        };
+        // By another VRF that has the same address, or by one that is not there: not looked at any further.
+        for vrf in [OTHER, 77] {
+            assert_eq!(receive(&mut tunnel, &sent[0], vrf), 0);
+        }
+        assert_eq!(tunnel.bench.drops(DropReason::EspWrongSa), 2);
+        assert_eq!(receive(&mut tunnel, &sent[0], 0), 1);
+        // A route leads from there to the address in the underlay.
+        let (mut fib4, mut fib6) = (
+            crate::fib::Fib4Writer::default(),
+            crate::fib::Fib6Writer::default(),
+        );
+        fib4.insert("192.0.2.0/24".parse().unwrap(), LEAK).unwrap();
+        fib6.insert("2001:db8::/64".parse().unwrap(), LEAK).unwrap();
+        let vrf = crate::tables::Vrf {
+            name: "other".into(),
+            fib4: Arc::clone(fib4.fib()),
+            fib6: Arc::clone(fib6.fib()),
+        };
+        tunnel.bench.tables.vrfs.set(OTHER, Some(Arc::new(vrf)));
+        for (into, passes) in [(0, 1), (OTHER, 0), (5, 0)] {
+            let adjacency = Adjacency {
+                kind: AdjacencyKind::Lookup(into),
+                interface: 0,
+                mtu: u16::MAX,
+            };
+            tunnel.bench.set_adjacency(LEAK, adjacency);
+            assert_eq!(receive(&mut tunnel, &sent[1], OTHER), passes, "{into}");
+        }
+        assert_eq!(tunnel.bench.drops(DropReason::EspWrongSa), 4);
+        tunnel.bench.finish();
+    }
+}
+
+#[test]
+fn limits_of_bytes_hold_within_the_vector_and_count_what_went() {
+    let mut out = spec(Suite::AES128GCM16, false, false, true, 0xc000_0001);
+    out.limits = Limits {
+        soft_bytes: 450,
+        hard_bytes: 1_150,
+        ..Limits::NONE
+    };
+    let limit = |id, hard| [Event::SaLimit { sa: id, hard }];
+    let mut tunnel = Tunnel::looped(out.clone());
+    let packets = |count| vec![inner4(100, 0, true); count];
+    let mut sent = tunnel.send(&packets(4));
+    assert_eq!((sent.len(), tunnel.bench.events()), (4, vec![]));
+    sent.extend(tunnel.send(&packets(1)));
+    assert_eq!(tunnel.bench.events(), limit(out.id, false));
+    // The twelfth reaches the limit; the others are in the same vector and stay.
+    sent.extend(tunnel.send(&packets(10)));
+    assert_eq!(sent.len(), 12);
+    assert_eq!(tunnel.bench.events(), limit(out.id, true));
+    assert!(tunnel.send(&packets(3)).is_empty());
+    assert_eq!(tunnel.bench.drops(DropReason::EspLimit), 6);
+    let usage = tunnel
+        .manager
+        .get(&tunnel.bench.tables.sas, out.id)
+        .unwrap()
+        .state
+        .usage();
+    assert_eq!((usage.packets, usage.bytes), (12, 1200));
+    let counters = tunnel.bench.counters.interface(TUNNEL);
+    assert_eq!(
+        (counters.tx_packets.get(), counters.tx_bytes.get()),
+        (12, 1200)
+    );
+    // The receiver has limits of its own.
+    let inbound = SaKeyId {
+        direction: SaDirection::In,
+        ..out.id
+    };
+    let packets = payloads(&sent);
+    assert_eq!(tunnel.receive(&packets[..4]).len(), 4);
+    assert_eq!(tunnel.bench.events(), []);
+    assert_eq!(tunnel.receive(&packets[4..5]).len(), 1);
+    assert_eq!(tunnel.bench.events(), limit(inbound, false));
+    assert_eq!(tunnel.receive(&packets[5..12]).len(), 7);
+    assert_eq!(tunnel.bench.events(), limit(inbound, true));
+    assert!(tunnel.receive(&packets[..1]).is_empty());
+    assert_eq!(tunnel.bench.drops(DropReason::EspLimit), 7);
+}
+
+#[test]
 fn keys_are_never_installed_twice() {
     let out = spec(Suite::AES128GCM16, false, false, true, 0xc000_0001);
     let mut tunnel = Tunnel::bare(out.clone());

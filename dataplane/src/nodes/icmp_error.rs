@@ -16,19 +16,21 @@ use culvert_net::icmpv4::{self, Icmpv4Type};
 use culvert_net::icmpv6::{self, Icmpv6Type};
 use culvert_net::{Ipv4Header, Ipv4View, Ipv6Header, Ipv6View, Protocol};
 
+use super::dispatch::is_own;
 use super::token_bucket::TokenBucket;
 use super::way_out::complete;
 use crate::buffer::{BufferPool, IcmpCause, Metadata, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
-use crate::tables::{Interface, InterfaceKind, Tables};
+use crate::tables::{ADJACENCY_LOCAL, Interface, InterfaceKind, Tables};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::IcmpError,
     next: &[NodeId::Ip4Lookup, NodeId::Ip6Lookup],
 };
 
-/// Errors a second and worker. RFC 1812 section 4.3.2.8 and RFC 4443 section 2.4 (f) ask for a limit and leave it open;
+/// Errors a second and worker, and as many again that say what would fit: a scan of addresses that nobody has must not
+/// keep path MTU discovery from its answers, without which connections hang. RFC 1812 section 4.3.2.8 and RFC 4443 section 2.4 (f) ask for a limit and leave it open;
 /// this keeps traceroutes and path MTU discovery of hundreds of hosts going and is under a thousandth of the packets
 /// that a worker forwards.
 const RATE: u64 = 1000;
@@ -151,6 +153,8 @@ pub fn refuse(context: &mut Context<'_>, mut packet: Packet, cause: IcmpCause) {
 /// See the module.
 pub struct IcmpError {
     bucket: TokenBucket,
+    /// For fragmentation needed and packet too big.
+    too_big: TokenBucket,
     identification: u16,
 }
 
@@ -158,6 +162,7 @@ impl Default for IcmpError {
     fn default() -> Self {
         Self {
             bucket: TokenBucket::new(RATE, BURST),
+            too_big: TokenBucket::new(RATE, BURST),
             identification: 0,
         }
     }
@@ -188,11 +193,17 @@ impl IcmpError {
         context.counters.drop(reason).add(1);
         context.note_drop(&packet, reason);
         context.counters.interface(meta.rx_interface).drops.add(1);
-        let Some(destination) = receiver(&meta, context.buffers.data(&packet), v6) else {
+        let data = context.buffers.data(&packet);
+        let Some(destination) = receiver(context.tables, &meta, data, v6) else {
             return give_up(context, packet, DropReason::IcmpNotAllowed);
         };
+        let bucket = if reason == DropReason::MtuExceeded {
+            &mut self.too_big
+        } else {
+            &mut self.bucket
+        };
         // Before the search for an address, which may take a look at every interface.
-        if !self.bucket.take(context.now) {
+        if !bucket.take(context.now) {
             return give_up(context, packet, DropReason::IcmpRateLimited);
         }
         let Some(source) = own_address(context.tables, &meta, destination) else {
@@ -226,7 +237,7 @@ fn give_up(context: &mut Context<'_>, packet: Packet, why: DropReason) {
 }
 
 /// Who may be told: nobody of an error (it would never end), of what went to many, or of what nobody sent.
-fn receiver(meta: &Metadata, data: &[u8], v6: bool) -> Option<IpAddr> {
+fn receiver(tables: &Tables, meta: &Metadata, data: &[u8], v6: bool) -> Option<IpAddr> {
     // Our own: errors (never again), and ESP, whose sender we are.
     if meta.flags & (flags::ORIGINATED | flags::ENCRYPTED) != 0 {
         return None;
@@ -248,13 +259,17 @@ fn receiver(meta: &Metadata, data: &[u8], v6: bool) -> Option<IpAddr> {
         let layer = view.upper_layer().ok()?;
         let error = layer.protocol == Protocol::ICMPV6
             && (!layer.has_transport_header()
-                || layer.payload.first().is_none_or(|kind| *kind < 128));
+                // Errors, and redirects (RFC 4443 section 2.4 (e.1) and (e.2)).
+                || layer.payload.first().is_none_or(|kind| matches!(kind, ..128 | 137)));
         // What is wrong with a later fragment only it shows.
         let shown = layer.has_transport_header() || kind == Icmpv6Type::BAD_FIELD.kind;
         (shown && !error).then_some(source.into())
     } else {
         let view = Ipv4View::parse(data).ok()?;
         let (source, destination) = (view.source(), view.destination());
+        // Another's packet cannot come from what leads to the box: its addresses, and the broadcast addresses of its
+        // links, which are no single host's (RFC 1812 section 4.3.2.7).
+        let own = is_own(meta.flags);
         if many
             || destination.is_multicast()
             || destination.is_broadcast()
@@ -263,6 +278,7 @@ fn receiver(meta: &Metadata, data: &[u8], v6: bool) -> Option<IpAddr> {
             || source.is_unspecified()
             || source.is_loopback()
             || view.fragment_offset() != 0
+            || !own && tables.lookup(meta.vrf, source.into()) == ADJACENCY_LOCAL
         {
             return None;
         }
@@ -278,8 +294,10 @@ fn receiver(meta: &Metadata, data: &[u8], v6: bool) -> Option<IpAddr> {
     }
 }
 
-/// From which address: of the interface by which the packet came (RFC 1812 section 4.3.2.4); of one that has none of its
-/// own, of the first loopback of its VRF that has, else of any interface there.
+/// From which address: of the interface by which the packet came; of one that has none of its own, of the first loopback
+/// of its VRF that has, else of any interface there. RFC 1812 section 4.3.2.4 would have it from the interface by which
+/// the error leaves; that is the same one unless ways there and back differ, and then this one says where the packet
+/// was, which is what traceroute is for (and RFC 4443 section 2.2 (b) allows).
 fn own_address(tables: &Tables, meta: &Metadata, to: IpAddr) -> Option<IpAddr> {
     let came_by = tables.interfaces.get(meta.rx_interface);
     let address_of = |interface: &Interface| match to {
@@ -441,6 +459,11 @@ mod tests {
     fn no_error_is_sent_about_what_must_not_have_one() {
         let mut bench = Workbench::only(Box::<IcmpError>::default());
         let icmp = |kind| [kind, 0, 0, 0, 0, 0, 0, 0];
+        let piece = |offset: u8, kind| {
+            let mut bytes = vec![58, 0, 0, offset | 1, 0, 0, 0, 7];
+            bytes.extend(icmp(kind));
+            bytes
+        };
         let group = "ff02::1".parse().unwrap();
         let cases = [
             (packet4(HOST_IP, FAR_IP, 1, &icmp(3)), 0, false),
@@ -456,6 +479,10 @@ mod tests {
             (packet4(HOST_IP, FAR_IP, 50, &[]), flags::ENCRYPTED, false),
             (packet4(HOST_IP, FAR_IP, 17, &[]), flags::INJECTED, true),
             (packet4([0; 4].into(), FAR_IP, 17, &[]), 0, false),
+            // The broadcast address of a link, and our own from outside and from inside.
+            (packet4([10, 1, 0, 255].into(), FAR_IP, 17, &[]), 0, false),
+            (packet4(LAN_IP, FAR_IP, 17, &[]), 0, false),
+            (packet4(LAN_IP, FAR_IP, 17, &[]), flags::INJECTED, true),
             (packet4(HOST_IP, [255; 4].into(), 17, &[]), 0, false),
             (packet4(HOST_IP, [224, 0, 0, 1].into(), 17, &[]), 0, false),
             (
@@ -466,7 +493,15 @@ mod tests {
                 false,
             ),
             (packet6(HOST_IP6, FAR_IP6, 58, 9, &icmp(1)), 0, false),
+            (packet6(HOST_IP6, FAR_IP6, 58, 9, &icmp(127)), 0, false),
             (packet6(HOST_IP6, FAR_IP6, 58, 9, &icmp(128)), 0, true),
+            (packet6(HOST_IP6, FAR_IP6, 58, 9, &icmp(136)), 0, true),
+            (packet6(HOST_IP6, FAR_IP6, 58, 9, &icmp(137)), 0, false),
+            (packet6(HOST_IP6, FAR_IP6, 58, 9, &icmp(138)), 0, true),
+            // The first fragment shows what it is, a later one might be an error.
+            (packet6(HOST_IP6, FAR_IP6, 44, 9, &piece(0, 128)), 0, true),
+            (packet6(HOST_IP6, FAR_IP6, 44, 9, &piece(0, 1)), 0, false),
+            (packet6(HOST_IP6, FAR_IP6, 44, 9, &piece(8, 128)), 0, false),
             (packet6(HOST_IP6, group, 17, 9, &[]), 0, false),
             (
                 packet6(Ipv6Addr::UNSPECIFIED, FAR_IP6, 17, 9, &[]),
@@ -570,6 +605,25 @@ mod tests {
         assert_eq!(send(&mut bench, 200), 10);
         bench.now += 3_600_000_000_000;
         assert_eq!(send(&mut bench, 200), BURST as usize);
+        // A scan has used up its share; path MTU discovery has its own.
+        let before = bench.arrived().len();
+        for _ in 0..100 {
+            for (bytes, cause) in [
+                (
+                    packet4(HOST_IP, FAR_IP, 17, &[]),
+                    IcmpCause::too_big(false, 1400),
+                ),
+                (
+                    packet6(HOST_IP6, FAR_IP6, 17, 64, &[]),
+                    IcmpCause::too_big(true, 1400),
+                ),
+            ] {
+                bench.put(NodeId::IcmpError, LAN, &bytes, |meta| meta.icmp = cause);
+                bench.run();
+            }
+        }
+        assert_eq!(bench.arrived().len() - before, BURST as usize);
+        assert_eq!(send(&mut bench, 1), 0);
         bench.finish();
     }
 }

@@ -5,10 +5,11 @@
 //! ```
 //!
 //! Behind this node a packet's version, lengths and header checksum hold, link padding is cut off, and its addresses
-//! may be a sender's and a receiver's. What becomes of the TTL is decided where a packet is forwarded.
+//! may be a sender's and a receiver's; where an interface bounds the MSS of what comes in by it, that is done. What becomes of the TTL is decided where a packet is forwarded.
 
 use culvert_net::{Ipv4Error, Ipv4View};
 
+use super::mss_clamp::clamp_arriving;
 use super::together::forward_or_drop;
 use crate::buffer::{BufferPool, Packet};
 use crate::drop_reason::DropReason;
@@ -36,8 +37,20 @@ impl Node for Ip4Input {
         } else {
             NodeId::Ip4Lookup
         };
+        let clamps = context.tables.mss_arriving;
+        let mut arriving = None;
         forward_or_drop(context, vector, |context, packet| {
-            check(context.buffers, packet).map(|()| next)
+            check(context.buffers, packet)?;
+            if clamps {
+                clamp_arriving(
+                    context.tables,
+                    context.buffers,
+                    packet,
+                    false,
+                    &mut arriving,
+                )?;
+            }
+            Ok(next)
         });
     }
 }

@@ -5,10 +5,11 @@
 //! ```
 //!
 //! Behind this node a packet's version and length hold, link padding is cut off, and its addresses may be a sender's
-//! and a receiver's. Extension headers are looked at by whoever the packet is for.
+//! and a receiver's; where an interface bounds the MSS of what comes in by it, that is done. Extension headers are looked at by whoever the packet is for.
 
 use culvert_net::Ipv6View;
 
+use super::mss_clamp::clamp_arriving;
 use super::together::forward_or_drop;
 use crate::buffer::{BufferPool, Packet};
 use crate::drop_reason::DropReason;
@@ -36,8 +37,14 @@ impl Node for Ip6Input {
         } else {
             NodeId::Ip6Lookup
         };
+        let clamps = context.tables.mss_arriving;
+        let mut arriving = None;
         forward_or_drop(context, vector, |context, packet| {
-            check(context.buffers, packet).map(|()| next)
+            check(context.buffers, packet)?;
+            if clamps {
+                clamp_arriving(context.tables, context.buffers, packet, true, &mut arriving)?;
+            }
+            Ok(next)
         });
     }
 }

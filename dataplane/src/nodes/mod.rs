@@ -40,6 +40,8 @@ pub mod ip_fragment;
 pub mod ip_reassembly;
 pub mod link_frames;
 pub mod mss_clamp;
+#[cfg(test)]
+mod mss_tests;
 pub mod nd_input;
 pub mod neighbour_resolve;
 pub mod policy_input;
@@ -60,6 +62,8 @@ mod esp_padding_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod esp_sequence_tests;
+#[cfg(test)]
+mod esp_spread_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod esp_tests;

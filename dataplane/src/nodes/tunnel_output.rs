@@ -24,8 +24,7 @@ use crate::nodes::ways::{Way, Ways};
 use crate::nodes::{esp_transport, fragment_ports, ip_fragment, mss_clamp, way_out};
 use crate::sa::{Choice, IPV6_MINIMUM_MTU, PolicySet};
 use crate::tables::{
-    ADJACENCY_NO_ROUTE, Fragmentation, Interface, InterfaceKind, MTU_AFTER, MssClamp, PROTECTION,
-    Tables,
+    ADJACENCY_NO_ROUTE, Fragmentation, InterfaceKind, MTU_AFTER, PROTECTION, Tables,
 };
 
 const SPEC: NodeSpec = NodeSpec {
@@ -449,7 +448,7 @@ fn find_way<'t>(
         Choice::None => return Err(prohibited(v6)),
     };
     let peer = sa.endpoints.destination;
-    let (underlay, link_mtu) = underlay(tables, underlay_vrf, peer);
+    let (underlay, link_mtu) = underlay(tables, underlay_vrf, peer, || sa.spread);
     let path_mtu = tables
         .path_mtus
         .get(underlay_vrf, peer)
@@ -465,7 +464,10 @@ fn find_way<'t>(
     } else {
         inner_mtu
     };
-    let mss = max_mss(interface, inner_mtu.min(fitting), v6).filter(|_| !protects);
+    let mss = interface
+        .mss_clamp
+        .most(|| inner_mtu.min(fitting), v6)
+        .filter(|_| !protects);
     Ok(Last {
         adjacency: meta.adjacency,
         v6,
@@ -481,25 +483,14 @@ fn find_way<'t>(
     })
 }
 
-/// The adjacency by which packets to the peer leave, and its MTU.
+/// The adjacency by which packets to the peer leave, and its MTU. `spread` is the hash of their flow.
 #[inline]
-pub fn underlay(tables: &Tables, vrf: u32, peer: IpAddr) -> (u32, u16) {
-    let first = || 0;
+pub fn underlay(tables: &Tables, vrf: u32, peer: IpAddr, spread: impl Fn() -> u32) -> (u32, u16) {
     let index = tables
-        .follow(tables.lookup(vrf, peer), peer, first)
+        .follow(tables.lookup(vrf, peer), peer, spread)
         .unwrap_or(ADJACENCY_NO_ROUTE);
     let adjacency = tables.adjacencies.get(index);
     (index, adjacency.map_or(u16::MAX, |adjacency| adjacency.mtu))
-}
-
-/// The largest MSS that fits (RFC 6691: headers without options).
-fn max_mss(interface: &Interface, inner_mtu: u16, v6: bool) -> Option<u16> {
-    let headers = if v6 { 40 + 20 } else { 20 + 20 };
-    match interface.mss_clamp {
-        MssClamp::Off => None,
-        MssClamp::FromMtu => Some(inner_mtu.saturating_sub(headers)),
-        MssClamp::Fixed(mss) => Some(mss),
-    }
 }
 
 /// Takes one off TTL or hop limit; a packet whose last hop this is stays as it is, to be quoted.

@@ -4,7 +4,7 @@ use culvert_net::{EtherType, checksum};
 
 use crate::buffer::{BufferPool, IcmpCause, Metadata, Packet, flags};
 use crate::drop_reason::DropReason;
-use crate::tables::{AdjacencyKind, MssClamp, Tables};
+use crate::tables::{AdjacencyKind, Tables};
 
 /// Why a packet does not leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,15 +47,10 @@ impl WayOut {
         let Some(interface) = tables.interfaces.get(adjacency.interface) else {
             return none;
         };
-        let headers = if v6 { 40 + 20 } else { 20 + 20 };
         let way = Self {
             interface: adjacency.interface,
             mtu: adjacency.mtu,
-            mss: match interface.mss_clamp {
-                MssClamp::Off => None,
-                MssClamp::FromMtu => Some(adjacency.mtu.saturating_sub(headers)),
-                MssClamp::Fixed(mss) => Some(mss),
-            },
+            mss: interface.mss_clamp.most(|| adjacency.mtu, v6),
             ..none
         };
         if !interface.admin_up {

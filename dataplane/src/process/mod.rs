@@ -18,6 +18,7 @@ mod show_calls;
 mod state;
 mod value_calls;
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,7 +87,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
     let (sender, mut receiver) = event::channel();
     let engine = options.engine.engine()?;
     let engine_name = engine.name();
-    let publisher = Publisher::new(Tables::default());
+    let publisher = Publisher::new(Tables {
+        // Keys of the standard library's hash tables come from the system's random numbers.
+        spread_seed: RandomState::new().hash_one(std::process::id()),
+        ..Tables::default()
+    });
     let plane = ControlPlane::new(publisher.clone(), DetectionTiming::default());
     let common = Common {
         tables: publisher.clone(),

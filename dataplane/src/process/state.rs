@@ -202,7 +202,7 @@ impl State {
             .filter_map(|index| tables.sas.sas.get(index))
             .map(|sa| {
                 let peer = sa.endpoints.destination;
-                let link = underlay(&tables, underlay_vrf, peer).1;
+                let link = underlay(&tables, underlay_vrf, peer, || sa.spread).1;
                 let path = tables.path_mtus.get(underlay_vrf, peer);
                 sa.inner_mtu(
                     path.filter(|_| learn_path_mtu)
@@ -262,7 +262,7 @@ impl State {
             .and_then(|id| self.sas.get(&tables.sas, id));
         let known = sa.map(|sa| {
             let (vrf, learn) = underlay_of(&tables, sa);
-            let link_mtu = underlay(&tables, vrf, sa.endpoints.destination).1;
+            let link_mtu = underlay(&tables, vrf, sa.endpoints.destination, || sa.spread).1;
             Known {
                 sa,
                 vrf,
@@ -288,7 +288,12 @@ impl State {
             .find(ends)
             .and_then(|index| tables.interfaces.get(index))
             .is_some_and(|interface| interface.kind.if_id().is_none());
-        let link_mtu = in_the_clear.then(|| underlay(&tables, ends.underlay_vrf, ends.remote).1);
+        let link_mtu = in_the_clear.then(|| {
+            underlay(&tables, ends.underlay_vrf, ends.remote, || {
+                ends.spread(false)
+            })
+            .1
+        });
         let now = clock::monotonic_nanoseconds();
         let verdict = self.paths.hear_tunnel(message, link_mtu, now);
         tracing::debug!(?verdict, peer = %ends.remote, mtu = message.mtu, "packet of a tunnel too big");

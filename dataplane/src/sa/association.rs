@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use culvert_crypto::{ReplayWindow, SaKey};
-use culvert_net::{Flow, Ipv4Header, Ipv6Header, Selector, Spi};
+use culvert_net::{Addresses, Flow, Ipv4Header, Ipv6Header, Protocol, Selector, Spi};
 
 use super::classifier::{Classifier, Rank, Selects};
 use super::outer::{OuterHeader, UdpPorts};
@@ -37,6 +37,9 @@ pub struct Sa {
     pub endpoints: Endpoints,
     /// The header of outbound packets.
     pub outer: OuterHeader,
+    /// Chooses among several next hops for them, as [`Flow::spread_of`] would. UDP encapsulation goes by the ports
+    /// alone, so that it takes the way of IKE: NATs on another way would give it another mapping.
+    pub spread: u32,
     /// What traffic changes.
     pub state: Arc<SaState>,
     /// As it was asked for.
@@ -91,6 +94,37 @@ pub struct Endpoints {
     pub udp: Option<UdpPorts>,
 }
 
+impl Endpoints {
+    /// See [`Sa::spread`]; `None` if source and destination are of different families.
+    fn spread(&self, spi: Spi) -> Option<u32> {
+        let addresses = match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => Addresses::V4 {
+                source,
+                destination,
+            },
+            (IpAddr::V6(source), IpAddr::V6(destination)) => Addresses::V6 {
+                source,
+                destination,
+            },
+            _ => return None,
+        };
+        let flow = Flow {
+            addresses,
+            protocol: if self.udp.is_some() {
+                Protocol::UDP
+            } else {
+                Protocol::ESP
+            },
+            ports: self.udp.map(|ports| (ports.source, ports.destination)),
+        };
+        Some(if self.udp.is_some() {
+            flow.spread()
+        } else {
+            flow.spread_with(spi.get())
+        })
+    }
+}
+
 impl Sa {
     /// Puts the parts together; `None` if source and destination are of different families.
     pub fn new(
@@ -116,6 +150,7 @@ impl Sa {
             about_ports: spec.selectors.iter().any(Selector::looks_at_ports),
             endpoints,
             outer: OuterHeader::new(endpoints.source, endpoints.destination, endpoints.udp)?,
+            spread: endpoints.spread(spec.id.spi)?,
             state,
             many: (spec.selectors.len() > FEW).then(|| classifier(&spec.selectors)),
             spec,
@@ -184,6 +219,20 @@ fn rules(spec: &SaSpec) -> OuterRules {
     }
 }
 
+/// Of packets with these lengths, how many go until so many bytes are used up, and their bytes.
+#[cold]
+fn fitting(lengths: impl Iterator<Item = u64>, room: u64) -> (usize, u64) {
+    let (mut packets, mut bytes) = (0, 0);
+    for length in lengths {
+        if bytes >= room {
+            break;
+        }
+        packets += 1;
+        bytes += length;
+    }
+    (packets, bytes)
+}
+
 /// What traffic changes in an SA, and its keys: one allocation for its whole life.
 #[repr(align(64))]
 pub struct SaState {
@@ -234,6 +283,8 @@ pub struct Reservation {
     pub first: u64,
     /// How many packets may go; the others are over a limit.
     pub granted: usize,
+    /// Their bytes.
+    pub bytes: u64,
     /// A limit was reached: tell the control thread.
     pub report: Option<LimitKind>,
 }
@@ -336,26 +387,47 @@ impl SaState {
     }
 
     /// Takes sequence numbers for `packets` packets of `bytes` bytes in all: one atomic addition a vector, so that
-    /// any worker encrypts for any SA. Past the hard limit, and past the last number, nothing is granted any more:
-    /// the sequence never wraps (RFC 4303 section 3.3.3), so no nonce comes twice.
+    /// any worker encrypts for any SA. Past a hard limit, and past the last number, nothing is granted any more:
+    /// the sequence never wraps (RFC 4303 section 3.3.3), so no nonce comes twice. `lengths` are those of the packets,
+    /// asked for only where a limit is near. The packet with which the bytes reach theirs still goes.
     #[inline]
-    pub fn reserve(&self, packets: usize, bytes: u64, now_ns: u64) -> Reservation {
+    pub fn reserve(
+        &self,
+        packets: usize,
+        bytes: u64,
+        lengths: impl Iterator<Item = u64>,
+        now_ns: u64,
+    ) -> Reservation {
         if self.dead.load(Ordering::Relaxed) {
             return Reservation {
                 first: 0,
                 granted: 0,
+                bytes: 0,
                 report: self.remind(now_ns),
             };
         }
         let before = self.sent.fetch_add(packets as u64, Ordering::Relaxed);
         let last = self.last_sequence.min(self.limits.hard_packets);
-        let granted = last.saturating_sub(before).min(packets as u64) as usize;
+        let numbers = last.saturating_sub(before).min(packets as u64) as usize;
+        let carried = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let hard_bytes = self.limits.hard_bytes;
+        let (granted, granted_bytes) =
+            if numbers == packets && carried.saturating_add(bytes) < hard_bytes {
+                (packets, bytes)
+            } else {
+                let fitting = fitting(lengths.take(numbers), hard_bytes.saturating_sub(carried));
+                self.bytes
+                    .fetch_sub(bytes - fitting.1.min(bytes), Ordering::Relaxed);
+                fitting
+            };
         let used = before.saturating_add(packets as u64);
         let ends = granted < packets || used >= self.last_sequence;
-        let report = self.account(granted, bytes, used, ends, now_ns);
+        let carried = carried.saturating_add(granted_bytes);
+        let report = self.account(granted, carried, used, ends, now_ns);
         Reservation {
             first: before.wrapping_add(1),
             granted,
+            bytes: granted_bytes,
             report,
         }
     }
@@ -369,10 +441,11 @@ impl SaState {
     /// has seen fewer than were sent.
     #[inline]
     pub fn received(&self, packets: usize, bytes: u64, top: u64, now_ns: u64) -> Option<LimitKind> {
+        let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.account(packets, bytes, top, false, now_ns)
     }
 
-    /// `sequence` is the last number used, `ends` that no other packet passes.
+    /// `bytes` are all that it has carried, `sequence` is the last number used, `ends` that no other packet passes.
     #[inline(always)]
     fn account(
         &self,
@@ -383,7 +456,6 @@ impl SaState {
         now_ns: u64,
     ) -> Option<LimitKind> {
         let packets = self.packets.fetch_add(good as u64, Ordering::Relaxed) + good as u64;
-        let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if good > 0 {
             self.last_use_s
                 .store((now_ns / 1_000_000_000).max(1), Ordering::Relaxed);
