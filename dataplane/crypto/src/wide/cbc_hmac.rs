@@ -1,13 +1,13 @@
 //! Suites of a cipher and an HMAC: AES-CBC, or no encryption, and any of the four HMACs.
 //!
 //! ```text
-//!   batch, any order  -> sorted by steps and length -> groups of sixteen
+//!   batch, any order  -> sorted by steps and length -> groups of 32
 //!
-//!   seal a group:  IVs of all  ->  CBC, a packet a lane  ->  HMAC, a packet a lane  ->  ICVs
+//!   seal a group:  IVs  ->  CBC of 16 and 16, a packet a lane  ->  HMAC, a packet a lane  ->  ICVs
 //!   open a group:  HMAC, a packet a lane  ->  ICVs compared  ->  CBC, a packet's blocks at once, of what is genuine
 //! ```
 //!
-//! Sixteen packets are in the first cache together, and in one group are neighbours in length. Packets of a group may have
+//! The packets of a group are in the first cache together, and are neighbours in length. Packets of a group may have
 //! different keys: the hash takes its states from each packet's key anyway, the cipher then has a table of round keys.
 
 #![allow(unsafe_code)]
@@ -15,8 +15,8 @@
 use arrayvec::ArrayVec;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::cbc::{self, Blocks, Keys, OwnKeys, RoundKeys, Text};
-use super::sha::{self, Digest, LANES, Message, Sha1, Sha256, Sha512};
+use super::cbc::{self, Blocks, Keys, LANES, OwnKeys, RoundKeys, Text};
+use super::sha::{self, Digest, GROUP, Message, Sha1, Sha256, Sha512};
 use super::{BATCH, Level, WideKey};
 use crate::engine::{OpenError, OpenOp, SealError, SealOp};
 use crate::key::KeyMaterial;
@@ -179,11 +179,11 @@ impl Order {
         }
     }
 
-    /// Up to sixteen of the same steps each.
+    /// Up to [`GROUP`] of the same steps each.
     fn groups(&self) -> impl Iterator<Item = &[u64]> {
         self.0
             .chunk_by(|left, right| left >> 56 == right >> 56)
-            .flat_map(|run| run.chunks(LANES))
+            .flat_map(|run| run.chunks(GROUP))
     }
 
     const fn op(entry: u64) -> usize {
@@ -213,7 +213,7 @@ pub(super) fn seal(level: Level, ops: &mut [&mut SealOp<'_>]) {
     }
     order.sort();
     for group in order.groups() {
-        let mut jobs: ArrayVec<Job<'_>, LANES> = ArrayVec::new();
+        let mut jobs: ArrayVec<Job<'_>, GROUP> = ArrayVec::new();
         for op in group.iter().copied().map(Order::op) {
             if let Some(sealed) = ops.get_mut(op)
                 && let WideKey::Hmac(key) = &sealed.key.wide
@@ -256,7 +256,7 @@ pub(super) fn open(level: Level, ops: &mut [&mut OpenOp<'_>]) {
     }
     order.sort();
     for group in order.groups() {
-        let mut jobs: ArrayVec<Job<'_>, LANES> = ArrayVec::new();
+        let mut jobs: ArrayVec<Job<'_>, GROUP> = ArrayVec::new();
         for op in group.iter().copied().map(Order::op) {
             if let Some(opened) = ops.get_mut(op)
                 && let WideKey::Hmac(key) = &opened.key.wide
@@ -289,8 +289,10 @@ fn seal_group(level: Level, jobs: &mut [Job<'_>]) {
             *to = (job.seq as u32).to_be_bytes();
         }
     }
-    encrypt_group(level, jobs);
-    let mut digests = [[0; 32]; LANES];
+    for jobs in jobs.chunks_mut(LANES) {
+        encrypt_group(level, jobs);
+    }
+    let mut digests = [[0; 32]; GROUP];
     digest_group(level, jobs, &mut digests);
     match jobs.first().map_or(0, |job| job.key.icv) {
         12 => write_icvs::<12>(jobs, &digests),
@@ -302,7 +304,7 @@ fn seal_group(level: Level, jobs: &mut [Job<'_>]) {
 
 /// Which of the packets, by lane, are genuine: only those are decrypted.
 fn open_group(level: Level, jobs: &mut [Job<'_>]) -> u32 {
-    let mut digests = [[0; 32]; LANES];
+    let mut digests = [[0; 32]; GROUP];
     digest_group(level, jobs, &mut digests);
     let genuine = match jobs.first().map_or(0, |job| job.key.icv) {
         12 => genuine::<12>(jobs, &digests),
@@ -310,7 +312,7 @@ fn open_group(level: Level, jobs: &mut [Job<'_>]) -> u32 {
         24 => genuine::<24>(jobs, &digests),
         _ => genuine::<32>(jobs, &digests),
     };
-    let mut texts: ArrayVec<Text, LANES> = ArrayVec::new();
+    let mut texts: ArrayVec<Text, GROUP> = ArrayVec::new();
     let mut lane = 0;
     for run in jobs.chunk_by_mut(|left, right| std::ptr::eq(left.key, right.key)) {
         let Some(keys) = run.first().and_then(|job| job.key.cbc.as_ref()) else {
@@ -330,7 +332,7 @@ fn open_group(level: Level, jobs: &mut [Job<'_>]) -> u32 {
 }
 
 /// Writes ICVs of a length that the compiler sees.
-fn write_icvs<const ICV: usize>(jobs: &mut [Job<'_>], digests: &[Digest; LANES]) {
+fn write_icvs<const ICV: usize>(jobs: &mut [Job<'_>], digests: &[Digest; GROUP]) {
     for (job, digest) in jobs.iter_mut().zip(digests) {
         if let (Some(icv), Some(digest)) = (
             job.packet.last_chunk_mut::<ICV>(),
@@ -342,7 +344,7 @@ fn write_icvs<const ICV: usize>(jobs: &mut [Job<'_>], digests: &[Digest; LANES])
 }
 
 /// Whose ICVs of a length that the compiler sees are right, by lane.
-fn genuine<const ICV: usize>(jobs: &[Job<'_>], digests: &[Digest; LANES]) -> u32 {
+fn genuine<const ICV: usize>(jobs: &[Job<'_>], digests: &[Digest; GROUP]) -> u32 {
     let mut genuine = 0;
     for (lane, (job, digest)) in jobs.iter().zip(digests).enumerate() {
         if let (Some(icv), Some(digest)) =
@@ -391,10 +393,10 @@ fn encrypt_group(level: Level, jobs: &mut [Job<'_>]) {
 }
 
 /// Computes what the ICVs are the front of.
-fn digest_group(level: Level, jobs: &[Job<'_>], digests: &mut [Digest; LANES]) {
+fn digest_group(level: Level, jobs: &[Job<'_>], digests: &mut [Digest; GROUP]) {
     macro_rules! digest {
         ($mac:ident, $hash:ty) => {{
-            let mut messages: ArrayVec<Message<'_, _>, LANES> = ArrayVec::new();
+            let mut messages: ArrayVec<Message<'_, _>, GROUP> = ArrayVec::new();
             for job in jobs {
                 if let KeyMac::$mac(key) = &job.key.mac {
                     messages.push(job.message(key));

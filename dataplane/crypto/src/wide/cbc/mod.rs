@@ -27,6 +27,8 @@
 mod bits256;
 mod bits512;
 mod round_keys;
+#[cfg(test)]
+mod vectors;
 
 use core::mem::MaybeUninit;
 

@@ -8,6 +8,8 @@ use core::arch::x86_64::{
     _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
+use super::words::Words;
+
 /// Hash states of sixteen messages of 32-bit words: word by word, in each the sixteen lanes.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -118,10 +120,10 @@ pub(super) unsafe fn load_16(lanes: &[*const u8; 16], offset: usize) -> [__m512i
 /// The big-endian words of a block of 128 bytes at `offset` of each lane: in register `i`, word `i` of every lane.
 ///
 /// # Safety
-/// 128 bytes can be read at `offset` of each of `lanes`.
+/// 128 bytes can be read at `offset` of each of the first eight of `lanes`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) unsafe fn load_8(lanes: &[*const u8; 8], offset: usize) -> [__m512i; 16] {
+pub(super) unsafe fn load_8(lanes: &[*const u8; 16], offset: usize) -> [__m512i; 16] {
     let mut words = [_mm512_setzero_si512(); 16];
     let (halves, _) = words.as_chunks_mut::<8>();
     for (half, offset) in halves.iter_mut().zip([offset, offset + 64]) {
@@ -154,6 +156,28 @@ pub(super) unsafe fn copy_padded(rest: &[u8], to: *mut u8, length: usize) {
 }
 
 impl Lanes16 {
+    /// The registers of `N` sets: word by word.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn load_all<const N: usize>(sets: &[&mut Self; N]) -> [Words<N>; 8] {
+        let mut words = [[_mm512_setzero_si512(); N]; 8];
+        for (n, set) in sets.iter().enumerate() {
+            for (words, word) in words.iter_mut().zip(set.load()) {
+                words[n] = word;
+            }
+        }
+        words
+    }
+
+    /// Keeps the registers of `N` sets.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn store_all<const N: usize>(sets: [&mut Self; N], words: &[Words<N>; 8]) {
+        for (n, set) in sets.into_iter().enumerate() {
+            set.store(&words.map(|words| words[n]));
+        }
+    }
+
     /// All zero.
     pub(super) const ZERO: Self = Self([[0; 16]; 8]);
 
@@ -226,6 +250,28 @@ impl Lanes16 {
 }
 
 impl Lanes8 {
+    /// The registers of `N` sets: word by word.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn load_all<const N: usize>(sets: &[&mut Self; N]) -> [Words<N>; 8] {
+        let mut words = [[_mm512_setzero_si512(); N]; 8];
+        for (n, set) in sets.iter().enumerate() {
+            for (words, word) in words.iter_mut().zip(set.load()) {
+                words[n] = word;
+            }
+        }
+        words
+    }
+
+    /// Keeps the registers of `N` sets.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn store_all<const N: usize>(sets: [&mut Self; N], words: &[Words<N>; 8]) {
+        for (n, set) in sets.into_iter().enumerate() {
+            set.store(&words.map(|words| words[n]));
+        }
+    }
+
     /// All zero.
     pub(super) const ZERO: Self = Self([[0; 8]; 8]);
 

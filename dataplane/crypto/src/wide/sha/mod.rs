@@ -14,32 +14,48 @@
 //! only some packets, the SHA instructions take over where the lanes stopped: a full set of lanes costs as much as eight
 //! packets there.
 //!
-//! Clocks for each block of a packet (64 bytes, of SHA-512 128) on a Zen 5, 2.6 GHz TSC:
+//! A vector instruction has its result after two clocks, and each round waits for the one before: one set of lanes leaves
+//! a third of the CPU idle. So full groups have two sets, 32 packets (16 of SHA-384 and SHA-512), and every step is done
+//! for one set and the other in turn:
 //!
-//! | | one packet | two | three | four | lanes, full |
-//! | --- | --- | --- | --- | --- | --- |
-//! | SHA-1 | 77 | 43 | 34 | 30 | 14.6 |
-//! | SHA-256 | 80 | 56 | 52 | 47 | 28 |
-//! | SHA-512 (`sha2`, AVX2) | 390 | | | | 70 |
+//! ```text
+//!   set 0   rotate . xor3 . add . rotate . xor3 . add        one message block of 16 packets
+//!   set 1     rotate . xor3 . add . rotate . xor3 . add      of 16 more, in between
+//! ```
+//!
+//! Core clocks for each block of a packet (64 bytes, of SHA-512 128) on a Zen 5:
+//!
+//! | | one packet | two | three | four | a set of lanes | two sets |
+//! | --- | --- | --- | --- | --- | --- | --- |
+//! | SHA-1 | 124 | 67 | 52 | 48 | 25 | 20 |
+//! | SHA-256 | 130 | 88 | 83 | 76 | 42 | 37 |
+//! | SHA-512 (one packet: `sha2`, AVX2) | 620 | | | | 108 | 86 |
 
 #![allow(unsafe_code)]
 // Words, rounds and lanes are counted by constants, which the compiler sees.
 #![allow(clippy::indexing_slicing)]
 
+mod functions;
 mod instructions;
 mod lanes;
 mod sha1;
 mod sha256;
 mod sha512;
+#[cfg(test)]
+mod vectors;
+mod words;
 
 use core::mem::MaybeUninit;
 
 use super::Level;
 use super::cpu::Bits512;
-use lanes::{Lanes8, Lanes16};
+pub(super) use functions::{Sha1, Sha256, Sha512};
 
-/// Packets at once.
-pub(super) const LANES: usize = 16;
+/// Lanes of a set at most.
+const LANES: usize = 16;
+
+/// Packets at once: two sets of lanes.
+pub(super) const GROUP: usize = 2 * LANES;
 
 /// Digests as far as an ICV needs them.
 pub(super) type Digest = [u8; 32];
@@ -65,20 +81,23 @@ pub(super) trait Hash: Sized {
     /// The states of the keys, inner and outer.
     fn keyed(cpu: Bits512, keys: &[&[Self::Word; 16]; LANES]) -> (Self::Lanes, Self::Lanes);
 
-    /// Hashes blocks on; lanes out of `active` are read and stay as they are.
+    /// Hashes blocks of `N` sets on; lanes out of `active` are read and stay as they are.
     ///
     /// # Safety
-    /// `blocks` blocks can be read at each of the first [`LANES`](Self::LANES) of `from`.
-    unsafe fn compress(
+    /// `blocks` blocks can be read at each of the first [`LANES`](Self::LANES) of each of `from`.
+    unsafe fn compress<const N: usize>(
         cpu: Bits512,
-        states: &mut Self::Lanes,
-        from: &[*const u8; LANES],
+        states: [&mut Self::Lanes; N],
+        from: &[[*const u8; LANES]; N],
         blocks: usize,
-        active: u16,
+        active: [u16; N],
     );
 
-    /// The outer hash.
-    fn finish(cpu: Bits512, inner: &Self::Lanes, outer: &mut Self::Lanes, digests: &mut [Digest]);
+    /// The outer hash of `N` sets, each of inner and outer states.
+    fn finish<const N: usize>(cpu: Bits512, sets: [&mut (Self::Lanes, Self::Lanes); N]);
+
+    /// The fronts of all lanes' digests.
+    fn digests(cpu: Bits512, outer: &Self::Lanes, digests: &mut [Digest]);
 
     /// One lane's state.
     fn lane(states: &Self::Lanes, lane: usize) -> [Self::Word; 8];
@@ -179,37 +198,41 @@ impl Blocks {
 
 /// Computes the HMAC of each message. Sorted by length they cost the least.
 ///
-/// There are at most [`LANES`] messages.
+/// There are at most [`GROUP`] messages.
 pub(super) fn hmac<H: Hash>(
     level: Level,
     messages: &[Message<'_, H::Word>],
-    digests: &mut [Digest; LANES],
+    digests: &mut [Digest; GROUP],
 ) {
-    let mut tails = [const { Tail(MaybeUninit::uninit()) }; LANES];
-    let mut blocks = [Blocks::NONE; LANES];
+    let mut tails = [const { Tail(MaybeUninit::uninit()) }; GROUP];
+    let mut blocks = [Blocks::NONE; GROUP];
     for ((blocks, message), tail) in blocks.iter_mut().zip(messages).zip(&mut tails) {
         *blocks = Blocks::new::<H>(level, message, tail);
     }
-    let blocks = &blocks[..messages.len().min(LANES)];
-    match level {
-        Level::Bits512(cpu) if messages.len() >= H::WORTH_LANES => {
-            for ((messages, blocks), digests) in messages
-                .chunks(H::LANES)
-                .zip(blocks.chunks(H::LANES))
-                .zip(digests.chunks_mut(H::LANES))
-            {
-                in_lanes::<H>(cpu, messages, blocks, digests);
+    let mut done = 0;
+    while let Some(messages) = messages.get(done..).filter(|messages| !messages.is_empty()) {
+        let (blocks, digests) = (&blocks[done..], &mut digests[done..]);
+        // Whole sets, and the last one if it is worth it.
+        let last = messages.len() % H::LANES;
+        let sets = messages.len() / H::LANES + usize::from(last >= H::WORTH_LANES);
+        let count = match level {
+            Level::Bits512(cpu) if sets > 0 => {
+                let count = messages.len().min(sets.min(2) * H::LANES);
+                let (messages, blocks) = (&messages[..count], &blocks[..count]);
+                if count > H::LANES {
+                    in_lanes::<H, 2>(cpu, messages, blocks, digests);
+                } else {
+                    in_lanes::<H, 1>(cpu, messages, blocks, digests);
+                }
+                count
             }
-        }
-        _ => {
-            for ((messages, blocks), digests) in messages
-                .chunks(FEW)
-                .zip(blocks.chunks(FEW))
-                .zip(digests.chunks_mut(FEW))
-            {
-                in_few::<H>(messages, blocks, digests);
+            _ => {
+                let count = messages.len().min(FEW);
+                in_few::<H>(&messages[..count], &blocks[..count], digests);
+                count
             }
-        }
+        };
+        done += count;
     }
 }
 
@@ -217,8 +240,8 @@ pub(super) fn hmac<H: Hash>(
 #[repr(C, align(64))]
 struct Tail(MaybeUninit<[u8; 256]>);
 
-/// Messages in the lanes of registers.
-fn in_lanes<H: Hash>(
+/// Messages in the lanes of `N` sets.
+fn in_lanes<H: Hash, const N: usize>(
     cpu: Bits512,
     messages: &[Message<'_, H::Word>],
     blocks: &[Blocks],
@@ -227,42 +250,102 @@ fn in_lanes<H: Hash>(
     let Some(first) = messages.first() else {
         return;
     };
-    let mut keys = [first.key; LANES];
-    for (key, message) in keys.iter_mut().zip(messages) {
-        *key = message.key;
+    let mut sets: [(H::Lanes, H::Lanes); N] = core::array::from_fn(|n| {
+        let mut keys = [first.key; LANES];
+        for (key, message) in keys.iter_mut().zip(messages.iter().skip(n * H::LANES)) {
+            *key = message.key;
+        }
+        H::keyed(cpu, &keys)
+    });
+    let lengths = |blocks: &Blocks| (blocks.whole, blocks.all);
+    match blocks {
+        [first, others @ ..] if others.iter().all(|other| lengths(other) == lengths(first)) => {
+            together::<H, N>(cpu, &mut sets, blocks, first);
+        }
+        _ => side_by_side::<H, N>(cpu, &mut sets, blocks),
     }
-    let (mut inner, mut outer) = H::keyed(cpu, &keys);
+    H::finish(cpu, sets.each_mut());
+    for (set, digests) in sets.iter().zip(digests.chunks_mut(H::LANES)) {
+        H::digests(cpu, &set.1, digests);
+    }
+}
+
+/// The inner hashes of messages of one length. Lanes without a message compute that of the first.
+fn together<H: Hash, const N: usize>(
+    cpu: Bits512,
+    sets: &mut [(H::Lanes, H::Lanes); N],
+    blocks: &[Blocks],
+    first: &Blocks,
+) {
+    let mut from = [[first.data; LANES]; N];
+    let mut tails = [[first.tail; LANES]; N];
+    for ((from, tails), blocks) in from.iter_mut().zip(&mut tails).zip(blocks.chunks(H::LANES)) {
+        for ((from, tail), blocks) in from.iter_mut().zip(tails).zip(blocks) {
+            (*from, *tail) = (blocks.data, blocks.tail);
+        }
+    }
+    let all = [u16::MAX; N];
+    // SAFETY: each message has `whole` blocks where it lies, and the others in its tail.
+    unsafe {
+        let inner = sets.each_mut().map(|set| &mut set.0);
+        H::compress(cpu, inner, &from, first.whole, all);
+        let inner = sets.each_mut().map(|set| &mut set.0);
+        H::compress(cpu, inner, &tails, first.all - first.whole, all);
+    }
+}
+
+/// The inner hashes of messages of any lengths.
+fn side_by_side<H: Hash, const N: usize>(
+    cpu: Bits512,
+    sets: &mut [(H::Lanes, H::Lanes); N],
+    blocks: &[Blocks],
+) {
     let mut done = 0;
-    let mut from = [core::ptr::null(); LANES];
+    // Lanes that have not ended, and have not been taken out.
+    let mut live = [u16::MAX; N];
+    let mut from = [[core::ptr::null(); LANES]; N];
     loop {
-        let (mut active, mut run, mut any) = (0u16, usize::MAX, core::ptr::null());
-        for ((lane, blocks), from) in blocks.iter().enumerate().zip(&mut from) {
-            if done < blocks.all {
-                let (at, there) = blocks.at::<H>(done);
-                (*from, any) = (at, at);
-                run = run.min(there);
-                active |= 1 << lane;
+        let (mut run, mut any) = (usize::MAX, core::ptr::null());
+        for (n, blocks) in blocks.chunks(H::LANES).enumerate() {
+            let (mut active, mut most) = (0, 0);
+            for (lane, blocks) in blocks.iter().enumerate() {
+                if done < blocks.all {
+                    let there;
+                    (from[n][lane], there) = blocks.at::<H>(done);
+                    run = run.min(there);
+                    most = most.max(blocks.all - done);
+                    any = from[n][lane];
+                    active |= 1 << lane;
+                }
+            }
+            live[n] &= active;
+            if most > 2 && (live[n].count_ones() as usize) < H::WORTH_LANES {
+                out_of_lanes::<H>(&mut sets[n].0, blocks, live[n], done);
+                live[n] = 0;
             }
         }
-        let left = active.count_ones() as usize;
-        if left == 0 {
-            break;
-        }
-        if left < H::WORTH_LANES && run > 2 {
-            out_of_lanes::<H>(&mut inner, blocks, active, done);
-            break;
-        }
+        let Some(last) = live.iter().rposition(|live| *live != 0) else {
+            return;
+        };
         // Lanes that have ended, or never began, read along with one that is active.
-        for (lane, from) in from.iter_mut().enumerate() {
-            if active & 1 << lane == 0 {
-                *from = any;
+        for (from, live) in from.iter_mut().zip(live) {
+            for (lane, from) in from.iter_mut().enumerate() {
+                if live & 1 << lane == 0 {
+                    *from = any;
+                }
             }
         }
-        // SAFETY: each active lane has `run` blocks where it is, within its message or its tail.
-        unsafe { H::compress(cpu, &mut inner, &from, run, active) };
+        // SAFETY: each live lane has `run` blocks where it is, within its message or its tail, and so has `any`.
+        unsafe {
+            match (last, sets.first_mut(), from.first()) {
+                (0, Some((inner, _)), Some(from)) => {
+                    H::compress(cpu, [inner], std::array::from_ref(from), run, [live[0]]);
+                }
+                _ => H::compress(cpu, sets.each_mut().map(|set| &mut set.0), &from, run, live),
+            }
+        }
         done += run;
     }
-    H::finish(cpu, &inner, &mut outer, digests);
 }
 
 /// Finishes the inner hashes of some lanes by the SHA instructions.
@@ -349,175 +432,5 @@ fn few_blocks<H: Hash>(states: &mut [[H::Word; 8]], blocks: &[Blocks], mut done:
     }
     for (order, packed) in order.iter().zip(packed).take(states.len()) {
         states[*order] = packed;
-    }
-}
-
-macro_rules! hash_32 {
-    ($(#[$doc:meta])* $name:ident, $words:literal, $worth:literal, $lanes:ident, $few:ident, $portable:expr) => {
-        $(#[$doc])*
-        pub(super) struct $name;
-
-        impl Hash for $name {
-            type Word = u32;
-            type Lanes = Lanes16;
-            const BLOCK: usize = 64;
-            const WORDS: usize = $words;
-            const LANES: usize = 16;
-            const WORTH_LANES: usize = $worth;
-
-            #[inline]
-            fn keyed(_: Bits512, keys: &[&[u32; 16]; LANES]) -> (Lanes16, Lanes16) {
-                // SAFETY: there is a proof that the CPU has the instructions.
-                unsafe { Lanes16::of_keys(keys) }
-            }
-
-            #[inline]
-            unsafe fn compress(_: Bits512, states: &mut Lanes16, from: &[*const u8; LANES], blocks: usize, active: u16) {
-                // SAFETY: there is a proof that the CPU has the instructions; pointers as the caller promises.
-                unsafe { $lanes::compress(states, from, blocks, active) };
-            }
-
-            #[inline]
-            fn finish(_: Bits512, inner: &Lanes16, outer: &mut Lanes16, digests: &mut [Digest]) {
-                // SAFETY: there is a proof that the CPU has the instructions.
-                unsafe {
-                    $lanes::finish(inner, outer);
-                    outer.digests(digests);
-                }
-            }
-
-            fn lane(states: &Lanes16, lane: usize) -> [u32; 8] {
-                states.0.map(|word| word[lane])
-            }
-
-            fn set_lane(states: &mut Lanes16, lane: usize, state: [u32; 8]) {
-                for (words, word) in states.0.iter_mut().zip(state) {
-                    words[lane] = word;
-                }
-            }
-
-            #[inline]
-            unsafe fn few(states: &mut [[u32; 8]], from: &[*const u8; FEW], blocks: usize) {
-                if is_x86_feature_detected!("sha") && is_x86_feature_detected!("sse4.1") {
-                    let [one, two, three, four] = *from;
-                    // SAFETY: the CPU has the instructions; pointers as the caller promises.
-                    unsafe {
-                        match states {
-                            [a] => instructions::$few([a], [one], blocks),
-                            [a, b] => instructions::$few([a, b], [one, two], blocks),
-                            [a, b, c] => instructions::$few([a, b, c], [one, two, three], blocks),
-                            [a, b, c, d] => instructions::$few([a, b, c, d], [one, two, three, four], blocks),
-                            _ => {}
-                        }
-                    }
-                } else {
-                    for (state, from) in states.iter_mut().zip(from) {
-                        // SAFETY: as the caller promises; bytes have no alignment.
-                        let blocks = unsafe { core::slice::from_raw_parts(from.cast::<[u8; 64]>(), blocks) };
-                        $portable(state, blocks);
-                    }
-                }
-            }
-
-            #[inline]
-            fn bytes(state: &[u32; 8]) -> [u8; 64] {
-                let mut bytes = [0; 64];
-                for (to, word) in bytes.as_chunks_mut().0.iter_mut().zip(state) {
-                    *to = word.to_be_bytes();
-                }
-                bytes
-            }
-        }
-    };
-}
-
-hash_32!(
-    /// SHA-1.
-    Sha1,
-    5,
-    8,
-    sha1,
-    sha1,
-    |state: &mut [u32; 8], blocks: &[[u8; 64]]| {
-        if let Some(state) = state.first_chunk_mut() {
-            ::sha1::block_api::compress(state, blocks);
-        }
-    }
-);
-hash_32!(
-    /// SHA-256.
-    Sha256,
-    8,
-    9,
-    sha256,
-    sha256,
-    ::sha2::block_api::compress256
-);
-
-/// SHA-384 (`WORDS` is 6) and SHA-512 (8).
-pub(super) struct Sha512<const WORDS: usize>;
-
-impl<const WORDS: usize> Hash for Sha512<WORDS> {
-    type Word = u64;
-    type Lanes = Lanes8;
-    const BLOCK: usize = 128;
-    const WORDS: usize = WORDS;
-    const LANES: usize = 8;
-    const WORTH_LANES: usize = 2;
-
-    #[inline]
-    fn keyed(_: Bits512, keys: &[&[u64; 16]; LANES]) -> (Lanes8, Lanes8) {
-        let [a, b, c, d, e, f, g, h, ..] = *keys;
-        // SAFETY: there is a proof that the CPU has the instructions.
-        unsafe { Lanes8::of_keys(&[a, b, c, d, e, f, g, h]) }
-    }
-
-    #[inline]
-    unsafe fn compress(
-        _: Bits512,
-        states: &mut Lanes8,
-        from: &[*const u8; LANES],
-        blocks: usize,
-        active: u16,
-    ) {
-        if let Some(from) = from.first_chunk() {
-            // SAFETY: there is a proof that the CPU has the instructions; pointers as the caller promises.
-            unsafe { sha512::compress(states, from, blocks, active as u8) };
-        }
-    }
-
-    #[inline]
-    fn finish(_: Bits512, inner: &Lanes8, outer: &mut Lanes8, digests: &mut [Digest]) {
-        // SAFETY: there is a proof that the CPU has the instructions.
-        unsafe {
-            sha512::finish::<WORDS>(inner, outer);
-            outer.digests(digests);
-        }
-    }
-
-    fn lane(states: &Lanes8, lane: usize) -> [u64; 8] {
-        states.0.map(|word| word[lane])
-    }
-
-    fn set_lane(states: &mut Lanes8, lane: usize, state: [u64; 8]) {
-        for (words, word) in states.0.iter_mut().zip(state) {
-            words[lane] = word;
-        }
-    }
-
-    unsafe fn few(states: &mut [[u64; 8]], from: &[*const u8; FEW], blocks: usize) {
-        for (state, from) in states.iter_mut().zip(from) {
-            // SAFETY: as the caller promises; bytes have no alignment.
-            let blocks = unsafe { core::slice::from_raw_parts(from.cast::<[u8; 128]>(), blocks) };
-            ::sha2::block_api::compress512(state, blocks);
-        }
-    }
-
-    fn bytes(state: &[u64; 8]) -> [u8; 64] {
-        let mut bytes = [0; 64];
-        for (to, word) in bytes.as_chunks_mut().0.iter_mut().zip(state) {
-            *to = word.to_be_bytes();
-        }
-        bytes
     }
 }

@@ -1,4 +1,4 @@
-//! SHA-256 compression of sixteen messages at once, a message a lane.
+//! SHA-256 compression of sixteen messages at once, a message a lane, or of two such sets.
 //!
 //! ```text
 //!   message 0 | w0 w1 ... w15 |                 | w0 of 0 | w0 of 1 | ... | w0 of 15 |  one register
@@ -7,15 +7,14 @@
 //!   message15 | w0 w1 ... w15 |                 | w15of 0 | ...                      |
 //! ```
 //!
-//! Eight registers of state and sixteen of message leave eight for what is between; a round is seventeen
-//! instructions for sixteen messages: rotations are one each, and every function of three words is one ternary logic.
+//! Eight registers of state and sixteen of message leave eight for what is between, so that one set needs the stack
+//! rarely, and two keep half of their messages there. A round is eighteen instructions for sixteen messages: rotations are
+//! one each, and every function of three words is one ternary logic.
 
-use core::arch::x86_64::{
-    _mm512_add_epi32, _mm512_mask_add_epi32, _mm512_ror_epi32, _mm512_set1_epi32,
-    _mm512_setzero_si512, _mm512_srli_epi32, _mm512_ternarylogic_epi32,
-};
+use core::arch::x86_64::{_mm512_mask_add_epi32, _mm512_set1_epi32, _mm512_setzero_si512};
 
 use super::lanes::{Lanes16, load_16};
+use super::words::{Words, add_32, choose, majority, parity, ror_32, shr_32};
 
 /// The round constants (FIPS 180-4 section 4.2.2).
 pub(super) const K: [u32; 64] = [
@@ -85,35 +84,17 @@ pub(super) const K: [u32; 64] = [
     0xc671_78f2,
 ];
 
-/// Exclusive or of three.
-const XOR3: i32 = 0x96;
-/// The second where the first is one, else the third.
-const CHOOSE: i32 = 0xca;
-/// What two of three say.
-const MAJORITY: i32 = 0xe8;
-
-/// One round; the new `e` is in `d`, the new `a` in `h`.
+/// One round; the new `e` is in `d`, the new `a` in `h`. One addition more than needed lets each wait
+/// for a rotation, a function and an addition of the round before, and for nothing else.
 macro_rules! round {
     ($a:ident $b:ident $c:ident $d:ident $e:ident $f:ident $g:ident $h:ident, $w:expr, $k:expr) => {
-        let fed = _mm512_add_epi32(
-            $h,
-            _mm512_add_epi32($w, _mm512_set1_epi32($k.cast_signed())),
-        );
-        let chosen = _mm512_add_epi32(fed, _mm512_ternarylogic_epi32::<CHOOSE>($e, $f, $g));
-        let sum1 = _mm512_ternarylogic_epi32::<XOR3>(
-            _mm512_ror_epi32::<6>($e),
-            _mm512_ror_epi32::<11>($e),
-            _mm512_ror_epi32::<25>($e),
-        );
-        let sum0 = _mm512_ternarylogic_epi32::<XOR3>(
-            _mm512_ror_epi32::<2>($a),
-            _mm512_ror_epi32::<13>($a),
-            _mm512_ror_epi32::<22>($a),
-        );
-        let most = _mm512_ternarylogic_epi32::<MAJORITY>($a, $b, $c);
-        let first = _mm512_add_epi32(chosen, sum1);
-        $d = _mm512_add_epi32($d, first);
-        $h = _mm512_add_epi32(first, _mm512_add_epi32(sum0, most));
+        let fed = add_32($h, add_32($w, [_mm512_set1_epi32($k.cast_signed()); N]));
+        let chosen = choose($e, $f, $g);
+        let sum1 = parity(ror_32::<6, N>($e), ror_32::<11, N>($e), ror_32::<25, N>($e));
+        let sum0 = parity(ror_32::<2, N>($a), ror_32::<13, N>($a), ror_32::<22, N>($a));
+        $d = add_32(add_32(add_32($d, fed), chosen), sum1);
+        let first = add_32(add_32(fed, chosen), sum1);
+        $h = add_32(add_32(first, majority($a, $b, $c)), sum0);
     };
 }
 
@@ -122,20 +103,17 @@ macro_rules! extend {
     ($w:ident, $at:literal) => {{
         let near = $w[($at + 1) & 15];
         let far = $w[($at + 14) & 15];
-        let sigma0 = _mm512_ternarylogic_epi32::<XOR3>(
-            _mm512_ror_epi32::<7>(near),
-            _mm512_ror_epi32::<18>(near),
-            _mm512_srli_epi32::<3>(near),
+        let sigma0 = parity(
+            ror_32::<7, N>(near),
+            ror_32::<18, N>(near),
+            shr_32::<3, N>(near),
         );
-        let sigma1 = _mm512_ternarylogic_epi32::<XOR3>(
-            _mm512_ror_epi32::<17>(far),
-            _mm512_ror_epi32::<19>(far),
-            _mm512_srli_epi32::<10>(far),
+        let sigma1 = parity(
+            ror_32::<17, N>(far),
+            ror_32::<19, N>(far),
+            shr_32::<10, N>(far),
         );
-        $w[$at] = _mm512_add_epi32(
-            _mm512_add_epi32($w[$at], $w[($at + 9) & 15]),
-            _mm512_add_epi32(sigma0, sigma1),
-        );
+        $w[$at] = add_32(add_32($w[$at], $w[($at + 9) & 15]), add_32(sigma0, sigma1));
         $w[$at]
     }};
 }
@@ -163,62 +141,75 @@ macro_rules! sixteen {
 }
 
 /// The state after a block, with lanes out of `active` as they were.
-macro_rules! block {
-    ($state:ident, $w:ident, $active:expr) => {
-        let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = $state;
-        macro_rules! given {
-            ($at:literal) => {
-                $w[$at]
-            };
-        }
-        macro_rules! extended {
-            ($at:literal) => {
-                extend!($w, $at)
-            };
-        }
-        let (constants, _) = K.as_chunks::<16>();
-        let [first, rest @ ..] = constants else { return };
-        sixteen!(a b c d e f g h, given, first);
-        for k in rest {
-            sixteen!(a b c d e f g h, extended, k);
-        }
-        for (state, change) in $state.iter_mut().zip([a, b, c, d, e, f, g, h]) {
-            *state = _mm512_mask_add_epi32(*state, $active, *state, change);
-        }
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn block<const N: usize>(state: &mut [Words<N>; 8], w: &mut [Words<N>; 16], active: [u16; N]) {
+    let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *state;
+    macro_rules! given {
+        ($at:literal) => {
+            w[$at]
+        };
+    }
+    macro_rules! extended {
+        ($at:literal) => {
+            extend!(w, $at)
+        };
+    }
+    let (constants, _) = K.as_chunks::<16>();
+    let [first, rest @ ..] = constants else {
+        return;
     };
+    sixteen!(a b c d e f g h, given, first);
+    for k in rest {
+        sixteen!(a b c d e f g h, extended, k);
+    }
+    for (state, change) in state.iter_mut().zip([a, b, c, d, e, f, g, h]) {
+        for ((state, change), active) in state.iter_mut().zip(change).zip(active) {
+            *state = _mm512_mask_add_epi32(*state, active, *state, change);
+        }
+    }
 }
 
-/// Hashes `blocks` blocks of each lane on; lanes out of `active` are read but stay as they are.
+/// Hashes `blocks` blocks of each lane of `N` registers on; lanes out of `active` are read but stay as they are.
 ///
 /// # Safety
-/// The CPU has AVX-512 F and BW, and `blocks * 64` bytes can be read at each of `lanes`.
+/// The CPU has AVX-512 F and BW, and `blocks * 64` bytes can be read at each of `from`.
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) unsafe fn compress(
-    states: &mut Lanes16,
-    lanes: &[*const u8; 16],
+pub(super) unsafe fn compress<const N: usize>(
+    states: [&mut Lanes16; N],
+    from: [&[*const u8; 16]; N],
     blocks: usize,
-    active: u16,
+    active: [u16; N],
 ) {
-    let mut state = states.load();
+    let mut state = Lanes16::load_all(&states);
     for at in 0..blocks {
-        // SAFETY: as the caller promises, for at < blocks.
-        let mut w = unsafe { load_16(lanes, at * 64) };
-        block!(state, w, active);
+        let mut w = [[_mm512_setzero_si512(); N]; 16];
+        for n in 0..N {
+            // SAFETY: as the caller promises, for at < blocks.
+            let words = unsafe { load_16(from[n], at * 64) };
+            for (w, word) in w.iter_mut().zip(words) {
+                w[n] = word;
+            }
+        }
+        block(&mut state, &mut w, active);
     }
-    states.store(&state);
+    Lanes16::store_all(states, &state);
 }
 
-/// The outer hash of an HMAC: `outer` states over the digests that `inner` holds. No message is transposed: the digests'
+/// The outer hash of an HMAC: `outer` states over the digests that the inner ones are. No message is transposed: the digests'
 /// words are in lanes already.
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn finish(inner: &Lanes16, outer: &mut Lanes16) {
-    let mut state = outer.load();
-    let mut w = [_mm512_setzero_si512(); 16];
-    for (register, word) in w.iter_mut().zip(inner.load()) {
-        *register = word;
+#[target_feature(enable = "avx512f")]
+pub(super) fn finish<const N: usize>(sets: [&mut (Lanes16, Lanes16); N]) {
+    let mut w = [[_mm512_setzero_si512(); N]; 16];
+    for (n, set) in sets.iter().enumerate() {
+        for (w, word) in w.iter_mut().zip(set.0.load()) {
+            w[n] = word;
+        }
     }
-    w[8] = _mm512_set1_epi32(i32::MIN);
-    w[15] = _mm512_set1_epi32((64 + 32) * 8);
-    block!(state, w, 0xffff);
-    outer.store(&state);
+    w[8] = [_mm512_set1_epi32(i32::MIN); N];
+    w[15] = [_mm512_set1_epi32((64 + 32) * 8); N];
+    let outer = sets.map(|set| &mut set.1);
+    let mut state = Lanes16::load_all(&outer);
+    block(&mut state, &mut w, [0xffff; N]);
+    Lanes16::store_all(outer, &state);
 }

@@ -1,21 +1,10 @@
-//! SHA-512 compression of sixteen messages at once, a message a lane.
-//!
-//! ```text
-//!   message 0 | w0 w1 ... w15 |                 | w0 of 0 | w0 of 1 | ... | w0 of 15 |  one register
-//!   message 1 | w0 w1 ... w15 |   transpose ->  | w1 of 0 | w1 of 1 | ... | w1 of 15 |
-//!      ...                                         ...
-//!   message15 | w0 w1 ... w15 |                 | w15of 0 | ...                      |
-//! ```
-//!
-//! Eight registers of state and sixteen of message leave eight for what is between; a round is seventeen
-//! instructions for sixteen messages: rotations are one each, and every function of three words is one ternary logic.
+//! SHA-512 compression of eight messages at once, a message a lane (as drawn in [`super::sha256`], with words of 64 bits
+//! in eight lanes), or of two such sets. SHA-384 is the same with other initial states, and gives six words.
 
-use core::arch::x86_64::{
-    _mm512_add_epi64, _mm512_mask_add_epi64, _mm512_ror_epi64, _mm512_set1_epi64,
-    _mm512_setzero_si512, _mm512_srli_epi64, _mm512_ternarylogic_epi64,
-};
+use core::arch::x86_64::{_mm512_mask_add_epi64, _mm512_set1_epi64, _mm512_setzero_si512};
 
 use super::lanes::{Lanes8, load_8};
+use super::words::{Words, add_64, choose, majority, parity, ror_64, shr_64};
 
 /// The round constants (FIPS 180-4 section 4.2.3).
 const K: [u64; 80] = [
@@ -101,35 +90,25 @@ const K: [u64; 80] = [
     0x6c44_198c_4a47_5817,
 ];
 
-/// Exclusive or of three.
-const XOR3: i32 = 0x96;
-/// The second where the first is one, else the third.
-const CHOOSE: i32 = 0xca;
-/// What two of three say.
-const MAJORITY: i32 = 0xe8;
-
-/// One round; the new `e` is in `d`, the new `a` in `h`.
+/// One round; the new `e` is in `d`, the new `a` in `h`. One addition more than needed lets each wait
+/// for a rotation, a function and an addition of the round before, and for nothing else.
 macro_rules! round {
     ($a:ident $b:ident $c:ident $d:ident $e:ident $f:ident $g:ident $h:ident, $w:expr, $k:expr) => {
-        let fed = _mm512_add_epi64(
-            $h,
-            _mm512_add_epi64($w, _mm512_set1_epi64($k.cast_signed())),
+        let fed = add_64($h, add_64($w, [_mm512_set1_epi64($k.cast_signed()); N]));
+        let chosen = choose($e, $f, $g);
+        let sum1 = parity(
+            ror_64::<14, N>($e),
+            ror_64::<18, N>($e),
+            ror_64::<41, N>($e),
         );
-        let chosen = _mm512_add_epi64(fed, _mm512_ternarylogic_epi64::<CHOOSE>($e, $f, $g));
-        let sum1 = _mm512_ternarylogic_epi64::<XOR3>(
-            _mm512_ror_epi64::<14>($e),
-            _mm512_ror_epi64::<18>($e),
-            _mm512_ror_epi64::<41>($e),
+        let sum0 = parity(
+            ror_64::<28, N>($a),
+            ror_64::<34, N>($a),
+            ror_64::<39, N>($a),
         );
-        let sum0 = _mm512_ternarylogic_epi64::<XOR3>(
-            _mm512_ror_epi64::<28>($a),
-            _mm512_ror_epi64::<34>($a),
-            _mm512_ror_epi64::<39>($a),
-        );
-        let most = _mm512_ternarylogic_epi64::<MAJORITY>($a, $b, $c);
-        let first = _mm512_add_epi64(chosen, sum1);
-        $d = _mm512_add_epi64($d, first);
-        $h = _mm512_add_epi64(first, _mm512_add_epi64(sum0, most));
+        $d = add_64(add_64(add_64($d, fed), chosen), sum1);
+        let first = add_64(add_64(fed, chosen), sum1);
+        $h = add_64(add_64(first, majority($a, $b, $c)), sum0);
     };
 }
 
@@ -138,20 +117,17 @@ macro_rules! extend {
     ($w:ident, $at:literal) => {{
         let near = $w[($at + 1) & 15];
         let far = $w[($at + 14) & 15];
-        let sigma0 = _mm512_ternarylogic_epi64::<XOR3>(
-            _mm512_ror_epi64::<1>(near),
-            _mm512_ror_epi64::<8>(near),
-            _mm512_srli_epi64::<7>(near),
+        let sigma0 = parity(
+            ror_64::<1, N>(near),
+            ror_64::<8, N>(near),
+            shr_64::<7, N>(near),
         );
-        let sigma1 = _mm512_ternarylogic_epi64::<XOR3>(
-            _mm512_ror_epi64::<19>(far),
-            _mm512_ror_epi64::<61>(far),
-            _mm512_srli_epi64::<6>(far),
+        let sigma1 = parity(
+            ror_64::<19, N>(far),
+            ror_64::<61, N>(far),
+            shr_64::<6, N>(far),
         );
-        $w[$at] = _mm512_add_epi64(
-            _mm512_add_epi64($w[$at], $w[($at + 9) & 15]),
-            _mm512_add_epi64(sigma0, sigma1),
-        );
+        $w[$at] = add_64(add_64($w[$at], $w[($at + 9) & 15]), add_64(sigma0, sigma1));
         $w[$at]
     }};
 }
@@ -179,62 +155,75 @@ macro_rules! sixteen {
 }
 
 /// The state after a block, with lanes out of `active` as they were.
-macro_rules! block {
-    ($state:ident, $w:ident, $active:expr) => {
-        let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = $state;
-        macro_rules! given {
-            ($at:literal) => {
-                $w[$at]
-            };
-        }
-        macro_rules! extended {
-            ($at:literal) => {
-                extend!($w, $at)
-            };
-        }
-        let (constants, _) = K.as_chunks::<16>();
-        let [first, rest @ ..] = constants else { return };
-        sixteen!(a b c d e f g h, given, first);
-        for k in rest {
-            sixteen!(a b c d e f g h, extended, k);
-        }
-        for (state, change) in $state.iter_mut().zip([a, b, c, d, e, f, g, h]) {
-            *state = _mm512_mask_add_epi64(*state, $active, *state, change);
-        }
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn block<const N: usize>(state: &mut [Words<N>; 8], w: &mut [Words<N>; 16], active: [u8; N]) {
+    let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *state;
+    macro_rules! given {
+        ($at:literal) => {
+            w[$at]
+        };
+    }
+    macro_rules! extended {
+        ($at:literal) => {
+            extend!(w, $at)
+        };
+    }
+    let (constants, _) = K.as_chunks::<16>();
+    let [first, rest @ ..] = constants else {
+        return;
     };
+    sixteen!(a b c d e f g h, given, first);
+    for k in rest {
+        sixteen!(a b c d e f g h, extended, k);
+    }
+    for (state, change) in state.iter_mut().zip([a, b, c, d, e, f, g, h]) {
+        for ((state, change), active) in state.iter_mut().zip(change).zip(active) {
+            *state = _mm512_mask_add_epi64(*state, active, *state, change);
+        }
+    }
 }
 
-/// Hashes `blocks` blocks of each lane on; lanes out of `active` are read but stay as they are.
+/// Hashes `blocks` blocks of each lane of `N` registers on; lanes out of `active` are read but stay as they are.
 ///
 /// # Safety
-/// The CPU has AVX-512 F and BW, and `blocks * 128` bytes can be read at each of `lanes`.
+/// The CPU has AVX-512 F and BW, and `blocks * 128` bytes can be read at each of the first eight of each of `from`.
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) unsafe fn compress(
-    states: &mut Lanes8,
-    lanes: &[*const u8; 8],
+pub(super) unsafe fn compress<const N: usize>(
+    states: [&mut Lanes8; N],
+    from: [&[*const u8; 16]; N],
     blocks: usize,
-    active: u8,
+    active: [u16; N],
 ) {
-    let mut state = states.load();
+    let mut state = Lanes8::load_all(&states);
     for at in 0..blocks {
-        // SAFETY: as the caller promises, for at < blocks.
-        let mut w = unsafe { load_8(lanes, at * 128) };
-        block!(state, w, active);
+        let mut w = [[_mm512_setzero_si512(); N]; 16];
+        for n in 0..N {
+            // SAFETY: as the caller promises, for at < blocks.
+            let words = unsafe { load_8(from[n], at * 128) };
+            for (w, word) in w.iter_mut().zip(words) {
+                w[n] = word;
+            }
+        }
+        block(&mut state, &mut w, active.map(|active| active as u8));
     }
-    states.store(&state);
+    Lanes8::store_all(states, &state);
 }
 
 /// The outer hash of an HMAC whose digests have `WORDS` words (6 for SHA-384, 8 for SHA-512): `outer` states over the
 /// digests that `inner` holds. No message is transposed: the digests' words are in lanes already.
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn finish<const WORDS: usize>(inner: &Lanes8, outer: &mut Lanes8) {
-    let mut state = outer.load();
-    let mut w = [_mm512_setzero_si512(); 16];
-    for (register, word) in w.iter_mut().zip(inner.load()).take(WORDS) {
-        *register = word;
+#[target_feature(enable = "avx512f")]
+pub(super) fn finish<const WORDS: usize, const N: usize>(sets: [&mut (Lanes8, Lanes8); N]) {
+    let mut w = [[_mm512_setzero_si512(); N]; 16];
+    for (n, set) in sets.iter().enumerate() {
+        for (w, word) in w.iter_mut().zip(set.0.load()).take(WORDS) {
+            w[n] = word;
+        }
     }
-    w[WORDS] = _mm512_set1_epi64(i64::MIN);
-    w[15] = _mm512_set1_epi64((128 + WORDS as i64 * 8) * 8);
-    block!(state, w, 0xff);
-    outer.store(&state);
+    w[WORDS] = [_mm512_set1_epi64(i64::MIN); N];
+    w[15] = [_mm512_set1_epi64((128 + WORDS as i64 * 8) * 8); N];
+    let outer = sets.map(|set| &mut set.1);
+    let mut state = Lanes8::load_all(&outer);
+    block(&mut state, &mut w, [0xff; N]);
+    Lanes8::store_all(outer, &state);
 }
