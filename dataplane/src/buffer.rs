@@ -26,6 +26,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::mapping::{HUGE, Mapping, Pages};
+use crate::prefetch;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -598,16 +599,15 @@ impl BufferPool {
     /// Asks the processor for the metadata and the first line of the headers of a packet that is worked on soon.
     #[inline(always)]
     pub fn prefetch(&self, packet: &Packet) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let base = self.at(packet).as_ptr().cast::<i8>();
-            // SAFETY: a prefetch touches nothing that the program can see, and the addresses are inside the region.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(base);
-                _mm_prefetch::<_MM_HINT_T0>(base.add(LINE + HEADROOM));
-            }
-        }
+        let base = self.at(packet).as_ptr();
+        prefetch::line_at(base);
+        prefetch::line_at(base.wrapping_add(LINE + HEADROOM));
+    }
+
+    /// Asks for the line before the headers, where the outer ones of a tunnel are going to be: nobody has touched it.
+    #[inline(always)]
+    pub fn prefetch_headroom(&self, packet: &Packet) {
+        prefetch::line_at(self.at(packet).as_ptr().wrapping_add(HEADROOM));
     }
 }
 

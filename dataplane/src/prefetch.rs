@@ -11,7 +11,7 @@ const LINE: usize = 64;
 /// Asks for the first line of what `value` refers to.
 #[inline(always)]
 pub fn line<T: ?Sized>(value: &T) {
-    ask(std::ptr::from_ref(value).cast());
+    line_at(std::ptr::from_ref(value).cast());
 }
 
 /// Asks for all lines of what `value` refers to.
@@ -19,12 +19,13 @@ pub fn line<T: ?Sized>(value: &T) {
 pub fn whole<T: ?Sized>(value: &T) {
     let first: *const u8 = std::ptr::from_ref(value).cast();
     for offset in (0..size_of_val(value)).step_by(LINE) {
-        ask(first.wrapping_add(offset));
+        line_at(first.wrapping_add(offset));
     }
 }
 
+/// Asks for the line of an address, whatever is there.
 #[inline(always)]
-fn ask(address: *const u8) {
+pub fn line_at(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

@@ -44,7 +44,7 @@ pub use key::Fingerprint;
 pub use key::{IdentityKey, KeyError, KeyIdentity, KeyMaterial, SaKey};
 pub use portable::Portable;
 pub use replay::{ReplayWindow, Verdict};
-pub use suite::{Cipher, Integrity, KeyBits, Suite, SuiteError};
+pub use suite::{Cipher, Framing, Integrity, KeyBits, Suite, SuiteError};
 pub use wide::Wide;
 
 #[cfg(all(feature = "fingerprint", not(debug_assertions)))]

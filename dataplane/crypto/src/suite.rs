@@ -305,16 +305,26 @@ impl Suite {
         ESP_HEADER_LEN + self.iv_len()
     }
 
+    /// Its lengths, to calculate with for many packets.
+    #[inline]
+    pub const fn framing(self) -> Framing {
+        Framing {
+            header: self.header_len(),
+            icv: self.icv_len(),
+            block: self.block(),
+        }
+    }
+
     /// Bytes of padding behind a payload of `payload` bytes, not counting the trailer's two.
     #[inline]
     pub const fn pad_len(self, payload: usize) -> usize {
-        (payload + ESP_TRAILER_LEN).wrapping_neg() & (self.block() - 1)
+        self.framing().pad_len(payload)
     }
 
     /// Bytes of the whole ESP packet, from its header to the end of its ICV.
     #[inline]
     pub const fn sealed_len(self, payload: usize) -> usize {
-        self.header_len() + payload + self.pad_len(payload) + ESP_TRAILER_LEN + self.icv_len()
+        self.framing().sealed_len(payload)
     }
 
     /// The most that ESP adds to any payload, in bytes; outer IP and UDP headers not counted.
@@ -392,6 +402,31 @@ impl FromStr for Suite {
             .into_iter()
             .find(|suite| suite.to_string() == name)
             .ok_or_else(|| SuiteError::Name(name.to_owned()))
+    }
+}
+
+/// How a suite's packets are laid out, ready to calculate with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Framing {
+    /// Bytes before the ciphertext: ESP header and IV.
+    pub header: usize,
+    /// Bytes of the ICV.
+    pub icv: usize,
+    /// What the ciphertext is a multiple of: 4 or 16 bytes.
+    pub block: usize,
+}
+
+impl Framing {
+    /// Bytes of padding behind a payload, not counting the trailer's two.
+    #[inline(always)]
+    pub const fn pad_len(self, payload: usize) -> usize {
+        (payload + ESP_TRAILER_LEN).wrapping_neg() & (self.block - 1)
+    }
+
+    /// Bytes of the whole ESP packet.
+    #[inline(always)]
+    pub const fn sealed_len(self, payload: usize) -> usize {
+        self.header + payload + self.pad_len(payload) + ESP_TRAILER_LEN + self.icv
     }
 }
 

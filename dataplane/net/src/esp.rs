@@ -73,6 +73,15 @@ const PADDING: [u8; 255] = {
     bytes
 };
 
+/// Padding of 0 to 3 bytes, pad length and next header, at the front of eight bytes: one store, whatever the length. What
+/// is behind them is zero. `pad` is taken modulo 4.
+#[inline(always)]
+pub const fn short_trailer(pad: usize, next: Protocol) -> [u8; 8] {
+    const PADS: [u64; 4] = [0, 0x0101, 0x02_0201, 0x0303_0201];
+    let pad = pad & 3;
+    (PADS[pad] | (next.0 as u64) << (8 * (pad + 1))).to_le_bytes()
+}
+
 /// Writes padding, pad length and next header into `to`, which is exactly as long as they are:
 /// two bytes and the padding. More than 257 bytes, or fewer than two, are refused.
 #[inline]
@@ -139,6 +148,16 @@ mod tests {
         assert_eq!(bytes[..8], [0xc1, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]);
         assert_eq!(EspHeader::parse(&bytes), Ok(header));
         assert_eq!(EspHeader::parse(&bytes[..7]), Err(EspError::Truncated(7)));
+    }
+
+    #[test]
+    fn short_trailers_are_what_long_ones_are() {
+        for pad in 0..4 {
+            let mut trailer = vec![0; pad + 2];
+            write_trailer(&mut trailer, Protocol::IPV6).unwrap();
+            trailer.resize(8, 0);
+            assert_eq!(short_trailer(pad, Protocol::IPV6)[..], trailer);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! packets of a vector in one batch.
 
 use arrayvec::ArrayVec;
-use culvert_crypto::SealOp;
+use culvert_crypto::{Framing, SealOp};
 use culvert_net::{Protocol, esp};
 
 use crate::buffer::{BufferPool, Packet, flags};
@@ -120,9 +120,10 @@ impl Node for EspEncrypt {
                             underlay.pad_to =
                                 pad_to(buffers, tables, sa, granted.first(), underlay.path_mtu);
                         }
+                        let framing = sa.state.key().suite().framing();
                         for (offset, packet) in granted.iter_mut().enumerate() {
                             let seq = reservation.first + offset as u64;
-                            match prepare(buffers, sa, packet, seq, underlay) {
+                            match prepare(buffers, sa, packet, seq, &underlay, framing) {
                                 Some(op) => {
                                     ops.push(op);
                                     places.push((place + offset) as u8);
@@ -283,18 +284,18 @@ fn prepare<'b>(
     sa: &'b Sa,
     packet: &'b mut Packet,
     seq: u64,
-    underlay: Underlay,
+    underlay: &Underlay,
+    framing: Framing,
 ) -> Option<SealOp<'b>> {
     if sa.transport {
         return esp_transport::prepare(buffers, sa, packet, seq, underlay.vrf);
     }
-    let suite = sa.state.key().suite();
     let (meta, area) = buffers.area_mut(packet);
     let (start, inner) = (meta.offset(), meta.len());
-    let header = suite.header_len();
     let payload = inner.max(underlay.pad_to);
-    let sealed = suite.sealed_len(payload);
-    let esp = start.checked_sub(header)?;
+    let pad = framing.pad_len(payload);
+    let sealed = framing.sealed_len(payload);
+    let esp = start.checked_sub(framing.header)?;
     let outer = esp.checked_sub(sa.outer.len())?;
     let packet = area.get(start..start + inner)?;
     let next = match packet.first()? >> 4 {
@@ -309,8 +310,13 @@ fn prepare<'b>(
     if payload > inner {
         area.get_mut(start + inner..start + payload)?.fill(0);
     }
-    let trailer = start + payload..esp + sealed - suite.icv_len();
-    esp::write_trailer(area.get_mut(trailer)?, next).ok()?;
+    let trailer = start + payload;
+    if framing.block == 4 {
+        // Its last bytes are of the ICV, which has at least eight and is not there yet.
+        *area.get_mut(trailer..)?.first_chunk_mut()? = esp::short_trailer(pad, next);
+    } else {
+        esp::write_trailer(area.get_mut(trailer..trailer + pad + 2)?, next).ok()?;
+    }
     let (before, from_esp) = area.split_at_mut_checked(esp)?;
     sa.outer.write(before.get_mut(outer..)?, sealed, inherited);
     let packet = from_esp.get_mut(..sealed)?;

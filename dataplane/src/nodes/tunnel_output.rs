@@ -108,6 +108,7 @@ impl Node for TunnelOutput {
             let Some(packet) = vector.get_mut(at) else {
                 break;
             };
+            context.buffers.prefetch_headroom(packet);
             if let Err(why) = prepare(context.buffers, tables, &mut self.ways, packet, &mut last) {
                 refusal = Some(why);
                 break;
