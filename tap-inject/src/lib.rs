@@ -13,7 +13,7 @@
 //!
 //! - [`device`] makes TAPs and hands their descriptors to another process.
 //! - [`port`] makes a TAP a port of the graph, [`nodes`] are the two nodes between them.
-//! - [`mirror`] writes links, addresses and routes to Linux and reads back what is there.
+//! - [`mirror`] writes links, addresses and routes to Linux and reads back what is there, and what routes others wrote.
 
 pub mod device;
 pub mod mirror;

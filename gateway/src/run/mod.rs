@@ -14,6 +14,8 @@
 //! alone: what the others hold goes on, and the one that comes back is told exactly what it lacks (retrieve, compare,
 //! apply).
 //!
+//! Routes that others write into Linux (routing daemons, DHCP clients) are values, too, beside those of the plan.
+//!
 //! | signal | effect |
 //! | --- | --- |
 //! | SIGTERM, SIGINT | stop in order: charon, iked-bridge, dataplane; NICs go back; a second one kills |
