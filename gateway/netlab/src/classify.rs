@@ -11,6 +11,7 @@
 //!             │                         ├─ four zero bytes, IKE ── Ike
 //!             │                         └─ SPI, sequence ───────── Esp
 //!             └─ IPv6 ─┬─ as IPv4
+//!                      ├─ router alert, ICMPv6, to ff02::16 ──── report of groups ── Neighbour
 //!                      └─ ICMPv6, hop limit 255 ─ 133 to 136 ───── Neighbour, Router
 //! ```
 
@@ -19,7 +20,7 @@
 pub enum WanClass {
     /// RFC 826
     Arp,
-    /// Neighbour solicitation or advertisement, RFC 4861.
+    /// Neighbour solicitation or advertisement, RFC 4861, or which groups somebody listens to for them, RFC 3810.
     Neighbour,
     /// Router solicitation or advertisement, RFC 4861.
     Router,
@@ -37,6 +38,11 @@ const ETHERNET_HEADER: usize = 14;
 const PROTOCOL_UDP: u8 = 17;
 const PROTOCOL_ESP: u8 = 50;
 const PROTOCOL_ICMPV6: u8 = 58;
+/// A hop-by-hop header before ICMPv6 that asks every router to look (RFC 2711), as MLD has it.
+const ROUTER_ALERT: [u8; 8] = [PROTOCOL_ICMPV6, 0, 5, 2, 0, 0, 1, 0];
+/// `ff02::16`
+const LISTENER_ROUTERS: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x16];
+const LISTENER_REPORT: u8 = 143;
 const PORT_IKE: u16 = 500;
 const PORT_IKE_NAT: u16 = 4500;
 /// SPIs up to 255 are reserved (RFC 4303 section 2.1).
@@ -101,6 +107,13 @@ fn ipv6(packet: &[u8]) -> Option<WanClass> {
             135 | 136 if on_link => Some(WanClass::Neighbour),
             _ => None,
         };
+    }
+    if payload.starts_with(&ROUTER_ALERT) && next == 0 {
+        // Hop limit 1: no router sends it on (RFC 3810 section 5).
+        let is_report = *packet.get(7)? == 1
+            && packet.get(24..40)? == LISTENER_ROUTERS
+            && *payload.get(ROUTER_ALERT.len())? == LISTENER_REPORT;
+        return is_report.then_some(WanClass::Neighbour);
     }
     transport(next, payload)
 }
@@ -279,6 +292,24 @@ mod tests {
             Vec::new(),
         ] {
             assert_eq!(classify(&frame, b""), WanClass::Cleartext, "{frame:02x?}");
+        }
+    }
+
+    #[test]
+    fn a_report_of_groups_is_allowed_only_where_no_router_sends_it_on() {
+        let report = |hop_limit, group: u8, kind| {
+            let mut frame = v6(
+                0,
+                hop_limit,
+                &[&ROUTER_ALERT[..], &[kind, 0, 0, 0, 0, 0, 0, 0]].concat(),
+            );
+            frame[38..54].copy_from_slice(&LISTENER_ROUTERS);
+            frame[53] = group;
+            classify(&frame, b"")
+        };
+        assert_eq!(report(1, 0x16, LISTENER_REPORT), WanClass::Neighbour);
+        for (hop_limit, group, kind) in [(64, 0x16, 143), (1, 0x17, 143), (1, 0x16, 128)] {
+            assert_eq!(report(hop_limit, group, kind), WanClass::Cleartext);
         }
     }
 
