@@ -2,7 +2,6 @@
 //! announcements, and more addresses than a table holds.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
@@ -349,31 +348,44 @@ fn a_flood_of_addresses_fills_no_memory_and_stops_no_honest_host() {
     });
     let everybody =
         (0..1 << 15).map(|number: u32| IpAddr::V4(Ipv4Addr::from_bits(0x0a01_8000 + number)));
-    let under = |destinations: Box<dyn Iterator<Item = IpAddr> + Send>| {
+    let under = |destinations: Box<dyn Iterator<Item = IpAddr> + Send>, work: &dyn Fn()| {
         let (stop, before) = (AtomicBool::new(false), memory());
         let sent = thread::scope(|scope| {
             let flooding = scope.spawn(|| flood(&router, destinations, &stop));
             let end = AtTheEnd(&stop);
             // Of which the table is full.
             sleep(2 * Duration::from_secs(1));
-            for family in Family::BOTH {
-                let report = ping(&router, host(family), 40);
-                assert!(report.received >= 38, "{family:?}: {report:?}");
-            }
+            work();
             drop(end);
             flooding.join().unwrap()
         });
         assert!(sent > MOST, "{sent} are no flood");
         assert!(memory() < before + MORE, "{} after {before} kB", memory());
-        let known: BTreeSet<IpAddr> = control.neighbours("lan").unwrap().into_keys().collect();
-        for family in Family::BOTH {
-            assert!(known.contains(&host(family)));
-        }
-        known.len()
+        let known = control.neighbours("lan").unwrap();
+        known.values().filter(|mac| !mac.is_empty()).count()
     };
-    assert_eq!(under(Box::new(nobody)), 2);
-    let dropped = |reason| control.dropped(reason).unwrap();
-    assert!(dropped("neighbour-unresolved") > 0 && dropped("neighbour-queue-full") > 0);
-    let known = under(Box::new(everybody));
+    // Whoever is new gets his turn, among those who are not there and among those who are.
+    let newcomer = |address: &str| {
+        ip(&behind, &format!("address add {address}/24 dev eth0")).unwrap();
+        reach(&router, address.parse().unwrap());
+    };
+    let known = under(Box::new(nobody), &|| {
+        for family in Family::BOTH {
+            let report = ping(&router, host(family), 40);
+            assert!(report.received >= 38, "{family:?}: {report:?}");
+        }
+        newcomer("10.1.0.11");
+    });
+    assert_eq!(known, 3);
+    let unresolved = ["neighbour-unresolved", "neighbour-queue-full"]
+        .map(|reason| control.dropped(reason).unwrap());
+    assert!(unresolved.iter().sum::<u64>() > 1000, "{unresolved:?}");
+    // Those that answer displace one another: the host has its turns, and all of them when the flood is over.
+    let known = under(Box::new(everybody), &|| {
+        assert!(ping(&router, host(Family::V4), 40).received > 0);
+    });
+    for family in Family::BOTH {
+        reach(&router, host(family));
+    }
     assert!(known > 100 && known <= MOST, "{known}");
 }
