@@ -65,6 +65,13 @@ fn the_same_addresses_in_two_vrfs_reach_their_own_over_tunnels_of_their_own() {
     }
     who_routers_say_they_are(&near);
     tunnels_are_told_apart(&lab);
+    // IKE runs in the default VRF, whose other address is one of IPv6: MOBIKE tells no address of customers.
+    for side in Side::BOTH {
+        let log = lab.gateway(side).root().join("var/log/charon.log");
+        let log = std::fs::read_to_string(log).unwrap();
+        assert!(log.contains("N(MOBIKE_SUP)") && log.contains("N(ADD_6_ADDR)"));
+        assert!(!log.contains("N(ADD_4_ADDR)"));
+    }
 
     // What is announced to nobody but its own VRF, until a route leads there.
     near[1].offer(SHARED, "shared");

@@ -36,6 +36,8 @@ pub struct Wanted {
     devices: BTreeSet<String>,
     /// By name; with what they stand for.
     taps: BTreeMap<TapName, StandsFor>,
+    /// Those that IKE may use.
+    underlay: BTreeSet<TapName>,
 }
 
 /// What a TAP shows Linux.
@@ -64,29 +66,32 @@ impl Wanted {
             }
         }
         let mut taps = BTreeMap::new();
+        let mut underlay = BTreeSet::new();
         for planned in plan.values() {
             if let Some(Kind::LinuxLink(link)) = &planned.value.kind {
-                let name = link.interface.as_str();
+                let (name, tap) = (link.interface.as_str(), link.tap.parse::<TapName>()?);
                 let stands_for = match devices.get(name) {
                     Some(device) => StandsFor::Device(device.clone()),
                     None if loopbacks.contains(name) => StandsFor::Loopback,
                     None => StandsFor::Tunnel,
                 };
-                taps.insert(link.tap.parse()?, stands_for);
+                if link.underlay {
+                    underlay.insert(tap.clone());
+                }
+                taps.insert(tap, stands_for);
             }
         }
         Ok(Self {
             devices: devices.into_values().collect(),
             taps,
+            underlay,
         })
     }
 
-    /// The TAPs that IKE may use: those of tunnels lead into tunnels.
+    /// The TAPs that IKE may use. Those of tunnels lead into tunnels, and those of other VRFs are none of a peer's business:
+    /// MOBIKE would tell it their addresses, and try them (RFC 4555 section 3.5).
     pub fn underlay_taps(&self) -> impl Iterator<Item = &TapName> {
-        self.taps
-            .iter()
-            .filter(|(_, stands_for)| **stands_for != StandsFor::Tunnel)
-            .map(|(tap, _)| tap)
+        self.underlay.iter()
     }
 }
 
@@ -227,14 +232,16 @@ mod tests {
     #[test]
     fn tunnels_and_loopbacks_have_taps_without_a_device_and_ike_uses_those_of_loopbacks() {
         let wanted = wanted(
-            r#"{"interfaces": [{"name": "wan", "device": "eth7"},
+            r#"{"vrfs": [{"name": "red"}],
+                "interfaces": [{"name": "wan", "device": "eth7"},
                                {"name": "quiet", "device": "eth8", "self_traffic": false}],
-                "loopbacks": [{"name": "lo0", "addresses": [{"address": "10.0.0.9/32"}]}],
+                "loopbacks": [{"name": "lo0", "addresses": [{"address": "10.0.0.9/32"}]},
+                              {"name": "lo1", "vrf": "red", "addresses": [{"address": "10.0.0.8/32"}]}],
                 "tunnels": [{"name": "ipsec0", "if_id": 1, "addresses": [{"address": "10.0.0.1/30"}]},
                             {"name": "ipsec1", "if_id": 2}]}"#,
         );
         let taps: Vec<&str> = wanted.taps.keys().map(TapName::as_str).collect();
-        assert_eq!(taps, ["ipsec0", "lo0", "wan"]);
+        assert_eq!(taps, ["ipsec0", "lo0", "lo1", "wan"]);
         let underlay: Vec<&str> = wanted.underlay_taps().map(TapName::as_str).collect();
         assert_eq!(underlay, ["lo0", "wan"]);
         assert_eq!(wanted.devices, ["eth7", "eth8"].map(str::to_owned).into());

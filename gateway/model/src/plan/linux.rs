@@ -23,7 +23,7 @@ pub(super) fn plan(
     planner: &mut Planner,
 ) {
     for port in ports.values().filter(|port| port.tap) {
-        plan_port(port, planner);
+        plan_port(port, underlay, planner);
     }
     for route in routes.all.iter().filter(|route| route.vrf == underlay) {
         plan_route(route, routes, ports, planner);
@@ -45,13 +45,14 @@ pub(super) fn linux_route_key(destination: IpNet) -> Key {
     Key(format!("linux/route/{destination}"))
 }
 
-fn plan_port(port: &Port, planner: &mut Planner) {
+fn plan_port(port: &Port, underlay: &str, planner: &mut Planner) {
     let kind = Kind::LinuxLink(bus::LinuxLink {
         tap: port.name.clone(),
         // The supervisor learns it from the device.
         mac: Vec::new(),
         mtu: port.tap_mtu,
         interface: port.name.clone(),
+        underlay: port.vrf == underlay && !port.is_tunnel(),
     });
     planner
         .add(link_key(&port.name), kind, Part::Linux, &port.origin)
