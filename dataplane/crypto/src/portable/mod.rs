@@ -37,6 +37,7 @@ use cbc_hmac::{AesKey, CbcHmac};
 use gcm192::Gcm192;
 use short_gcm::ShortGcm;
 use stream_hmac::{Clear, Counter, Stream, StreamHmac};
+pub(crate) use stream_hmac::{Keystream, keystream};
 
 /// An SA's keys with the code that uses them: one virtual call for each run of packets.
 ///

@@ -7,18 +7,21 @@ use super::{KeyedSuite, counter, wrong_length};
 use crate::engine::{OpenError, OpenOp, SealError, SealOp};
 use crate::key::{KeyError, KeyMaterial, Salt};
 use crate::mac::{Mac, same_icv};
-use crate::suite::{ESP_HEADER_LEN, ESP_TRAILER_LEN};
+use crate::suite::{Cipher, ESP_HEADER_LEN, ESP_TRAILER_LEN, KeyBits};
+
+/// What encrypts by exclusive or, or not at all: engines with an HMAC of their own use it, too.
+pub(crate) trait Keystream: Send + Sync {
+    /// Encrypts or decrypts the packet with this IV.
+    fn apply(&self, iv: u64, text: &mut [u8]);
+}
 
 /// A cipher that needs no padding.
-pub(super) trait Stream: Send + Sync + Sized + 'static {
+pub(super) trait Stream: Keystream + Sized + 'static {
     /// Bytes of the IV on the wire.
     const IV: usize;
 
     /// From the encryption key with its salt.
     fn new(encryption: &[u8]) -> Option<Self>;
-
-    /// Encrypts or decrypts.
-    fn apply(&self, iv: u64, text: &mut [u8]);
 }
 
 /// Nothing is encrypted.
@@ -30,7 +33,9 @@ impl Stream for Clear {
     fn new(encryption: &[u8]) -> Option<Self> {
         encryption.is_empty().then_some(Self)
     }
+}
 
+impl Keystream for Clear {
     #[inline]
     fn apply(&self, _: u64, _: &mut [u8]) {}
 }
@@ -40,6 +45,20 @@ impl Stream for Clear {
 pub(super) struct Counter<C: ZeroizeOnDrop> {
     cipher: C,
     salt: Salt,
+}
+
+/// The keystream of AES-CTR suites.
+pub(crate) fn keystream(material: &KeyMaterial<'_>) -> Option<Box<dyn Keystream>> {
+    fn boxed<C: AesKey>(encryption: &[u8]) -> Option<Box<dyn Keystream>> {
+        let counter: Counter<C> = Stream::new(encryption)?;
+        Some(Box::new(counter))
+    }
+    match material.suite.cipher() {
+        Cipher::AesCtr(KeyBits::B128) => boxed::<aes::Aes128>(material.encryption),
+        Cipher::AesCtr(KeyBits::B192) => boxed::<aes::Aes192>(material.encryption),
+        Cipher::AesCtr(KeyBits::B256) => boxed::<aes::Aes256>(material.encryption),
+        _ => None,
+    }
 }
 
 impl<C: AesKey> Stream for Counter<C> {
@@ -52,7 +71,9 @@ impl<C: AesKey> Stream for Counter<C> {
             salt,
         })
     }
+}
 
+impl<C: AesKey> Keystream for Counter<C> {
     #[inline]
     fn apply(&self, iv: u64, text: &mut [u8]) {
         counter::apply(&self.cipher, self.salt.nonce(iv), 1, text);

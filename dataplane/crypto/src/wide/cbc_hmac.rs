@@ -1,4 +1,4 @@
-//! Suites of a cipher and an HMAC: AES-CBC, or no encryption, and any of the four HMACs.
+//! Suites of a cipher and an HMAC: AES-CBC, AES-CTR or no encryption, and any of the four HMACs.
 //!
 //! ```text
 //!   batch, any order  -> sorted by steps and length -> groups of 32
@@ -21,20 +21,33 @@ use super::{BATCH, Level, WideKey};
 use crate::engine::{OpenError, OpenOp, SealError, SealOp};
 use crate::key::KeyMaterial;
 use crate::mac::{HmacSha1, HmacSha256, HmacSha384, HmacSha512, Mac as _, same_icv};
+use crate::portable::{self, Keystream};
 use crate::suite::{Cipher, ESP_HEADER_LEN, ESP_TRAILER_LEN, Integrity};
 
 /// Bytes of a block, and of the IV.
 const BLOCK: usize = 16;
 
+/// Bytes of the IV of AES-CTR (RFC 3686 section 2.1).
+const COUNTER_IV: usize = 8;
+
 /// What the kernels need of an SA's keys; wiped on drop.
 pub(crate) struct Key {
-    /// `None`: nothing is encrypted.
-    cbc: Option<CbcKeys>,
+    cipher: KeyCipher,
     mac: KeyMac,
     icv: usize,
     esn: bool,
     /// Equal where the same steps are.
     class: u8,
+}
+
+// It is always within a box.
+#[allow(clippy::large_enum_variant)]
+enum KeyCipher {
+    Cbc(CbcKeys),
+    /// The portable engine's: counters do not wait for each other, and its `aes` has the widest registers, too.
+    Ctr(Box<dyn Keystream>),
+    /// Nothing is encrypted.
+    Clear,
 }
 
 /// Those of AES-CBC.
@@ -77,21 +90,23 @@ impl Key {
             ),
             Integrity::Aead => return None,
         };
-        let cbc = match (material.suite.cipher(), iv_key) {
-            (Cipher::AesCbc(_), Some(iv_key)) => Some(CbcKeys {
-                text: RoundKeys::expand(level, material.encryption)?,
-                iv: RoundKeys::expand(level, iv_key)?,
-            }),
-            (Cipher::Null, _) => None,
+        let (cipher, steps) = match (material.suite.cipher(), iv_key) {
+            (Cipher::AesCbc(_), Some(iv_key)) => {
+                let text = RoundKeys::expand(level, material.encryption)?;
+                let iv = RoundKeys::expand(level, iv_key)?;
+                let rounds = text.rounds() as u8;
+                (KeyCipher::Cbc(CbcKeys { text, iv }), rounds)
+            }
+            (Cipher::AesCtr(_), _) => (KeyCipher::Ctr(portable::keystream(material)?), 1),
+            (Cipher::Null, _) => (KeyCipher::Clear, 0),
             _ => return None,
         };
-        let rounds = cbc.as_ref().map_or(0, |keys| keys.text.rounds());
         Some(Self {
-            cbc,
+            cipher,
             mac,
             icv: material.suite.icv_len(),
             esn: material.esn,
-            class: (rounds as u8) << 2 | hash,
+            class: steps << 2 | hash,
         })
     }
 
@@ -99,12 +114,23 @@ impl Key {
     #[inline]
     fn covered(&self, length: usize) -> Option<usize> {
         let covered = length.checked_sub(self.icv)?;
-        let fits = if self.cbc.is_some() {
-            covered > ESP_HEADER_LEN + BLOCK && (covered - ESP_HEADER_LEN).is_multiple_of(BLOCK)
-        } else {
-            covered >= ESP_HEADER_LEN + ESP_TRAILER_LEN
+        let fits = match self.cipher {
+            KeyCipher::Cbc(_) => {
+                covered > ESP_HEADER_LEN + BLOCK && (covered - ESP_HEADER_LEN).is_multiple_of(BLOCK)
+            }
+            KeyCipher::Ctr(_) => covered >= ESP_HEADER_LEN + COUNTER_IV + ESP_TRAILER_LEN,
+            KeyCipher::Clear => covered >= ESP_HEADER_LEN + ESP_TRAILER_LEN,
         };
         fits.then_some(covered)
+    }
+
+    /// Those of AES-CBC.
+    #[inline]
+    const fn cbc(&self) -> Option<&CbcKeys> {
+        match &self.cipher {
+            KeyCipher::Cbc(keys) => Some(keys),
+            _ => None,
+        }
     }
 }
 
@@ -140,6 +166,27 @@ impl<'a> Job<'a> {
                 .as_mut_ptr()
                 .wrapping_add(ESP_HEADER_LEN + BLOCK),
             blocks: self.covered.saturating_sub(ESP_HEADER_LEN + BLOCK) / BLOCK,
+        }
+    }
+
+    /// The IV of AES-CTR.
+    #[inline]
+    fn counter_iv(&mut self) -> Option<&mut [u8; COUNTER_IV]> {
+        self.packet
+            .get_mut(ESP_HEADER_LEN..)
+            .and_then(<[u8]>::first_chunk_mut)
+    }
+
+    /// Encrypts or decrypts by the IV that is in the packet.
+    #[inline]
+    fn apply_keystream(&mut self) {
+        let iv = self.counter_iv().map_or(0, |iv| u64::from_be_bytes(*iv));
+        if let (KeyCipher::Ctr(stream), Some(text)) = (
+            &self.key.cipher,
+            self.packet
+                .get_mut(ESP_HEADER_LEN + COUNTER_IV..self.covered),
+        ) {
+            stream.apply(iv, text);
         }
     }
 
@@ -289,8 +336,23 @@ fn seal_group(level: Level, jobs: &mut [Job<'_>]) {
             *to = (job.seq as u32).to_be_bytes();
         }
     }
-    for jobs in jobs.chunks_mut(LANES) {
-        encrypt_group(level, jobs);
+    match jobs.first().map(|job| &job.key.cipher) {
+        Some(KeyCipher::Cbc(_)) => {
+            for jobs in jobs.chunks_mut(LANES) {
+                encrypt_group(level, jobs);
+            }
+        }
+        Some(KeyCipher::Ctr(_)) => {
+            for job in &mut *jobs {
+                // The IV is the sequence number, as in the portable engine.
+                let iv = job.seq.to_be_bytes();
+                if let Some(to) = job.counter_iv() {
+                    *to = iv;
+                }
+                job.apply_keystream();
+            }
+        }
+        Some(KeyCipher::Clear) | None => {}
     }
     let mut digests = [[0; 32]; GROUP];
     digest_group(level, jobs, &mut digests);
@@ -312,21 +374,34 @@ fn open_group(level: Level, jobs: &mut [Job<'_>]) -> u32 {
         24 => genuine::<24>(jobs, &digests),
         _ => genuine::<32>(jobs, &digests),
     };
-    let mut texts: ArrayVec<Text, GROUP> = ArrayVec::new();
-    let mut lane = 0;
-    for run in jobs.chunk_by_mut(|left, right| std::ptr::eq(left.key, right.key)) {
-        let Some(keys) = run.first().and_then(|job| job.key.cbc.as_ref()) else {
-            break;
-        };
-        texts.clear();
-        for job in run {
-            if genuine & 1 << lane != 0 {
-                texts.push(job.text());
+    let is_genuine = |lane: usize| genuine & 1 << lane != 0;
+    match jobs.first().map(|job| &job.key.cipher) {
+        Some(KeyCipher::Cbc(_)) => {
+            let mut texts: ArrayVec<Text, GROUP> = ArrayVec::new();
+            let mut lane = 0;
+            for run in jobs.chunk_by_mut(|left, right| std::ptr::eq(left.key, right.key)) {
+                let keys = run.first().and_then(|job| job.key.cbc());
+                texts.clear();
+                for job in run {
+                    if is_genuine(lane) {
+                        texts.push(job.text());
+                    }
+                    lane += 1;
+                }
+                if let Some(keys) = keys {
+                    // SAFETY: each text is the part behind the IV of a packet of its own.
+                    unsafe { cbc::decrypt(level, &keys.text, &texts) };
+                }
             }
-            lane += 1;
         }
-        // SAFETY: each text is the part behind the IV of a packet of its own.
-        unsafe { cbc::decrypt(level, &keys.text, &texts) };
+        Some(KeyCipher::Ctr(_)) => {
+            for (lane, job) in jobs.iter_mut().enumerate() {
+                if is_genuine(lane) {
+                    job.apply_keystream();
+                }
+            }
+        }
+        Some(KeyCipher::Clear) | None => {}
     }
     genuine
 }
@@ -359,7 +434,7 @@ fn genuine<const ICV: usize>(jobs: &[Job<'_>], digests: &[Digest; GROUP]) -> u32
 /// Writes IVs and encrypts, where the suite does.
 fn encrypt_group(level: Level, jobs: &mut [Job<'_>]) {
     let Some(first) = jobs.first() else { return };
-    let Some(keys) = &first.key.cbc else { return };
+    let Some(keys) = first.key.cbc() else { return };
     // The IV is the sequence number encrypted under a key of its own, as in the portable engine.
     let mut chain = Blocks::ZERO;
     for (block, job) in chain.0.iter_mut().zip(&*jobs) {
@@ -372,7 +447,7 @@ fn encrypt_group(level: Level, jobs: &mut [Job<'_>]) {
     } else {
         let mut texts: ArrayVec<&RoundKeys, LANES> = ArrayVec::new();
         for (block, job) in chain.0.iter_mut().zip(&*jobs) {
-            if let Some(keys) = &job.key.cbc {
+            if let Some(keys) = job.key.cbc() {
                 keys.iv.encrypt_block(level, block);
                 texts.push(&keys.text);
             }
