@@ -5,6 +5,7 @@
 //! Forwarding tables ([`Fib4`], [`Fib6`]) are too large for that: they are changed in place, entry by entry, by
 //! atomic stores (see [`crate::fib`]).
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -52,6 +53,8 @@ pub struct Tables {
     pub policy_based: Option<PolicyBased>,
     /// MTUs of the paths to peers, as far as they are smaller than the link's.
     pub path_mtus: PathMtus,
+    /// Multicast groups that Linux has joined.
+    pub groups: Groups,
 }
 
 /// The adjacency of what no route covers.
@@ -332,6 +335,29 @@ fn mixed(hash: u32, seed: u64, step: u32) -> u32 {
     bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     (bits ^ bits >> 31) as u32
+}
+
+/// Multicast groups of more than link scope that Linux has joined, by interface. Nothing is forwarded between them: what
+/// comes by an interface for a group that was joined there goes to Linux, and all else nowhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Groups(Arc<BTreeSet<(u32, IpAddr)>>);
+
+impl Groups {
+    /// Takes no notice of groups that need not be joined here, for all of their packets go to Linux.
+    pub fn new(joined: impl IntoIterator<Item = (u32, IpAddr)>) -> Self {
+        let wide = |group: IpAddr| match group {
+            IpAddr::V4(group) => group.is_multicast() && group.octets()[..3] != [224, 0, 0],
+            IpAddr::V6(group) => group.is_multicast() && group.octets()[1] & 0x0f > 2,
+        };
+        let joined = joined.into_iter().filter(|(_, group)| wide(*group));
+        Self(Arc::new(joined.collect()))
+    }
+
+    /// What comes by this interface for this group goes to Linux.
+    #[cold]
+    pub fn contains(&self, interface: u32, group: IpAddr) -> bool {
+        self.0.contains(&(interface, group))
+    }
 }
 
 /// Resolved neighbours by interface and address.

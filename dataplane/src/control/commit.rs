@@ -7,7 +7,7 @@
 //!   4. tables: neighbours                        what waits for them goes through 1 and 2
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::neighbour::NeighbourId;
@@ -15,7 +15,7 @@ use super::{Changed, ControlPlane};
 use crate::fib::PoolExhausted;
 use crate::nodes::mss_clamp::clamps_arriving;
 use crate::reassembly::Limits;
-use crate::tables::{Adjacency, Interface, ReversePath, Tables};
+use crate::tables::{Adjacency, Groups, Interface, ReversePath, Tables};
 use crate::vlan::Vlans;
 
 /// What has changed since workers saw it last.
@@ -30,6 +30,8 @@ pub(super) struct Staged {
     pub(super) neighbours: BTreeSet<NeighbourId>,
     pub(super) forwarding: Option<bool>,
     pub(super) reassembly: Option<Limits>,
+    /// What Linux has joined is another.
+    pub(super) groups: bool,
 }
 
 impl ControlPlane {
@@ -47,7 +49,9 @@ impl ControlPlane {
             .iter()
             .any(|index| self.moves_on_a_link(*index))
             .then(|| Arc::new(self.vlans()));
-        let settings = staged.forwarding.is_some() || staged.reassembly.is_some();
+        let settings = staged.forwarding.is_some() || staged.reassembly.is_some() || staged.groups;
+        let has_groups = !self.groups.is_empty() && !interfaces.is_empty();
+        let groups = (staged.groups || has_groups).then(|| self.joined());
         let policy_based = self.policy_based();
         if !contents.is_empty() || !interfaces.is_empty() || settings {
             self.publisher.update(|tables| {
@@ -72,6 +76,9 @@ impl ControlPlane {
                 tables.policy_based = policy_based;
                 if let Some(vlans) = vlans {
                     tables.vlans = vlans;
+                }
+                if let Some(groups) = groups {
+                    tables.groups = groups;
                 }
                 tables.forwarding = staged.forwarding.unwrap_or(tables.forwarding);
                 tables.reassembly = staged.reassembly.unwrap_or(tables.reassembly);
@@ -115,6 +122,17 @@ impl ControlPlane {
             .get(&index)
             .and_then(|interface| Some(interface.sub_interface()?.place));
         self.publisher.current().vlans.place(index) != is
+    }
+
+    /// What Linux has joined, on interfaces that there are.
+    fn joined(&self) -> Groups {
+        let taps: HashMap<&str, u32> = self
+            .interfaces
+            .iter()
+            .map(|(index, interface)| (interface.tap.as_str(), index))
+            .collect();
+        let joined = self.groups.iter();
+        Groups::new(joined.filter_map(|(tap, group)| Some((*taps.get(tap.as_str())?, *group))))
     }
 
     fn vlans(&self) -> Vlans {

@@ -29,6 +29,12 @@ impl InterfaceTable {
         self.all.contains_key(index)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &LocalInterface)> {
+        self.all
+            .iter()
+            .map(|(index, interface)| (*index, interface))
+    }
+
     pub(super) fn values(&self) -> impl Iterator<Item = &LocalInterface> {
         self.all.values()
     }

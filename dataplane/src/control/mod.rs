@@ -59,6 +59,8 @@ use crate::tables::{
 /// VRFs of one box.
 const MOST_VRFS: u32 = 4096;
 
+/// Multicast groups that Linux may have joined, on all interfaces.
+const MOST_GROUPS: usize = 4096;
 /// Between two answers to listener queries of one link: routers ask each two minutes (RFC 3810 section 9.2), and within
 /// a second whoever asks gets the same answer.
 const REPORT_NS: u64 = 1_000_000_000;
@@ -125,6 +127,8 @@ pub struct ControlPlane {
     /// The tunnel of policies, while its adjacency is held.
     policy_tunnel: Option<u32>,
     staged: Staged,
+    /// Multicast groups that Linux has joined, by TAP.
+    groups: Vec<(String, IpAddr)>,
     /// When the listener query of an interface is answered again.
     reported: HashMap<u32, u64>,
 }
@@ -146,6 +150,7 @@ impl ControlPlane {
             detection: Detection::new(timing),
             policy_tunnel: None,
             staged: Staged::default(),
+            groups: Vec::new(),
             reported: HashMap::new(),
         };
         this.add_vrf("default", VRF_DEFAULT);
@@ -303,6 +308,17 @@ impl ControlPlane {
         }
         self.commit_or_report();
         actions
+    }
+
+    /// The multicast groups that Linux has joined, by TAP: all of them, those of before are forgotten.
+    pub fn set_groups(&mut self, mut joined: Vec<(String, IpAddr)>) {
+        if joined.len() > MOST_GROUPS {
+            tracing::warn!(groups = joined.len(), "Linux has joined too many groups");
+            joined.truncate(MOST_GROUPS);
+        }
+        self.groups = joined;
+        self.staged.groups = true;
+        self.commit_or_report();
     }
 
     /// The inner MTU that the SAs in use leave to the tunnel of this `if_id`, in bytes. A configured MTU stands above it.

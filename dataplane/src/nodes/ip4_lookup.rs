@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The destinations of a whole vector are collected first and looked up together, so that the misses of one overlap
-//! the work on others. Multicast and broadcast are not routed: what the box may want of them goes to it.
+//! the work on others. Multicast and broadcast are not routed: what the box may want of them goes to it, link scope and
+//! the groups that Linux has joined where the packet came in.
 
 use std::net::Ipv4Addr;
 
@@ -90,14 +91,23 @@ impl Node for Ip4Lookup {
         let mut dispatch = Dispatch::new(tables, IP4);
         let (destinations, found) = (destinations.as_slice(), &mut found[..destinations.len()]);
         // Multicast and broadcast are not routed: what the box may want of them goes to it.
-        for ((destination, _), adjacency) in destinations.iter().zip(found.iter_mut()) {
+        for (place, ((destination, _), adjacency)) in
+            destinations.iter().zip(found.iter_mut()).enumerate()
+        {
             if destination.octets()[0] >= 224 {
-                *adjacency =
-                    if destination.is_broadcast() || destination.octets()[..3] == [224, 0, 0] {
-                        ADJACENCY_LOCAL
-                    } else {
-                        NOWHERE
-                    };
+                let link = destination.is_broadcast() || destination.octets()[..3] == [224, 0, 0];
+                let is_wanted = || {
+                    let packet = vector.get(place);
+                    packet.is_some_and(|packet| {
+                        let rx = context.buffers.meta(packet).rx_interface;
+                        tables.groups.contains(rx, (*destination).into())
+                    })
+                };
+                *adjacency = if link || is_wanted() {
+                    ADJACENCY_LOCAL
+                } else {
+                    NOWHERE
+                };
             }
         }
         if let Some((first, rest)) = found.split_first()
@@ -124,7 +134,7 @@ mod tests {
     use super::*;
     use crate::buffer::flags;
     use crate::nodes::workbench::{HOST_IP, LAN, TO_HOST, TO_ROUTER, WAN, Workbench, packet4};
-    use crate::tables::{Adjacency, AdjacencyKind};
+    use crate::tables::{Adjacency, AdjacencyKind, Groups};
 
     fn put(bench: &mut Workbench, destination: &str) {
         let packet = packet4(HOST_IP, destination.parse().unwrap(), 17, &[1, 2, 3, 4]);
@@ -161,6 +171,22 @@ mod tests {
         put(&mut bench, "239.1.2.3");
         bench.run();
         assert_eq!(bench.drops(DropReason::RouteBlackhole), 1);
+        assert_eq!(bench.drops(DropReason::IpBadDestination), 1);
+        bench.finish();
+    }
+
+    #[test]
+    fn groups_are_the_boxs_where_linux_has_joined_them() {
+        let mut bench = Workbench::only(Box::new(Ip4Lookup));
+        let group = |text: &str| text.parse().unwrap();
+        bench.tables.groups = Groups::new([(LAN, group("239.1.2.3")), (WAN, group("239.1.2.4"))]);
+        for destination in ["239.1.2.3", "239.1.2.4", "10.2.3.4"] {
+            put(&mut bench, destination);
+        }
+        bench.run();
+        let nodes: Vec<_> = bench.arrived().iter().map(|arrived| arrived.node).collect();
+        assert_eq!(nodes.len(), 2);
+        assert!(nodes.contains(&NodeId::Ip4Local) && nodes.contains(&NodeId::TunnelOutput));
         assert_eq!(bench.drops(DropReason::IpBadDestination), 1);
         bench.finish();
     }

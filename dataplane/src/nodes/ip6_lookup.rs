@@ -57,8 +57,10 @@ impl Node for Ip6Lookup {
                 destination
             };
             let adjacency = if destination.is_multicast() {
-                // Link scope, RFC 4291 section 2.7; what is wider would need multicast routing.
-                if destination.octets()[1] & 0x0f != 2 {
+                // Link scope, RFC 4291 section 2.7, and what Linux has joined where it came in; there is no multicast
+                // routing.
+                let link = destination.octets()[1] & 0x0f == 2;
+                if !link && !tables.groups.contains(rx, destination.into()) {
                     context.drop(packet, DropReason::IpBadDestination);
                     continue;
                 }
@@ -108,12 +110,34 @@ mod tests {
     use super::*;
     use crate::buffer::flags;
     use crate::nodes::workbench::{HOST_IP6, LAN, LAN_MAC, WAN, Workbench, packet6};
+    use crate::tables::Groups;
 
     fn put(bench: &mut Workbench, from: &str, to: &str, own: bool) {
         let packet = packet6(from.parse().unwrap(), to.parse().unwrap(), 17, 64, &[0; 8]);
         bench.put(NodeId::Ip6Lookup, LAN, &packet, |meta| {
             meta.flags |= if own { flags::INJECTED } else { 0 };
         });
+    }
+
+    #[test]
+    fn groups_are_the_boxs_where_linux_has_joined_them() {
+        let mut bench = Workbench::only(Box::new(Ip6Lookup));
+        let group = |text: &str| text.parse().unwrap();
+        bench.tables.groups = Groups::new([(LAN, group("ff05::7")), (WAN, group("ff05::8"))]);
+        for (to, local, dropped) in [
+            ("ff02::5", 1, 0),
+            ("ff05::7", 2, 0),
+            ("ff05::8", 2, 1),
+            ("ff0e::7", 2, 2),
+        ] {
+            put(&mut bench, "2001:db8:1::2", to, false);
+            bench.run();
+            let arrived = bench.arrived();
+            assert!(arrived.iter().all(|one| one.node == NodeId::Ip6Local));
+            assert_eq!(arrived.len(), local, "{to}");
+            assert_eq!(bench.drops(DropReason::IpBadDestination), dropped, "{to}");
+        }
+        bench.finish();
     }
 
     #[test]

@@ -128,6 +128,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
     let values = Router::new("dataplane")
         .on(waits(&shared, value_calls::apply))
         .on(on(&shared, value_calls::retrieve))
+        .on(on(&shared, value_calls::set_groups))
         .on(on(&shared, show_calls::nodes))
         .on(on(&shared, show_calls::drops))
         .on(on(&shared, show_calls::interfaces))

@@ -1,7 +1,10 @@
 //! What the supervisor asks: interfaces, addresses, routes, tunnels.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use culvert_bus::refuse;
+use culvert_model::bus::refusal::Code;
 use culvert_model::bus::{self, Refusal};
 
 use super::state::{Shared, State};
@@ -46,6 +49,25 @@ pub(super) fn retrieve(
     Ok(bus::RetrieveReply {
         values: state.plane.retrieve(),
     })
+}
+
+/// Takes in which multicast groups Linux has joined.
+pub(super) fn set_groups(
+    state: &mut State,
+    request: &bus::SetGroupsRequest,
+) -> Result<bus::SetGroupsReply, Refusal> {
+    let mut groups = Vec::with_capacity(request.groups.len());
+    for group in &request.groups {
+        let address = group.address.as_ref().map(IpAddr::try_from);
+        let Some(Ok(address)) = address else {
+            let message = format!("a group of {} is no address", group.tap);
+            return Err(refuse(Code::Malformed, message));
+        };
+        groups.push((group.tap.clone(), address));
+    }
+    state.plane.set_groups(groups);
+    state.wake();
+    Ok(bus::SetGroupsReply {})
 }
 
 fn one(state: &mut State, operation: &bus::Operation) -> Result<(), bus::OperationError> {

@@ -12,6 +12,7 @@
 //! reports back with the process' number, so that an answer of one that is gone is known as such.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ use super::ports::{Ports, Wanted};
 use super::status::{ProcessStatus, Status, StatusFile};
 use super::supervisor::{Action, Phase, Process, Supervisor};
 use super::values::{Batch, Values};
-use super::{RunError, charon};
+use super::{RunError, charon, groups};
 
 /// Between probes of a process that starts: its readiness is somebody's waiting time.
 const EAGER: Duration = Duration::from_millis(50);
@@ -104,6 +105,8 @@ pub struct Gateway {
     stopping: bool,
     /// The repeated questions to each process.
     probes: BTreeMap<Process, JoinHandle<()>>,
+    /// What tells the dataplane of multicast groups.
+    groups: Option<JoinHandle<Infallible>>,
     sender: mpsc::UnboundedSender<Happened>,
     events: mpsc::UnboundedReceiver<Happened>,
     ends: mpsc::UnboundedReceiver<Ended>,
@@ -140,6 +143,7 @@ impl Gateway {
             was_ready: false,
             stopping: false,
             probes: BTreeMap::new(),
+            groups: None,
             sender,
             events,
             ends,
@@ -162,6 +166,9 @@ impl Gateway {
         }
         for probe in self.probes.values() {
             probe.abort();
+        }
+        if let Some(groups) = &self.groups {
+            groups.abort();
         }
         self.ports.release().await?;
         tracing::info!("stopped");
@@ -289,11 +296,22 @@ impl Gateway {
                 tracing::info!(%process, pid, "started");
                 self.supervisor.spawned(process, now);
                 self.probe(process, pid);
+                if process == Process::Dataplane {
+                    self.tell_groups();
+                }
             }
             Err(error) => {
                 tracing::error!(%process, error = &error as &dyn std::error::Error, "cannot start");
                 self.supervisor.exited(process, now);
             }
+        }
+    }
+
+    /// Lets a new dataplane know what Linux listens to.
+    fn tell_groups(&mut self) {
+        let task = tokio::spawn(groups::tell(self.parts.clone()));
+        if let Some(old) = self.groups.replace(task) {
+            old.abort();
         }
     }
 

@@ -32,6 +32,7 @@ mod charon;
 mod children;
 mod configuration;
 mod gateway;
+mod groups;
 mod launch;
 mod learnt;
 mod linux;

@@ -6,7 +6,8 @@
 //!   Part::Iked        bus sockets iked-bridge (connections), iked-bridge-secrets (credentials)
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,6 +153,18 @@ impl Parts {
                 .all(|interface| interface.addresses_ready),
             Err(_) => false,
         }
+    }
+
+    /// Tells the dataplane which multicast groups Linux has joined, by device; whether it knows now.
+    pub async fn set_groups(&self, joined: &BTreeSet<(String, IpAddr)>) -> bool {
+        let groups = joined.iter().map(|(tap, group)| bus::Group {
+            tap: tap.clone(),
+            address: Some((*group).into()),
+        });
+        let request = bus::SetGroupsRequest {
+            groups: groups.collect(),
+        };
+        self.dataplane.call(&request, ANSWER).await.is_ok()
     }
 
     /// How iked-bridge and charon stand to each other.

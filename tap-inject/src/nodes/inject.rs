@@ -7,7 +7,8 @@
 //!                      '----> TAP                      ARP and NS: Linux finds everything behind one neighbour
 //! ```
 //!
-//! The dataplane owns neighbours, duplicate detection and group membership: what Linux says of them stays here.
+//! The dataplane owns neighbours and duplicate detection: what Linux says of them stays here. What groups Linux listens to
+//! goes out, so that switches and routers send them here; where there is nobody to tell, behind an IPsec tunnel, it stays.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -81,8 +82,7 @@ fn take(
         EtherType::ARP => return answer_arp(buffers, interface, packet),
         EtherType::IPV4 => {
             let ip = Ipv4View::parse(view.payload()).map_err(|_| malformed)?;
-            // Group membership (IGMP) is the dataplane's.
-            if ip.protocol() == Protocol(2) {
+            if ip.protocol() == IGMP && !(group && hears(interface) && is_igmp_report(&ip)) {
                 return Err(DropReason::InjectAnswered);
             }
             // Only what no route may cover passes by the routes: a unicast address in a frame to a group is none.
@@ -102,7 +102,13 @@ fn take(
                 Some(kind) if kind == Icmpv6Type::NEIGHBOUR_SOLICIT.kind => {
                     return answer_solicit(buffers, interface, packet);
                 }
-                // Neighbour and router discovery, multicast listener reports (RFC 2710, RFC 3810).
+                // Multicast listener reports (RFC 2710, RFC 3810).
+                Some(131 | 132 | 143)
+                    if group && hears(interface) && ip.destination().is_multicast() =>
+                {
+                    NodeId::InterfaceOutput
+                }
+                // Neighbour and router discovery; there is no multicast routing that would ask for listeners.
                 Some(130..=137 | 143) => return Err(DropReason::InjectAnswered),
                 _ if group && !ip.destination().is_multicast() => return Err(malformed),
                 _ if group => NodeId::InterfaceOutput,
@@ -151,6 +157,22 @@ fn take(
         meta.l3_offset = meta.offset() as u16;
     }
     Ok(Way::Node(way))
+}
+
+/// Internet Group Management Protocol.
+const IGMP: Protocol = Protocol(2);
+
+/// Somebody is there to be told which groups Linux listens to.
+fn hears(interface: &Interface) -> bool {
+    matches!(
+        interface.kind,
+        InterfaceKind::Ethernet { .. } | InterfaceKind::Encapsulation { .. }
+    )
+}
+
+/// A report or a leave, of any version (RFC 1112, RFC 2236, RFC 3376); not a query.
+fn is_igmp_report(ip: &Ipv4View<'_>) -> bool {
+    matches!(ip.payload().first(), Some(0x12 | 0x16 | 0x17 | 0x22))
 }
 
 /// A destination that every listener on the link hears: multicast, or a broadcast of one of its networks.

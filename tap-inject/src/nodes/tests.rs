@@ -385,21 +385,22 @@ fn linux_finds_everything_behind_the_dataplane() {
 }
 
 #[test]
-fn what_linux_says_of_its_own_addresses_and_groups_stays_here() {
+fn what_linux_says_of_its_own_addresses_stays_here() {
     let mut frames = Vec::new();
     for (sender, target) in [(Ipv4Addr::UNSPECIFIED, OWN), (OWN, OWN)] {
         let mut body = [0; ArpPacket::LEN];
         ArpPacket::request(MAC, sender, target).write(&mut body);
         frames.push(frame(MacAddr::BROADCAST, EtherType::ARP, &body));
     }
-    let group = Ipv4Addr::new(224, 0, 0, 22);
+    // A query: nobody here routes multicast.
+    let all = Ipv4Addr::new(224, 0, 0, 1);
     frames.push(frame(
-        MacAddr::of_ipv4_multicast(group),
+        MacAddr::of_ipv4_multicast(all),
         EtherType::IPV4,
-        &ip4(Protocol(2), group),
+        &igmp(0x11, all),
     ));
     let all = nd::ALL_ROUTERS;
-    for kind in [131, 132, 133, 134, 136, 137, 143] {
+    for kind in [130, 133, 134, 136, 137] {
         let packet = ip6(Protocol::ICMPV6, OWN6, all, &[kind, 0, 0, 0, 0, 0, 0, 0]);
         frames.push(frame(
             MacAddr::of_ipv6_multicast(all),
@@ -414,6 +415,42 @@ fn what_linux_says_of_its_own_addresses_and_groups_stays_here() {
             "{sent:02x?}"
         );
         assert_eq!(outcome.dropped, [DropReason::InjectAnswered], "{sent:02x?}");
+    }
+}
+
+fn igmp(kind: u8, group: Ipv4Addr) -> Vec<u8> {
+    let mut packet = ip4(Protocol(2), group);
+    packet[20] = kind;
+    packet
+}
+
+/// IGMP (RFC 3376) and MLD (RFC 3810), as they are: the router at the other end has to believe their checksums.
+#[test]
+fn the_groups_that_linux_joins_are_told_to_the_link() {
+    let routers = Ipv4Addr::new(224, 0, 0, 22);
+    let mut frames: Vec<_> = [0x12, 0x16, 0x17, 0x22]
+        .map(|kind| {
+            let to = MacAddr::of_ipv4_multicast(routers);
+            frame(to, EtherType::IPV4, &igmp(kind, routers))
+        })
+        .into();
+    let routers: Ipv6Addr = "ff02::16".parse().unwrap();
+    for kind in [131, 132, 143] {
+        // Behind a router alert.
+        let message = [58, 0, 5, 2, 0, 0, 1, 0, kind, 0, 0, 0, 0, 0, 0, 0];
+        let packet = ip6(Protocol::HOP_BY_HOP, OWN6, routers, &message);
+        let to = MacAddr::of_ipv6_multicast(routers);
+        frames.push(frame(to, EtherType::IPV6, &packet));
+    }
+    for sent in frames {
+        let outcome = from_linux(&sent);
+        assert!(
+            matches!(
+                outcome.onward.as_slice(),
+                [(NodeId::InterfaceOutput, meta, bytes)] if meta.tx_interface == WAN && *bytes == sent
+            ),
+            "{sent:02x?}"
+        );
     }
 }
 

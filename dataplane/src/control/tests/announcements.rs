@@ -104,3 +104,36 @@ fn each_address_joins_its_group_before_it_is_asked_for_and_routers_are_told_agai
     assert!(gateway.plane.handle([&query], now + SECOND / 2).is_empty());
     assert_eq!(gateway.plane.handle([&query], now + SECOND).len(), 1);
 }
+
+#[test]
+fn groups_of_linux_follow_its_taps() {
+    let mut gateway = Box::empty();
+    let joined =
+        |gateway: &Box, group: &str| gateway.tables.current().groups.contains(1, ip(group));
+    let told = [
+        "239.1.1.1",
+        "224.0.0.251",
+        "ff05::2",
+        "ff02::fb",
+        "192.0.2.1",
+    ];
+    let told: Vec<_> = told
+        .iter()
+        .map(|group| ("wan".to_owned(), ip(group)))
+        .collect();
+    gateway.plane.set_groups(told.clone());
+    assert!(!joined(&gateway, "239.1.1.1"));
+    gateway.create(interface("wan"));
+    assert!(joined(&gateway, "239.1.1.1") && joined(&gateway, "ff05::2"));
+    for other in ["224.0.0.251", "ff02::fb", "192.0.2.1"] {
+        assert!(!joined(&gateway, other), "{other}");
+    }
+    gateway.plane.set_groups(told[2..].to_vec());
+    assert!(!joined(&gateway, "239.1.1.1") && joined(&gateway, "ff05::2"));
+    gateway.delete("interface/wan");
+    assert!(!joined(&gateway, "ff05::2"));
+    gateway
+        .plane
+        .set_groups(vec![told[0].clone(); 2 * MOST_GROUPS]);
+    assert_eq!(gateway.plane.groups.len(), MOST_GROUPS);
+}
