@@ -143,7 +143,7 @@ impl Control {
         let there = reply
             .neighbours
             .into_iter()
-            .filter(|neighbour| neighbour.interface == interface);
+            .filter(|neighbour| neighbour.interface == interface && !neighbour.mac.is_empty());
         Ok(there
             .filter_map(|neighbour| {
                 let address = IpAddr::try_from(neighbour.address.as_ref()?).ok()?;

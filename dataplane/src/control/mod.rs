@@ -19,6 +19,7 @@ mod detection;
 mod error;
 mod interface_table;
 mod interfaces;
+mod listing;
 mod neighbour;
 mod rib;
 mod routes;
@@ -37,6 +38,7 @@ use culvert_net::MacAddr;
 
 pub use self::detection::DetectionTiming;
 pub use self::error::ApplyError;
+pub use self::listing::{Route, RouteFilter, RouteHop, RouteKey, RoutePage, RouteSource};
 pub use self::neighbour::{Neighbour, NeighbourState};
 
 use self::adjacency::Adjacencies;

@@ -82,6 +82,28 @@ impl Rib {
         self.reasons.get(&prefix)
     }
 
+    /// Everything that there is a reason for, in no order.
+    pub(super) fn prefixes(&self) -> impl Iterator<Item = IpPrefix> {
+        self.reasons.keys().copied()
+    }
+
+    /// What workers find for a prefix.
+    pub(super) fn installed(&self, prefix: IpPrefix) -> Option<u32> {
+        match prefix {
+            IpPrefix::V4(prefix) => self.fib4.get(prefix),
+            IpPrefix::V6(prefix) => self.fib6.get(prefix),
+        }
+    }
+
+    /// The longest prefix that an address is found by.
+    pub(super) fn longest(&self, address: IpAddr) -> Option<IpPrefix> {
+        let host = IpPrefix::host(address);
+        (0..=host.length())
+            .rev()
+            .filter_map(|length| covering(host, length))
+            .find(|prefix| self.reasons.contains_key(prefix))
+    }
+
     /// Changes the reasons for a route; workers see the outcome when it is [installed](Self::install).
     pub(super) fn change(&mut self, prefix: IpPrefix, change: impl FnOnce(&mut Reasons)) {
         let reasons = self.reasons.entry(prefix).or_default();

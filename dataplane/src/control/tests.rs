@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod announcements;
+mod listing;
 mod routing_daemons;
 mod sub_interfaces;
 mod ten_thousand;

@@ -13,6 +13,7 @@
 )]
 
 mod observe;
+mod route_calls;
 mod sa_calls;
 mod show_calls;
 mod state;
@@ -135,6 +136,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
         .on(on(&shared, show_calls::reassembly))
         .on(on(&shared, show_calls::paths))
         .on(on(&shared, show_calls::neighbours))
+        .on(on(&shared, route_calls::routes))
         .on(waits(&shared, observe::start_trace))
         .on(waits(&shared, observe::read_trace))
         .on(on(&shared, observe::stop_trace))

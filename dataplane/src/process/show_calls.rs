@@ -4,6 +4,7 @@ use culvert_model::bus::{self, Refusal};
 
 use super::state::State;
 use crate::clock;
+use crate::control::NeighbourState;
 use crate::counters::WorkerCounters;
 use crate::drop_reason::DropReason;
 use crate::graph::NodeId;
@@ -174,22 +175,36 @@ pub(super) fn paths(
     Ok(bus::ShowPathsReply { paths, verdicts })
 }
 
-/// Resolved neighbours.
+/// Neighbours, those that are being resolved too.
 pub(super) fn neighbours(
     state: &mut State,
     _: &bus::ShowNeighboursRequest,
 ) -> Result<bus::ShowNeighboursReply, Refusal> {
+    use bus::neighbour_state::State as Shown;
     let tables = state.publisher.current();
-    let mut neighbours: Vec<_> = tables
-        .neighbours
-        .iter()
-        .map(|((interface, address), mac)| bus::NeighbourState {
+    let now = clock::monotonic_nanoseconds();
+    let mut neighbours: Vec<_> = state
+        .plane
+        .neighbours()
+        .map(|(interface, address, neighbour)| bus::NeighbourState {
             interface: tables
                 .interfaces
-                .get(*interface)
+                .get(interface)
                 .map_or_else(String::new, |found| found.name.to_string()),
-            address: Some((*address).into()),
-            mac: mac.0.to_vec(),
+            address: Some(address.into()),
+            mac: neighbour
+                .state
+                .mac()
+                .map(|mac| mac.0.to_vec())
+                .unwrap_or_default(),
+            state: match neighbour.state {
+                NeighbourState::Incomplete => Shown::Incomplete,
+                NeighbourState::Reachable(_) => Shown::Reachable,
+                NeighbourState::Delay(_) => Shown::Delay,
+                NeighbourState::Probe { .. } => Shown::Probe,
+            }
+            .into(),
+            age_s: (now.saturating_sub(neighbour.since) / 1_000_000_000) as u32,
         })
         .collect();
     neighbours

@@ -56,6 +56,7 @@ calls! {
     "ShowReassembly": ShowReassemblyRequest -> ShowReassemblyReply, reads;
     "ShowPaths": ShowPathsRequest -> ShowPathsReply, reads;
     "ShowNeighbours": ShowNeighboursRequest -> ShowNeighboursReply, reads;
+    "ShowRoutes": ShowRoutesRequest -> ShowRoutesReply, reads;
     "SetGroups": SetGroupsRequest -> SetGroupsReply, changes;
     // observe.proto; reading takes away what it shows
     "StartTrace": StartTraceRequest -> StartTraceReply, changes;

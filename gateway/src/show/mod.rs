@@ -10,6 +10,7 @@ mod rows;
 mod table;
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use culvert_bus::{BusError, Call, CallError, Client};
 use culvert_model::bus;
+use ipnet::IpNet;
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 
@@ -39,6 +41,18 @@ pub struct Arguments {
     /// Rows that are all zero, too.
     #[arg(long)]
     all: bool,
+    /// Routes: of this routing instance only.
+    #[arg(long, value_name = "NAME")]
+    vrf: Option<String>,
+    /// Routes: those within this network only.
+    #[arg(long, value_name = "NETWORK")]
+    prefix: Option<IpNet>,
+    /// Routes: the one by which this address is reached.
+    #[arg(long, value_name = "ADDRESS")]
+    to: Option<IpAddr>,
+    /// Routes: at most so many.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
+    limit: usize,
 }
 
 /// What can be shown.
@@ -46,9 +60,9 @@ pub struct Arguments {
 enum Topic {
     /// Interfaces and tunnels with their counters.
     Interfaces,
-    /// Routes as configured.
+    /// Routes with what they lead to now, as packets find it.
     Routes,
-    /// Neighbours whose link address is known.
+    /// Neighbours with what is known of them.
     Neighbours,
     /// `IKE_SAs`.
     Ike,
@@ -108,8 +122,14 @@ pub fn execute(arguments: &Arguments) -> Result<ExitCode, ShowError> {
             arguments.text(&rows::interfaces(&reply))
         }
         Topic::Routes => {
-            let reply = gateway.dataplane(&bus::RetrieveRequest {})?;
-            arguments.text(&rows::routes(&reply))
+            let (routes, more) = gateway.routes(arguments)?;
+            if more {
+                eprintln!(
+                    "There are more than {} routes: --vrf, --prefix and --to choose, --limit shows more.",
+                    arguments.limit
+                );
+            }
+            arguments.text(&rows::routes(&routes))
         }
         Topic::Neighbours => {
             let reply = gateway.dataplane(&bus::ShowNeighboursRequest {})?;
@@ -184,6 +204,32 @@ impl Gateway {
 
     fn dataplane<C: Call>(&self, request: &C) -> Result<C::Reply, ShowError> {
         self.ask("dataplane", Client::new, request)
+    }
+
+    /// Routes, page by page, and whether there are more than are asked for.
+    fn routes(&self, arguments: &Arguments) -> Result<(Vec<bus::RouteState>, bool), ShowError> {
+        let mut routes = Vec::new();
+        let mut after = None;
+        loop {
+            let request = bus::ShowRoutesRequest {
+                vrf: arguments.vrf.clone().unwrap_or_default(),
+                within: arguments.prefix.map(Into::into),
+                towards: arguments.to.map(Into::into),
+                after,
+                // One more tells whether there are any.
+                most: u32::try_from(arguments.limit - routes.len() + 1).unwrap_or(u32::MAX),
+            };
+            let reply = self.dataplane(&request)?;
+            routes.extend(reply.routes);
+            after = reply.next;
+            if routes.len() > arguments.limit {
+                routes.truncate(arguments.limit);
+                return Ok((routes, true));
+            }
+            if after.is_none() {
+                return Ok((routes, false));
+            }
+        }
     }
 
     fn bridge<C: Call>(&self, request: &C) -> Result<C::Reply, ShowError> {

@@ -42,18 +42,22 @@ rows! {
         "#drops" drops: u64,
         "driver" driver: Option<String>,
     }
-    /// A route as configured, or as learnt.
+    /// A route, for one reason.
     Route {
         "vrf" vrf: String,
         "destination" destination: String,
+        "source" source: &'static str,
+        "active" active: bool,
         "via" via: Vec<String>,
-        "from" origin: String,
+        "state" next_hops: Vec<NextHop>,
     }
     /// A neighbour.
     Neighbour {
         "interface" interface: String,
         "address" address: Option<String>,
         "mac" mac: Option<String>,
+        "state" state: &'static str,
+        "#age s" age_s: u32,
     }
     /// An `IKE_SA`.
     Ike {
@@ -187,6 +191,43 @@ impl Shown for Vec<String> {
     }
 }
 
+/// One way of a route.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct NextHop {
+    gateway: Option<String>,
+    interface: Option<String>,
+    vrf: Option<String>,
+    mac: Option<String>,
+    /// What becomes of packets.
+    state: String,
+}
+
+impl NextHop {
+    /// As it is configured: who, by what, in whose routes.
+    fn way(&self) -> String {
+        let vrf = self.vrf.as_ref().map(|vrf| format!("vrf:{vrf}"));
+        match (&self.gateway, &self.interface, vrf) {
+            (Some(gateway), Some(interface), _) => format!("{gateway}%{interface}"),
+            (Some(gateway), None, Some(vrf)) => format!("{gateway}@{vrf}"),
+            (Some(gateway), None, None) => gateway.clone(),
+            (None, Some(interface), _) => interface.clone(),
+            (None, None, Some(vrf)) => vrf,
+            // Nowhere; the state says why.
+            (None, None, None) => "-".to_owned(),
+        }
+    }
+}
+
+impl Shown for Vec<NextHop> {
+    fn shown(&self) -> String {
+        let states = self.iter().map(|hop| match &hop.mac {
+            Some(mac) => format!("{} ({mac})", hop.state),
+            None => hop.state.clone(),
+        });
+        states.collect::<Vec<_>>().join(", ")
+    }
+}
+
 fn cell(value: &impl Shown) -> String {
     value.shown()
 }
@@ -238,48 +279,49 @@ pub(super) fn interfaces(reply: &bus::ShowInterfacesReply) -> Vec<Interface> {
     rows
 }
 
-pub(super) fn routes(reply: &bus::RetrieveReply) -> Vec<Route> {
-    reply
-        .values
-        .iter()
-        .filter_map(|value| match value.value.as_ref()?.kind.as_ref()? {
-            bus::value::Kind::Route(route) => Some(route),
-            _ => None,
-        })
-        .map(|route| Route {
+pub(super) fn routes(routes: &[bus::RouteState]) -> Vec<Route> {
+    use bus::route_state::Source;
+    let named = |name: &String| Some(name.clone()).filter(|name| !name.is_empty());
+    let route = |route: &bus::RouteState| {
+        let next_hops: Vec<_> = route
+            .hops
+            .iter()
+            .map(|hop| NextHop {
+                gateway: address(hop.gateway.as_ref()),
+                interface: named(&hop.interface),
+                vrf: named(&hop.vrf),
+                mac: mac(&hop.mac),
+                state: hop.state.clone(),
+            })
+            .collect();
+        Route {
             vrf: route.vrf.clone(),
-            destination: route
-                .destination
-                .as_ref()
-                .map_or_else(String::new, |prefix| {
-                    let network = address(prefix.address.as_ref()).unwrap_or_default();
-                    format!("{network}/{}", prefix.length)
-                }),
-            via: match route.action() {
-                bus::route::Action::Forward => route.next_hops.iter().map(next_hop).collect(),
-                bus::route::Action::Blackhole => vec!["blackhole".to_owned()],
-                bus::route::Action::Unreachable => vec!["unreachable".to_owned()],
-                bus::route::Action::Prohibit => vec!["prohibit".to_owned()],
+            destination: network(route.destination.as_ref()),
+            source: match route.source() {
+                Source::Local => "local",
+                Source::Connected => "connected",
+                Source::Configured => "configured",
+                Source::Learnt => "learnt",
+                Source::Neighbour => "neighbour",
+                Source::Unspecified => "-",
             },
-            origin: if route.learnt {
-                "Linux"
-            } else {
-                "configuration"
-            }
-            .to_owned(),
-        })
-        .collect()
+            active: route.active,
+            via: next_hops.iter().map(NextHop::way).collect(),
+            next_hops,
+        }
+    };
+    routes.iter().map(route).collect()
 }
 
-fn next_hop(hop: &bus::NextHop) -> String {
-    match (address(hop.gateway.as_ref()), hop.interface.as_str()) {
-        (Some(gateway), "") => gateway,
-        (Some(gateway), interface) => format!("{gateway}%{interface}"),
-        (None, interface) => interface.to_owned(),
-    }
+fn network(prefix: Option<&types::IpPrefix>) -> String {
+    prefix.map_or_else(String::new, |prefix| {
+        let network = address(prefix.address.as_ref()).unwrap_or_default();
+        format!("{network}/{}", prefix.length)
+    })
 }
 
 pub(super) fn neighbours(reply: &bus::ShowNeighboursReply) -> Vec<Neighbour> {
+    use bus::neighbour_state::State;
     reply
         .neighbours
         .iter()
@@ -287,6 +329,14 @@ pub(super) fn neighbours(reply: &bus::ShowNeighboursReply) -> Vec<Neighbour> {
             interface: neighbour.interface.clone(),
             address: address(neighbour.address.as_ref()),
             mac: mac(&neighbour.mac),
+            state: match neighbour.state() {
+                State::Incomplete => "incomplete",
+                State::Reachable => "reachable",
+                State::Delay => "delay",
+                State::Probe => "probe",
+                State::Unspecified => "-",
+            },
+            age_s: neighbour.age_s,
         })
         .collect()
 }
@@ -480,4 +530,63 @@ pub(super) fn nodes(reply: &bus::ShowNodesReply, all: bool) -> Vec<Node> {
             clocks_per_packet: share(node.clocks, node.packets),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::show::table::render;
+
+    #[test]
+    fn a_route_says_by_whom_and_why_not() {
+        let hop = |gateway: Option<[u8; 4]>, interface: &str, vrf: &str, state: &str| {
+            let mac = if state == "resolved" {
+                vec![2; 6]
+            } else {
+                Vec::new()
+            };
+            bus::RouteHop {
+                gateway: gateway.map(|gateway| IpAddr::from(gateway).into()),
+                interface: interface.to_owned(),
+                vrf: vrf.to_owned(),
+                mac,
+                state: state.to_owned(),
+            }
+        };
+        let route = |active, hops| bus::RouteState {
+            vrf: "default".to_owned(),
+            destination: Some(types::IpPrefix {
+                address: Some(IpAddr::from([10, 2, 0, 0]).into()),
+                length: 16,
+            }),
+            source: bus::route_state::Source::Configured.into(),
+            active,
+            hops,
+        };
+        let (near, far) = (Some([192, 0, 2, 1]), Some([192, 0, 2, 9]));
+        let rows = routes(&[
+            route(
+                true,
+                vec![
+                    hop(near, "wan", "", "resolved"),
+                    hop(far, "wan", "", "unresolved"),
+                ],
+            ),
+            route(
+                false,
+                vec![
+                    hop(far, "", "blue", "no-route"),
+                    hop(None, "", "blue", "lookup"),
+                ],
+            ),
+            route(true, vec![hop(None, "ipsec0", "", "tunnel")]),
+        ]);
+        assert_eq!(
+            render(&rows),
+            "vrf      destination  source      active  via                            state\n\
+             default  10.2.0.0/16  configured  yes     192.0.2.1%wan 192.0.2.9%wan    resolved (02:02:02:02:02:02), unresolved\n\
+             default  10.2.0.0/16  configured  no      192.0.2.9@vrf:blue vrf:blue    no-route, lookup\n\
+             default  10.2.0.0/16  configured  yes     ipsec0                         tunnel\n"
+        );
+    }
 }
