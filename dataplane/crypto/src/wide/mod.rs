@@ -196,9 +196,11 @@ impl Engine for Wide {
                     Portable.seal_batch(ops);
                     continue;
                 }
+                // Most often they are all alike.
+                let alone = present == family.bit();
                 let mut run: ArrayVec<&mut SealOp<'_>, BATCH> = ops
                     .iter_mut()
-                    .filter(|op| Family::of(op.key) == family)
+                    .filter(|op| alone || Family::of(op.key) == family)
                     .collect();
                 match family {
                     Family::Portable => {
@@ -233,9 +235,11 @@ impl Engine for Wide {
                     Portable.open_batch(ops);
                     continue;
                 }
+                // Most often they are all alike.
+                let alone = present == family.bit();
                 let mut run: ArrayVec<&mut OpenOp<'_>, BATCH> = ops
                     .iter_mut()
-                    .filter(|op| Family::of(op.key) == family)
+                    .filter(|op| alone || Family::of(op.key) == family)
                     .collect();
                 match family {
                     Family::Portable => {

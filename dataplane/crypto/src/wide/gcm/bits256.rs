@@ -18,8 +18,9 @@ use core::arch::x86_64::{
 use arrayvec::ArrayVec;
 
 use super::super::cpu::Bits256;
+use super::front::Front;
 use super::job::{Direction, Job, admit};
-use super::key::{GcmKey, POLYNOMIAL, POWERS};
+use super::key::{AHEAD, GcmKey, POLYNOMIAL, POWERS};
 use super::tables::COUNTERS;
 use crate::mac::same_icv;
 
@@ -35,18 +36,29 @@ const CHUNK: usize = 8;
 const CHUNK_BLOCKS: usize = 2 * CHUNK;
 
 /// Works through a batch, short packets of like length together, and sets all results.
-pub(super) fn run<D: Direction>(_: Bits256, rounds: usize, ops: &mut [&mut D::Op<'_>]) {
+pub(super) fn run<D: Direction>(
+    _: Bits256,
+    rounds: usize,
+    same_key: bool,
+    ops: &mut [&mut D::Op<'_>],
+) {
     #[allow(unsafe_code)]
     // SAFETY: the token says that this CPU has what the function is compiled for.
     unsafe {
-        all::<D>(rounds, ops);
+        all::<D>(rounds, same_key, ops);
     }
 }
 
 #[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
-fn all<D: Direction>(rounds: usize, ops: &mut [&mut D::Op<'_>]) {
+fn all<D: Direction>(rounds: usize, same_key: bool, ops: &mut [&mut D::Op<'_>]) {
     let mut waiting = [const { ArrayVec::<usize, TOGETHER>::new_const() }; SHORT];
     for at in 0..ops.len() {
+        if !same_key
+            && let Some(op) = ops.get(at + AHEAD)
+            && let (Some(key), length) = D::look(op)
+        {
+            key.prefetch(length);
+        }
         let Some(op) = ops.get_mut(at) else { break };
         let Some(mut job) = admit::<D>(op) else {
             continue;
@@ -254,36 +266,11 @@ fn store<D: Direction>(
     }
 }
 
-/// What is made of the packet's first 16 bytes.
-#[derive(Clone, Copy)]
-struct Front {
-    /// Salt and IV in each lane, the counters zero, and the first round key added.
-    base: __m256i,
-    /// The hash's first block.
-    associated: __m128i,
-    /// ESP header and IV.
-    header: u128,
-}
-
-#[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
-#[inline]
-fn front<D: Direction>(job: &Job<'_, D>) -> Front {
-    let numbers = job.number();
-    let [low, high] = numbers.nonce;
-    let nonce = _mm256_broadcastsi128_si256(_mm_set_epi64x(high as i64, low as i64));
-    let [low, high] = numbers.associated;
-    Front {
-        base: _mm256_xor_si256(nonce, round_key(job.key, 0)),
-        associated: _mm_set_epi64x(high as i64, low as i64),
-        header: numbers.header,
-    }
-}
-
 /// The last register takes the lengths behind the last block of text.
 #[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq,bmi1,bmi2")]
 #[inline]
 fn with_lengths<D: Direction>(blocks: __m256i, job: &Job<'_, D>) -> __m256i {
-    let lengths = _mm_set_epi64x(job.key.associated_bits() as i64, job.text() as i64 * 8);
+    let lengths = _mm_set_epi64x(job.key.associated_bits as i64, job.text() as i64 * 8);
     if job.blocks().is_multiple_of(2) {
         _mm256_inserti128_si256::<1>(blocks, lengths)
     } else {
@@ -314,7 +301,11 @@ fn finish<D: Direction>(
         same_icv(icv, tag)
     } else {
         icv.copy_from_slice(tag);
-        job.write_header(front.header);
+        #[allow(unsafe_code)]
+        // SAFETY: a job's packet begins with the 16 bytes of its header.
+        unsafe {
+            _mm_storeu_si128(job.start_mut().cast(), front.header);
+        }
         true
     }
 }
@@ -349,15 +340,16 @@ fn short<D: Direction, const REGISTERS: usize, const PACKETS: usize>(
 ) {
     let zero = _mm256_setzero_si256();
     let mut fronts = [Front {
-        base: zero,
+        header: _mm_setzero_si128(),
+        base: _mm_setzero_si128(),
         associated: _mm_setzero_si128(),
-        header: 0,
     }; PACKETS];
     let mut streams = [[zero; REGISTERS]; PACKETS];
     for p in 0..PACKETS {
-        fronts[p] = front(&jobs[p]);
+        fronts[p] = Front::new(&jobs[p]);
+        let base = _mm256_broadcastsi128_si256(fronts[p].base);
         for r in 0..REGISTERS {
-            streams[p][r] = _mm256_xor_si256(fronts[p].base, counters(r));
+            streams[p][r] = _mm256_xor_si256(base, counters(r));
         }
     }
     for round in 1..rounds {
@@ -396,7 +388,8 @@ fn short<D: Direction, const REGISTERS: usize, const PACKETS: usize>(
 #[inline]
 fn long<D: Direction>(rounds: usize, job: &mut Job<'_, D>) {
     let zero = _mm256_setzero_si256();
-    let front = front(job);
+    let front = Front::new(job);
+    let base = _mm256_broadcastsi128_si256(front.base);
     // At least the lengths and the last block of text are left for the end.
     let chunks = (job.blocks() - 2) / CHUNK_BLOCKS;
     let mut first = zero;
@@ -405,7 +398,7 @@ fn long<D: Direction>(rounds: usize, job: &mut Job<'_, D>) {
         let at = chunk * CHUNK;
         let mut streams = [zero; CHUNK];
         for r in 0..CHUNK {
-            streams[r] = _mm256_xor_si256(front.base, counters(at + r));
+            streams[r] = _mm256_xor_si256(base, counters(at + r));
         }
         // Ciphertext that is there already is hashed between the rounds: its own, or that of the chunk before.
         let hashed = if D::OPEN {
@@ -505,8 +498,9 @@ fn last<D: Direction, const REGISTERS: usize>(
     first: __m256i,
 ) -> bool {
     let mut streams = [_mm256_setzero_si256(); REGISTERS];
+    let base = _mm256_broadcastsi128_si256(front.base);
     for r in 0..REGISTERS {
-        streams[r] = _mm256_xor_si256(front.base, counters(at + r));
+        streams[r] = _mm256_xor_si256(base, counters(at + r));
     }
     for round in 1..rounds {
         let key = round_key(job.key, round);

@@ -17,22 +17,23 @@
 #![allow(clippy::needless_range_loop, clippy::indexing_slicing)]
 
 use core::arch::x86_64::{
-    __m128i, __m512i, _MM_HINT_T0, _bzhi_u64, _mm_loadu_si128, _mm_mask_cmpneq_epu8_mask,
-    _mm_mask_storeu_epi8, _mm_maskz_loadu_epi8, _mm_prefetch, _mm_set_epi64x, _mm_setzero_si128,
-    _mm_shuffle_epi8, _mm_xor_si128, _mm256_castsi256_si128, _mm256_extracti128_si256,
-    _mm256_xor_si256, _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_broadcast_i32x4,
-    _mm512_castsi512_si128, _mm512_castsi512_si256, _mm512_clmulepi64_epi128,
-    _mm512_extracti64x4_epi64, _mm512_inserti32x4, _mm512_load_si512, _mm512_loadu_si512,
-    _mm512_mask_set1_epi64, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8,
-    _mm512_maskz_mov_epi8, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_shuffle_epi8,
-    _mm512_shuffle_epi32, _mm512_ternarylogic_epi64, _mm512_xor_si512, _mm512_zextsi128_si512,
+    __m128i, __m512i, _bzhi_u64, _mm_loadu_si128, _mm_mask_cmpneq_epu8_mask, _mm_mask_storeu_epi8,
+    _mm_maskz_loadu_epi8, _mm_set_epi64x, _mm_setzero_si128, _mm_shuffle_epi8, _mm_storeu_si128,
+    _mm_xor_si128, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_xor_si256,
+    _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_castsi512_si128,
+    _mm512_castsi512_si256, _mm512_clmulepi64_epi128, _mm512_extracti64x4_epi64,
+    _mm512_inserti32x4, _mm512_load_si512, _mm512_loadu_si512, _mm512_mask_broadcast_i32x4,
+    _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_maskz_mov_epi8, _mm512_set1_epi64,
+    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_epi32, _mm512_ternarylogic_epi64,
+    _mm512_xor_si512, _mm512_zextsi128_si512,
 };
 
 use arrayvec::ArrayVec;
 
 use super::super::cpu::Bits512;
+use super::front::Front;
 use super::job::{Direction, Job, admit};
-use super::key::{GcmKey, POLYNOMIAL, POWERS};
+use super::key::{AHEAD, GcmKey, POLYNOMIAL, POWERS};
 use super::tables::COUNTERS;
 
 /// Registers of hashed blocks up to which packets of the same number wait for each other.
@@ -43,8 +44,6 @@ const MIDDLE: usize = POWERS / 4;
 const CHUNK: usize = 8;
 /// Blocks of a chunk.
 const CHUNK_BLOCKS: usize = 4 * CHUNK;
-/// Operations ahead of which an SA's keys are asked for.
-const AHEAD: usize = 8;
 
 /// Works through a batch, short packets of like length together, and sets all results.
 pub(super) fn run<D: Direction>(
@@ -69,7 +68,7 @@ fn all<D: Direction>(rounds: usize, same_key: bool, ops: &mut [&mut D::Op<'_>]) 
         if !same_key {
             for op in ops.iter().skip(at + AHEAD).take(4) {
                 if let (Some(key), length) = D::look(op) {
-                    prefetch(key, length);
+                    key.prefetch(length);
                 }
             }
         }
@@ -153,18 +152,6 @@ fn one<D: Direction>(rounds: usize, registers: usize, job: &mut Job<'_, D>) {
         9 => whole::<D, 9, 1>(rounds, jobs),
         MIDDLE => whole::<D, MIDDLE, 1>(rounds, jobs),
         _ => long::<D>(rounds, job),
-    }
-}
-
-/// Asks for what a packet of this length needs of a key.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi1,bmi2")]
-#[inline]
-fn prefetch(key: &GcmKey, length: usize) {
-    let start: *const i8 = std::ptr::from_ref(key).cast();
-    // Powers that are needed stand at the end of all powers.
-    let first = POWERS.saturating_sub(length / 16 + 1) * 16 / 64;
-    for line in first..size_of::<GcmKey>() / 64 {
-        _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(64 * line));
     }
 }
 
@@ -321,40 +308,13 @@ fn store<D: Direction>(job: &mut Job<'_, D>, number: usize, mask: u64, bytes: __
     }
 }
 
-/// What is made of the packet's first 16 bytes.
-#[derive(Clone, Copy)]
-struct Front {
-    /// Salt and IV in each lane, the counters zero, and the first round key added.
-    base: __m512i,
-    /// The hash's first block.
-    associated: __m128i,
-    /// ESP header and IV.
-    header: u128,
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi1,bmi2")]
-#[inline]
-fn front<D: Direction>(job: &Job<'_, D>) -> Front {
-    let numbers = job.number();
-    let nonce = _mm512_mask_set1_epi64(
-        _mm512_set1_epi64(numbers.nonce[0] as i64),
-        0xaa,
-        numbers.nonce[1] as i64,
-    );
-    Front {
-        base: _mm512_xor_si512(nonce, round_key(job.key, 0)),
-        associated: _mm_set_epi64x(numbers.associated[1] as i64, numbers.associated[0] as i64),
-        header: numbers.header,
-    }
-}
-
 /// The last register takes the lengths behind the last block of text.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi1,bmi2")]
 #[inline]
 fn with_lengths<D: Direction>(blocks: __m512i, job: &Job<'_, D>) -> __m512i {
-    let lower = 1_u8 << (2 * ((job.blocks() - 1) % 4));
-    let blocks = _mm512_mask_set1_epi64(blocks, lower, job.text() as i64 * 8);
-    _mm512_mask_set1_epi64(blocks, lower << 1, job.key.associated_bits() as i64)
+    let lane = 0xf_u16 << (4 * ((job.blocks() - 1) % 4));
+    let lengths = _mm_set_epi64x(job.key.associated_bits as i64, job.text() as i64 * 8);
+    _mm512_mask_broadcast_i32x4(blocks, lane, lengths)
 }
 
 /// Compares the ICV, or writes it and the header: the ICV is the hash's last value under the mask of the first counter's block.
@@ -369,11 +329,8 @@ fn finish<D: Direction>(
     let order = _mm_set_epi64x(0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f);
     let tag = _mm_xor_si128(_mm_shuffle_epi8(hash, order), _mm512_castsi512_si128(first));
     let mask = job.key.icv_mask;
-    if !D::OPEN {
-        job.write_header(front.header);
-    }
     #[allow(unsafe_code)]
-    // SAFETY: the ICV's bytes, which the mask names, stand behind the text (`Job::new`).
+    // SAFETY: the ICV's bytes, which the mask names, stand behind the text (`Job::new`); the header's 16 before it.
     unsafe {
         let place = job.start_mut().wrapping_add(job.covered());
         if D::OPEN {
@@ -381,6 +338,8 @@ fn finish<D: Direction>(
             _mm_mask_cmpneq_epu8_mask(mask, icv, tag) == 0
         } else {
             _mm_mask_storeu_epi8(place.cast(), mask, tag);
+            // Not earlier: what was just written is slow to load together with what stands behind it.
+            _mm_storeu_si128(job.start_mut().cast(), front.header);
             true
         }
     }
@@ -445,15 +404,16 @@ fn whole<D: Direction, const REGISTERS: usize, const PACKETS: usize>(
 ) {
     let zero = _mm512_setzero_si512();
     let mut fronts = [Front {
-        base: zero,
+        header: _mm_setzero_si128(),
+        base: _mm_setzero_si128(),
         associated: _mm_setzero_si128(),
-        header: 0,
     }; PACKETS];
     let mut streams = [[zero; REGISTERS]; PACKETS];
     for p in 0..PACKETS {
-        fronts[p] = front(&jobs[p]);
+        fronts[p] = Front::new(&jobs[p]);
+        let base = _mm512_broadcast_i32x4(fronts[p].base);
         for r in 0..REGISTERS {
-            streams[p][r] = _mm512_xor_si512(fronts[p].base, counters(r));
+            streams[p][r] = _mm512_xor_si512(base, counters(r));
         }
     }
     middle_rounds(jobs, 1..rounds, &mut streams);
@@ -490,7 +450,7 @@ fn whole<D: Direction, const REGISTERS: usize, const PACKETS: usize>(
 /// ```
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi1,bmi2")]
 fn long<D: Direction>(rounds: usize, job: &mut Job<'_, D>) {
-    let front = front(job);
+    let front = Front::new(job);
     // The rest has 9 to 40 blocks.
     let chunks = (job.blocks() - POWERS).div_ceil(CHUNK_BLOCKS);
     let mut first = _mm512_setzero_si512();
@@ -505,7 +465,7 @@ fn long<D: Direction>(rounds: usize, job: &mut Job<'_, D>) {
             }
         }
         let hashed = (D::OPEN || chunk > 0).then_some((&waiting, &mut hash));
-        let streams = streams::<D, CHUNK>(rounds, job, &front, at, hashed);
+        let streams = streams::<D, CHUNK, false>(rounds, job, &front, at, hashed);
         for r in 0..CHUNK {
             let after = _mm512_xor_si512(load(job, at + r, u64::MAX), streams[r]);
             let text = if at + r == 0 { !0xffff } else { u64::MAX };
@@ -538,9 +498,12 @@ fn long<D: Direction>(rounds: usize, job: &mut Job<'_, D>) {
 
 /// The key stream from register `at` on. Between the rounds a chunk of ciphertext goes into the hash: for `open` it is the
 /// one from register `at` on, and only its first register is given; for `seal` it is the one before.
+///
+/// `REST` makes each instance one with a single caller, which the compiler then puts where it is called: streams stay in
+/// registers.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,bmi1,bmi2")]
 #[inline]
-fn streams<D: Direction, const REGISTERS: usize>(
+fn streams<D: Direction, const REGISTERS: usize, const REST: bool>(
     rounds: usize,
     job: &Job<'_, D>,
     front: &Front,
@@ -548,8 +511,9 @@ fn streams<D: Direction, const REGISTERS: usize>(
     hashed: Option<(&[__m512i; CHUNK], &mut __m128i)>,
 ) -> [__m512i; REGISTERS] {
     let mut streams = [[_mm512_setzero_si512(); REGISTERS]];
+    let base = _mm512_broadcast_i32x4(front.base);
     for r in 0..REGISTERS {
-        streams[0][r] = _mm512_xor_si512(front.base, counters(at + r));
+        streams[0][r] = _mm512_xor_si512(base, counters(at + r));
     }
     let jobs = std::array::from_ref(job);
     let mut done = 0;
@@ -592,7 +556,7 @@ fn rest_of<D: Direction, const REGISTERS: usize>(
     first: __m512i,
 ) -> bool {
     let hashed = (!D::OPEN).then_some((waiting, &mut hash));
-    let streams = streams::<D, REGISTERS>(rounds, job, front, at, hashed);
+    let streams = streams::<D, REGISTERS, true>(rounds, job, front, at, hashed);
     let mut sum = Sum::zero();
     for r in 0..REGISTERS {
         let mut blocks = apply(job, at + r, r + 2 < REGISTERS, streams[r]);

@@ -114,16 +114,6 @@ pub(super) struct Job<'a, D: Direction> {
     result: &'a mut Result<(), D::Error>,
 }
 
-/// What is made of a packet's number, as registers take it.
-pub(super) struct Numbers {
-    /// Salt and IV, and zero for the counter, in memory's order.
-    pub(super) nonce: [u64; 2],
-    /// Lower and upper half of the hash's first block.
-    pub(super) associated: [u64; 2],
-    /// ESP header and IV.
-    pub(super) header: u128,
-}
-
 impl<'a, D: Direction> Job<'a, D> {
     #[inline]
     fn new(
@@ -183,39 +173,10 @@ impl<'a, D: Direction> Job<'a, D> {
         self.packet.get_mut(covered..).unwrap_or_default()
     }
 
-    /// Makes sequence number and IV, or reads them (RFC 4106 sections 3 to 5). The IV is the whole sequence number.
+    /// The packet's number as its caller has it.
     #[inline]
-    pub(super) fn number(&self) -> Numbers {
-        let header = self.packet.first_chunk::<HEADER>();
-        let bytes = header.map_or(0, |header| u128::from_be_bytes(*header));
-        let spi = bytes >> 96;
-        let (seq, iv) = if D::OPEN {
-            let low = (bytes >> 64) as u32;
-            (self.seq & !0xffff_ffff | u64::from(low), bytes as u64)
-        } else {
-            (self.seq, self.seq)
-        };
-        let header = spi << 96 | u128::from(seq as u32) << 64 | u128::from(iv);
-        let spi = (spi as u64) << 32;
-        let associated = if self.key.esn {
-            [seq << 32, spi | seq >> 32]
-        } else {
-            [0, spi | u64::from(seq as u32)]
-        };
-        let iv = iv.swap_bytes();
-        Numbers {
-            nonce: [u64::from(self.key.salt) | iv << 32, iv >> 32],
-            associated,
-            header,
-        }
-    }
-
-    /// Writes sequence number and IV. Not at once: what was just written in pieces is slow to load with what follows.
-    #[inline]
-    pub(super) fn write_header(&mut self, header: u128) {
-        if let Some(place) = self.packet.first_chunk_mut::<HEADER>() {
-            *place = header.to_be_bytes();
-        }
+    pub(super) const fn seq(&self) -> u64 {
+        self.seq
     }
 
     /// Says how it went. Of a packet whose ICV is wrong nothing decrypted stays.

@@ -1,14 +1,16 @@
 //! What an SA's GCM kernels need of its keys: round keys and powers of the hash key.
 //!
 //! ```text
-//!   H^40 ... H^2 H^1 | salt, ICV, ESN | round keys        in this order, without gaps, 14 cache lines
+//!   H^40 ... H^2 H^1 | ICV, ESN | round keys        in this order, without gaps, 14 cache lines
 //!             '-------- a short packet reads only this -------'
 //! ```
 //!
 //! A packet of m hash blocks reads m powers from H^m on, in whole registers: up to three blocks past H^1, which it
 //! multiplies by zero.
 
-use core::arch::x86_64::{_mm_aesenc_si128, _mm_aesenclast_si128};
+use core::arch::x86_64::{
+    __m128i, _MM_HINT_T0, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_loadu_si128, _mm_prefetch,
+};
 
 use zeroize::ZeroizeOnDrop;
 
@@ -19,6 +21,12 @@ use crate::key::{KeyMaterial, Salt};
 /// Powers of the hash key that are kept.
 pub(super) const POWERS: usize = 40;
 
+/// Operations ahead of which their keys are asked for: with fewer a short packet still waits, more gain nothing.
+pub(super) const AHEAD: usize = 8;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// The last constant of the reduction: x^127 + x^126 + x^121, its upper half.
 pub(super) const POLYNOMIAL: u64 = 0xc200_0000_0000_0000;
 
@@ -28,16 +36,16 @@ pub(super) const POLYNOMIAL: u64 = 0xc200_0000_0000_0000;
 pub(crate) struct GcmKey {
     /// From the highest to H itself, as the kernels multiply them (see [`field`]).
     pub(super) powers: [u128; POWERS],
-    /// As it stands in the nonce's memory.
-    pub(super) salt: u32,
+    /// Bits that the associated data has: SPI and 32 or 64 bits of the sequence number.
+    pub(super) associated_bits: u64,
     /// A bit for each byte of the ICV.
     pub(super) icv_mask: u16,
     /// Bytes of the ICV.
     pub(super) icv: u8,
     /// Sequence numbers have 64 bits.
     pub(super) esn: bool,
-    reserved: [u8; 8],
-    /// As many as the key's length asks for.
+    reserved: [u8; 4],
+    /// As many as the key's length asks for. The salt is added to the first: it stands in the nonce, to which that is added.
     pub(super) rounds: [u128; 15],
 }
 
@@ -48,11 +56,11 @@ impl GcmKey {
         let keys = RoundKeys::expand(level, key)?;
         let mut this = Box::new(Self {
             powers: [0; POWERS],
-            salt: salt.in_memory(),
+            associated_bits: if material.esn { 96 } else { 64 },
             icv_mask: (u32::MAX >> (32 - material.suite.icv_len())) as u16,
             icv: material.suite.icv_len() as u8,
             esn: material.esn,
-            reserved: [0; 8],
+            reserved: [0; 4],
             rounds: [0; 15],
         });
         for (to, from) in this.rounds.iter_mut().zip(keys.encrypting()) {
@@ -63,13 +71,36 @@ impl GcmKey {
         unsafe {
             this.raise(keys.rounds())?;
         }
+        if let Some(first) = this.rounds.first_mut() {
+            *first ^= u128::from(salt.in_memory());
+        }
         Some(this)
     }
 
-    /// Bits that the associated data has: SPI and 32 or 64 bits of the sequence number.
+    /// Asks for what a packet of so many bytes needs.
     #[inline]
-    pub(super) const fn associated_bits(&self) -> u64 {
-        if self.esn { 96 } else { 64 }
+    pub(super) fn prefetch(&self, length: usize) {
+        let start: *const i8 = std::ptr::from_ref(self).cast();
+        // The powers that it needs are the last ones.
+        let first = POWERS.saturating_sub(length / 16 + 1) * size_of::<u128>() / LINE;
+        for line in first..size_of::<Self>() / LINE {
+            #[allow(unsafe_code)]
+            // SAFETY: a prefetch may be given any address, and this one is in the key.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(LINE * line));
+            }
+        }
+    }
+
+    /// The first round key and the salt.
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn first_round(&self) -> __m128i {
+        #[allow(unsafe_code)]
+        // SAFETY: there are 15 round keys of 16 bytes.
+        unsafe {
+            _mm_loadu_si128(self.rounds.as_ptr().cast())
+        }
     }
 
     /// The powers of the hash key, which is a block of zeros encrypted.
@@ -196,7 +227,6 @@ mod tests {
                 esn: false,
             };
             let key = GcmKey::new(wide.level, &material).unwrap();
-            assert_eq!(key.salt.to_ne_bytes(), [1, 2, 3, 4]);
             let mut power: u128 = hash_key;
             for stored in key.powers.iter().rev() {
                 assert_eq!(*stored, field::times_x(power));
@@ -209,7 +239,7 @@ mod tests {
     fn what_lies_behind_the_powers_belongs_to_the_key() {
         assert_eq!(size_of::<GcmKey>(), 14 * 64);
         assert_eq!(std::mem::offset_of!(GcmKey, powers), 0);
-        assert_eq!(std::mem::offset_of!(GcmKey, salt), 16 * POWERS);
+        assert_eq!(std::mem::offset_of!(GcmKey, associated_bits), 16 * POWERS);
         assert_eq!(std::mem::offset_of!(GcmKey, rounds), 16 * (POWERS + 1));
     }
 
