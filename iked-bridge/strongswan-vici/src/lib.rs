@@ -39,6 +39,6 @@ pub use connection::MAX_FRAME;
 pub use error::ViciError;
 pub use event::{Event, EventStream, SA_EVENTS, SaEvent};
 pub use message::{Element, MAX_DEPTH, Message, MessageError};
-pub use packet::PacketError;
+pub use packet::{Incoming, PacketError};
 pub use sa::{ChildSa, IkeSa, SaError};
 pub use session::{Session, Vici};

@@ -76,16 +76,27 @@ impl Outgoing<'_> {
 
 /// What charon sends.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Incoming {
+pub enum Incoming {
+    /// To a command.
     Response(Message),
+    /// There is no such command.
     UnknownCommand,
+    /// Events are (no longer) sent.
     EventConfirmed,
+    /// There is no such event.
     UnknownEvent,
-    Event { name: String, message: Message },
+    /// Something has happened.
+    Event {
+        /// What.
+        name: String,
+        /// The details.
+        message: Message,
+    },
 }
 
 impl Incoming {
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, PacketError> {
+    /// Reads a packet without the length that stands before it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, PacketError> {
         let (kind, rest) = bytes.split_first().ok_or(PacketError::Truncated)?;
         match *kind {
             CMD_RESPONSE => Ok(Self::Response(Message::decode(rest)?)),

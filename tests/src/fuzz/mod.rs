@@ -9,7 +9,10 @@
 //! A target panics when what it feeds breaks a promise: when it panics itself, loses a buffer, or lets out what must
 //! not leave. `make test` replays the corpora and a fixed number of damaged copies; `tests/fuzz/run.sh` looks for more.
 
+mod bus;
+mod fragments;
 mod parsers;
+mod setting;
 mod whole_graph;
 
 /// What is fed.
@@ -24,6 +27,10 @@ pub struct Target {
 /// All of them.
 pub const TARGETS: &[Target] = &[
     Target {
+        name: "bus",
+        feed: bus::feed,
+    },
+    Target {
         name: "configuration-json",
         feed: parsers::configuration_json,
     },
@@ -34,6 +41,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "filter",
         feed: parsers::filter,
+    },
+    Target {
+        name: "fragments",
+        feed: fragments::feed,
     },
     Target {
         name: "packet-headers",
@@ -52,8 +63,16 @@ pub const TARGETS: &[Target] = &[
         feed: parsers::vici,
     },
     Target {
+        name: "vici-packet",
+        feed: parsers::vici_packet,
+    },
+    Target {
         name: "whole-graph",
         feed: whole_graph::feed,
+    },
+    Target {
+        name: "whole-graph-features",
+        feed: whole_graph::feed_everything,
     },
 ];
 

@@ -9,13 +9,14 @@ use culvert_dataplane::observe::headers::Layer;
 use culvert_model::decode;
 use culvert_model::plan::{self, DigestKey};
 use culvert_net::nd::{NeighbourAdvert, NeighbourSolicit, RouterAdvert, RouterSolicit};
+use culvert_net::udp::NatTraversal;
 use culvert_net::{
-    ArpPacket, EthernetView, Flow, IpPrefix, Ipv4View, Ipv6View, MacAddr, TcpView, UdpView,
-    checksum, esp, icmpv4, icmpv6, tcp,
+    ArpPacket, EthernetView, Flow, GreHeader, HeaderPlace, IpPrefix, Ipv4View, Ipv6View, MacAddr,
+    TcpView, UdpView, checksum, esp, icmpv4, icmpv6, tcp,
 };
 use culvert_plugin_wire::{FrameDecoder, ToBridge, ToPlugin, encode};
 use culvert_tap_inject::device::{self, TapName};
-use strongswan_vici::{ChildSa, IkeSa, Message};
+use strongswan_vici::{ChildSa, IkeSa, Incoming, Message};
 
 /// The strict decoder, then the plan of what it lets through.
 pub fn configuration_json(bytes: &[u8]) {
@@ -48,6 +49,24 @@ pub fn packet_headers(bytes: &[u8]) {
         let _ = (upper.has_transport_header(), Flow::of_ipv6(&view));
     }
     let _ = Flow::of(bytes);
+    assert_eq!(Flow::of(bytes).is_ok(), Flow::spread_of(bytes).is_ok());
+    if let Ok(place) = HeaderPlace::find(bytes, |_, offset| offset < 200) {
+        assert_eq!(bytes.get(place.named_at), Some(&place.protocol.0));
+        assert!(place.offset <= bytes.len());
+    }
+    if let Ok(place) = HeaderPlace::of_transport_esp(bytes) {
+        assert!(place.named_at < place.offset && place.offset <= bytes.len());
+    }
+    if let Ok((header, length)) = GreHeader::parse(bytes) {
+        assert!(length <= bytes.len());
+        let mut written = [0; GreHeader::MAX];
+        assert_eq!(header.write(&mut written), Some(()));
+        let again = GreHeader::parse(&written[..header.len()]);
+        assert_eq!(again, Ok((header, header.len())));
+    }
+    if let NatTraversal::Esp(inside) | NatTraversal::Ike(inside) = NatTraversal::of(bytes) {
+        assert!(bytes.ends_with(inside));
+    }
     let _ = UdpView::parse(bytes);
     if let Ok(segment) = TcpView::parse(bytes) {
         let _ = segment.mss();
@@ -158,5 +177,26 @@ pub fn vici(bytes: &[u8]) {
     );
     if let Ok(ike) = IkeSa::from_listing(&message) {
         let _: Vec<&ChildSa> = ike.children.iter().collect();
+    }
+}
+
+/// A packet of charon's, as it comes behind its length; what it carries is a message that can be written again.
+pub fn vici_packet(bytes: &[u8]) {
+    match Incoming::decode(bytes) {
+        Ok(Incoming::Event { name, message }) => {
+            assert_eq!(
+                bytes.get(1).map(|length| usize::from(*length)),
+                Some(name.len())
+            );
+            let mut written = Vec::new();
+            assert!(message.encode(&mut written).is_ok());
+            assert!(bytes.ends_with(&written));
+        }
+        Ok(Incoming::Response(message)) => {
+            let mut written = Vec::new();
+            assert!(message.encode(&mut written).is_ok());
+            assert!(bytes.ends_with(&written));
+        }
+        Ok(_) | Err(_) => {}
     }
 }

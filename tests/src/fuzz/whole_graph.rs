@@ -7,13 +7,15 @@
 //!                     2, 3  from the WAN
 //!                     4     what Linux writes to the LAN's TAP
 //!                     5     to the WAN's
-//!                     6     plaintext with its trailer, sealed by the peer
+//!                     6     plaintext with its trailer, sealed by the peer; where there are several SAs, behind a byte
+//!                           that says by which
 //!                     7     time goes by: the length in milliseconds
 //! ```
 //!
-//! The gateway is one that a configuration describes, as a person would write it.
+//! The gateway is one that a configuration describes, as a person would write it: a plain one, or one with everything
+//! (see `setting`).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,33 +31,14 @@ use culvert_dataplane::observe::Filter;
 use culvert_dataplane::observe::capture::{Capture, Captured, Order, Point};
 use culvert_dataplane::observe::trace::{Numbers, Trace, Visits};
 use culvert_dataplane::port::{Port, Ports, tap_port};
-use culvert_dataplane::sa::{PolicyAction, PolicyId, PolicySpec, SaManager, service};
+use culvert_dataplane::sa::{Configured, PolicyAction, PolicyId, PolicySpec, SaManager, service};
 use culvert_dataplane::tables::{Publisher, Tables};
 use culvert_model::plan::{self, DigestKey, Part};
 use culvert_model::{bus, decode};
-use culvert_net::{
-    EthernetHeader, IpPrefix, Ipv4Header, Ipv4View, Ipv6View, MacAddr, Protocol, Selector, checksum,
-};
+use culvert_net::{EthernetHeader, Ipv4Header, Ipv6Header, MacAddr, Protocol, checksum};
 
-const CONFIGURATION: &str = r#"{
-  "interfaces": [
-    { "name": "lan", "device": "lan0", "mss_clamp": true,
-      "addresses": [{ "address": "10.1.0.1/24" }, { "address": "2001:db8:1::1/64" }] },
-    { "name": "wan", "device": "wan0",
-      "addresses": [{ "address": "192.0.2.2/24" }, { "address": "2001:db8:ff::1/64" }] }
-  ],
-  "tunnels": [{ "name": "ipsec0", "if_id": 1 }],
-  "routes": [
-    { "destination": "0.0.0.0/0", "next_hops": [{ "gateway": "192.0.2.1" }] },
-    { "destination": "::/0", "next_hops": [{ "gateway": "2001:db8:ff::2" }] },
-    { "destination": "10.2.0.0/16", "next_hops": [{ "interface": "ipsec0" }] },
-    { "destination": "2001:db8:2::/48", "next_hops": [{ "interface": "ipsec0" }] }
-  ]
-}"#;
-const IF_ID: u32 = 1;
-const SPI: u32 = 0xc000_0001;
-const OWN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-const PEER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+use super::setting::{OWN, PEER, PLAIN, SPI, Setting, WITH_EVERYTHING};
+
 const LAN_MAC: MacAddr = MacAddr([2, 0, 0, 0, 1, 1]);
 const WAN_MAC: MacAddr = MacAddr([2, 0, 0, 0, 2, 1]);
 const KEY: [u8; 20] = *b"sixteen bytes + salt";
@@ -66,11 +49,16 @@ const MILLISECOND: u64 = 1_000_000;
 
 /// Feeds one input to a gateway of its own.
 pub fn feed(input: &[u8]) {
-    drive(input).end();
+    drive(&PLAIN, input).end();
 }
 
-fn drive(input: &[u8]) -> Gateway {
-    let mut gateway = Gateway::new();
+/// The same with everything that a gateway can be told to do.
+pub fn feed_everything(input: &[u8]) {
+    drive(&WITH_EVERYTHING, input).end();
+}
+
+fn drive(setting: &'static Setting, input: &[u8]) -> Gateway {
+    let mut gateway = Gateway::new(setting);
     let mut rest = input;
     while let [kind, high, low, more @ ..] = rest {
         let length = usize::from(u16::from_be_bytes([*high, *low]));
@@ -94,6 +82,7 @@ struct Wire {
     input: NodeId,
     is_wan: bool,
     sent: Sent,
+    setting: &'static Setting,
 }
 
 /// Frames by what they are for: a LAN's host, the peer's ESP, anybody else.
@@ -125,7 +114,7 @@ impl Port for Wire {
                 self.sent.count(self.is_wan, frame);
             }
             assert!(
-                !self.is_wan || !is_secret(frame),
+                !self.is_wan || !(self.setting.is_secret)(frame),
                 "in the clear: {frame:02x?}"
             );
             buffers.free(packet);
@@ -137,29 +126,9 @@ impl Port for Wire {
     }
 }
 
-/// Whether only the routes into the tunnel cover the frame's destination.
-fn is_secret(frame: &[u8]) -> bool {
-    let Some(packet) = frame.get(14..) else {
-        return false;
-    };
-    let covered = |address: IpAddr| {
-        ["10.2.0.0/16", "2001:db8:2::/48"]
-            .iter()
-            .filter_map(|text| text.parse::<IpPrefix>().ok())
-            .any(|prefix| prefix.contains(address))
-    };
-    match frame.get(12..14) {
-        Some([0x08, 0x00]) => {
-            Ipv4View::parse(packet).is_ok_and(|view| covered(view.destination().into()))
-        }
-        Some([0x86, 0xdd]) => {
-            Ipv6View::parse(packet).is_ok_and(|view| covered(view.destination().into()))
-        }
-        _ => false,
-    }
-}
-
 struct Gateway {
+    setting: &'static Setting,
+    manager: SaManager,
     plane: ControlPlane,
     publisher: Publisher,
     graph: Graph,
@@ -177,7 +146,10 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn new() -> Self {
+    fn new(setting: &'static Setting) -> Self {
+        let Ok(manager) = SaManager::new(Arc::new(Portable)) else {
+            panic!("no random numbers");
+        };
         let publisher = Publisher::new(Tables::default());
         let plane = ControlPlane::new(publisher.clone(), DetectionTiming::default());
         let (sender, receiver) = event::channel();
@@ -201,6 +173,8 @@ impl Gateway {
             panic!("no memory for buffers");
         };
         let mut gateway = Self {
+            setting,
+            manager,
             plane,
             publisher,
             graph: Graph::new(all),
@@ -222,8 +196,53 @@ impl Gateway {
         for _ in 0..10 {
             gateway.wait(1000 * MILLISECOND);
         }
+        gateway.ask_for_neighbours();
         gateway.watch();
         gateway
+    }
+
+    /// Lets packets wait for the host and the router: only who is wanted is known once it answers.
+    fn ask_for_neighbours(&mut self) {
+        let udp = [0, 9, 0, 9, 0, 8, 0, 0];
+        let four = |source: [u8; 4], destination: [u8; 4]| {
+            let header = Ipv4Header {
+                traffic_class: 0,
+                total_len: 28,
+                identification: 0,
+                flags_fragment: 0,
+                ttl: 64,
+                protocol: Protocol::UDP,
+                source: source.into(),
+                destination: destination.into(),
+            };
+            [&[8, 0][..], &header.to_bytes(), &udp].concat()
+        };
+        let six = |source: [u16; 8], destination: [u16; 8]| {
+            let header = Ipv6Header {
+                traffic_class: 0,
+                flow_label: 0,
+                payload_len: 8,
+                next_header: Protocol::UDP,
+                hop_limit: 64,
+                source: source.into(),
+                destination: destination.into(),
+            };
+            [&[0x86, 0xdd][..], &header.to_bytes(), &udp].concat()
+        };
+        let (host, router) = ([10, 1, 0, 10], [192, 0, 2, 1]);
+        let (host6, router6) = (
+            [0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x10],
+            [0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 2],
+        );
+        for (kind, mac, packet) in [
+            (0, LAN_MAC, four(host, router)),
+            (0, LAN_MAC, six(host6, router6)),
+            (2, WAN_MAC, four(router, host)),
+        ] {
+            let frame = [&mac.0[..], &[2, 0, 0, 0, 9, 9], &packet].concat();
+            self.take(kind, &frame);
+            self.run();
+        }
     }
 
     /// Looks at the first packets at every node, and at all that are dropped: whoever looks must stand anything, too.
@@ -244,7 +263,7 @@ impl Gateway {
 
     /// Applies what the configuration plans for the dataplane, in whatever order it can be.
     fn configure(&mut self) {
-        let config = match decode::config_from_json(CONFIGURATION.as_bytes()) {
+        let config = match decode::config_from_json(self.setting.configuration.as_bytes()) {
             Ok(config) => config,
             Err(errors) => panic!("{errors}"),
         };
@@ -282,78 +301,89 @@ impl Gateway {
         (self.lan, self.wan) = (index("lan"), index("wan"));
     }
 
-    /// One SA each way with the peer, for everything between the LANs of both families.
+    /// One SA each way for every child, and the policies that choose them.
     fn install(&mut self) {
-        let Ok(mut manager) = SaManager::new(Arc::new(Portable)) else {
-            panic!("no random numbers");
-        };
-        let prefix = |text: &str| match text.parse::<IpPrefix>() {
-            Ok(prefix) => prefix,
-            Err(error) => panic!("{error}"),
-        };
-        let out = [
-            ("10.1.0.0/24", "10.2.0.0/16"),
-            ("2001:db8:1::/64", "2001:db8:2::/48"),
-        ]
-        .map(|(near, far)| Selector::between(prefix(near), prefix(far)));
-        let back = [
-            ("10.2.0.0/16", "10.1.0.0/24"),
-            ("2001:db8:2::/48", "2001:db8:1::/64"),
-        ]
-        .map(|(far, near)| Selector::between(prefix(far), prefix(near)));
-        let index = self.plane.tunnel_index(IF_ID);
-        self.publisher.update(|tables| {
-            let sas = &mut tables.sas;
-            sas.tunnels.set(IF_ID, index);
-            for (direction, source, destination, selectors, spi) in [
-                (bus::Direction::In, PEER, OWN, &back, SPI),
-                (bus::Direction::Out, OWN, PEER, &out, SPI + 1),
-            ] {
-                let (sources, destinations) =
-                    selectors.iter().map(service::selector_to_bus).unzip();
-                let sa = bus::Sa {
-                    key: Some(bus::SaKey {
-                        spi,
-                        direction: direction.into(),
-                        destination: Some(IpAddr::from(destination).into()),
-                    }),
-                    source: Some(IpAddr::from(source).into()),
-                    mode: bus::SaMode::Tunnel.into(),
-                    encryption: bus::EncryptionAlgorithm::AesGcm16.into(),
-                    encryption_key_bits: 128,
-                    integrity: bus::IntegrityAlgorithm::Aead.into(),
-                    replay_window: 64,
-                    if_id: IF_ID,
-                    reqid: 1,
-                    source_selectors: sources,
-                    destination_selectors: destinations,
-                    copy_ecn: true,
-                    ..bus::Sa::default()
-                };
-                // The same key both ways would not do between real peers; here only their packets must pass.
-                let mut key = KEY;
-                key[0] ^= u8::from(direction == bus::Direction::Out);
-                let added =
-                    service::sa_from_bus(&sa).map(|spec| manager.add(sas, spec, &key, &[]).is_ok());
-                assert_eq!(added, Ok(true), "the SA is one");
-            }
-            for selector in out {
-                let policy = PolicySpec {
-                    id: PolicyId {
-                        outbound: true,
-                        forward: false,
-                        if_id: IF_ID,
-                        selector,
-                        spi: SPI + 1,
-                    },
-                    action: PolicyAction::Protect,
-                    priority: 1,
-                    reqid: 1,
-                    tunnel: None,
-                };
-                assert!(manager.add_policy(sas, policy).is_ok());
-            }
-        });
+        for (name, policy) in (self.setting.guards)() {
+            self.let_stand(name, Some(&policy));
+        }
+        for (spi, child) in (SPI..).step_by(2).zip(self.setting.children) {
+            let out = (child.selectors)();
+            let back: Vec<_> = out.iter().map(culvert_net::Selector::reversed).collect();
+            let index = self.plane.tunnel_index(child.if_id);
+            let Self {
+                manager, publisher, ..
+            } = self;
+            publisher.update(|tables| {
+                let sas = &mut tables.sas;
+                sas.tunnels.set(child.if_id, index);
+                for (direction, source, destination, selectors, spi) in [
+                    (bus::Direction::In, PEER, OWN, &back, spi),
+                    (bus::Direction::Out, OWN, PEER, &out, spi + 1),
+                ] {
+                    let (sources, destinations) =
+                        selectors.iter().map(service::selector_to_bus).unzip();
+                    let mode = if child.transport {
+                        bus::SaMode::Transport
+                    } else {
+                        bus::SaMode::Tunnel
+                    };
+                    let sa = bus::Sa {
+                        key: Some(bus::SaKey {
+                            spi,
+                            direction: direction.into(),
+                            destination: Some(IpAddr::from(destination).into()),
+                        }),
+                        source: Some(IpAddr::from(source).into()),
+                        mode: mode.into(),
+                        encryption: bus::EncryptionAlgorithm::AesGcm16.into(),
+                        encryption_key_bits: 128,
+                        integrity: bus::IntegrityAlgorithm::Aead.into(),
+                        replay_window: 64,
+                        if_id: child.if_id,
+                        reqid: spi / 2,
+                        source_selectors: sources,
+                        destination_selectors: destinations,
+                        copy_ecn: true,
+                        ..bus::Sa::default()
+                    };
+                    // The same key both ways would not do between real peers; here only their packets must pass.
+                    let mut key = KEY;
+                    key[0] ^= if direction == bus::Direction::Out {
+                        spi as u8
+                    } else {
+                        0
+                    };
+                    let added = service::sa_from_bus(&sa)
+                        .map(|spec| manager.add(sas, spec, &key, &[]).is_ok());
+                    assert_eq!(added, Ok(true), "the SA is one");
+                }
+                for selector in out {
+                    let policy = PolicySpec {
+                        id: PolicyId {
+                            outbound: true,
+                            forward: false,
+                            if_id: child.if_id,
+                            selector,
+                            spi: spi + 1,
+                        },
+                        action: PolicyAction::Protect,
+                        priority: 1,
+                        reqid: 1,
+                        tunnel: None,
+                    };
+                    assert!(manager.add_policy(sas, policy).is_ok());
+                }
+            });
+        }
+    }
+
+    /// Lets a policy of the configuration stand, or takes it away.
+    fn let_stand(&mut self, name: &str, policy: Option<&Configured>) {
+        let Self {
+            manager, publisher, ..
+        } = self;
+        let done = publisher.update(|tables| manager.configure(&mut tables.sas, name, policy));
+        assert!(done.is_ok(), "{name} stands");
     }
 
     fn perform(&mut self, actions: Vec<Action>) {
@@ -363,16 +393,19 @@ impl Gateway {
                     (port, NodeId::EthernetInput, device == "wan0")
                 }
                 Action::OpenTap { port, .. } => (port, NodeId::Inject, false),
-                // What the control plane says itself passes no node, and no policy is configured here.
-                Action::ClosePort { .. } | Action::Emit { .. } | Action::Configure { .. } => {
+                Action::Configure { name, policy } => {
+                    self.let_stand(&name, policy.as_ref());
                     continue;
                 }
+                // What the control plane says itself passes no node.
+                Action::ClosePort { .. } | Action::Emit { .. } => continue,
             };
             let sent = self.sent.clone();
             let wire = Wire {
                 input,
                 is_wan,
                 sent,
+                setting: self.setting,
             };
             self.ports.insert(at, Box::new(wire));
         }
@@ -407,6 +440,13 @@ impl Gateway {
     /// A frame from the router with an ESP packet of the peer's, whose plaintext is the record.
     fn sealed(&mut self, record: &[u8]) -> Vec<u8> {
         self.sequence += 1;
+        let (spi, record) = match record.split_first() {
+            Some((which, rest)) if self.setting.children.len() > 1 => {
+                let which = usize::from(*which) % self.setting.children.len();
+                (SPI + 2 * which as u32, rest)
+            }
+            _ => (SPI, record),
+        };
         let plaintext = record.get(..record.len().min(1400) & !3).unwrap_or(&[]);
         let suite = self.peer.suite();
         let length = suite.header_len() + plaintext.len() + suite.icv_len();
@@ -422,7 +462,7 @@ impl Gateway {
             destination: OWN,
         };
         let mut esp = vec![0; length];
-        esp[..4].copy_from_slice(&SPI.to_be_bytes());
+        esp[..4].copy_from_slice(&spi.to_be_bytes());
         esp[suite.header_len()..][..plaintext.len()].copy_from_slice(plaintext);
         Portable.seal_batch(&mut [SealOp::new(&self.peer, self.sequence, &mut esp)]);
         [&ethernet[..], &[8, 0], &outer.to_bytes(), &esp].concat()
@@ -495,7 +535,7 @@ mod tests {
     use super::*;
 
     fn sent(seed: &[u8]) -> [u64; 3] {
-        let gateway = drive(seed);
+        let gateway = drive(&PLAIN, seed);
         let sent = gateway.sent.clone();
         gateway.end();
         sent.0.each_ref().map(|count| count.load(Ordering::Relaxed))
@@ -517,5 +557,53 @@ mod tests {
             clear > idle,
             "what the tunnel does not cover leaves in the clear"
         );
+    }
+
+    /// Packets that each node of a gateway with everything has handled.
+    fn handled(seed: &[u8]) -> impl Fn(NodeId) -> u64 {
+        let gateway = drive(&WITH_EVERYTHING, seed);
+        let counts: Vec<_> = NodeId::ALL
+            .iter()
+            .map(|node| gateway.counters.node(*node).packets.get())
+            .collect();
+        gateway.end();
+        move |node| counts[node as usize]
+    }
+
+    #[test]
+    fn seeds_reach_everything_that_a_gateway_can_do() {
+        macro_rules! seed {
+            ($name:literal) => {
+                handled(include_bytes!(concat!(
+                    "../../corpora/whole-graph-features/",
+                    $name
+                )))
+            };
+        }
+        let policies = seed!("policies");
+        assert!(policies(NodeId::PolicyInput) > 0 && policies(NodeId::ReversePath) > 0);
+        assert!(policies(NodeId::PolicyOutput) > 0 && policies(NodeId::EspEncrypt) > 0);
+        let fragments = seed!("fragments-and-ports");
+        assert!(fragments(NodeId::FragmentPorts) > 3);
+        let out = seed!("gre-and-ipip-out");
+        assert_eq!(out(NodeId::Encapsulate), 3);
+        assert_eq!(out(NodeId::EspEncrypt), 1, "one of them is protected");
+        assert_eq!(seed!("gre-and-ipip-in")(NodeId::Decapsulate), 2);
+        let sealed = seed!("sealed-gre");
+        assert_eq!(
+            (sealed(NodeId::EspDecrypt), sealed(NodeId::Decapsulate)),
+            (1, 1)
+        );
+        let sealed = seed!("sealed-fragments");
+        assert_eq!(
+            (sealed(NodeId::EspDecrypt), sealed(NodeId::FragmentPorts)),
+            (3, 3)
+        );
+        let after = seed!("cut-after-encryption");
+        assert_eq!(
+            (after(NodeId::EspEncrypt), after(NodeId::IpFragment)),
+            (1, 1)
+        );
+        assert!(seed!("vlans")(NodeId::Ip4Lookup) > 1);
     }
 }
