@@ -39,7 +39,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// A report of IGMPv3 or MLDv2 that names this group.
+/// A report of IGMP or MLD, of the newest version, that names this group.
 fn is_report(frame: &[u8], group: IpAddr) -> bool {
     let named = contains(frame, &octets(group));
     match group {
@@ -102,7 +102,7 @@ fn what_linux_joins_reaches_it_and_the_link_is_told() {
                     socket.join_multicast_v6(&group, tap).unwrap();
                     socket
                 }
-                _ => unreachable!(),
+                (group, own) => panic!("{group} and {own} are of two families"),
             })
             .unwrap();
         wait_for_frame(&wire, "the report of the group", |frame| {

@@ -258,10 +258,8 @@ impl ControlPlane {
                     address,
                     mac,
                     solicited,
-                } => {
-                    if self.is_ethernet(interface) {
-                        self.neighbour_seen((interface, address), mac, solicited, now);
-                    }
+                } if self.is_ethernet(interface) => {
+                    self.neighbour_seen((interface, address), mac, solicited, now);
                 }
                 Event::NeighbourWanted { interface, address } if self.is_ethernet(interface) => {
                     self.neighbours.wanted((interface, address), now);

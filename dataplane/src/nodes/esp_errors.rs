@@ -130,6 +130,7 @@ struct Quote<'a> {
 }
 
 /// Which packet of ours a message is about.
+#[derive(Clone, Copy)]
 enum About {
     Esp(QuotedEsp),
     Tunnel { ends: Ends, length: u32 },

@@ -2,6 +2,7 @@
 
 use culvert_net::IpPrefix;
 
+use super::RouteSource::{Configured, Connected, Local, Neighbour};
 use super::*;
 
 fn all(gateway: &Box, filter: &RouteFilter, most: usize) -> Vec<Route> {
@@ -75,7 +76,6 @@ fn every_kind_of_route_says_where_it_leads_and_what_keeps_it_from_it() {
             hops.iter().map(|hop| (*hop).to_owned()).collect::<Vec<_>>(),
         )
     };
-    use RouteSource::{Configured, Connected, Local, Neighbour};
     let router = "203.0.113.2 wan - 02:00:00:00:02:02 resolved";
     for (prefix, expected) in [
         ("10.1.0.1/32", vec![one(Local, true, &[])]),
@@ -137,8 +137,8 @@ fn every_kind_of_route_says_where_it_leads_and_what_keeps_it_from_it() {
             vrf: Some("default".into()),
             ..RouteFilter::default()
         };
-        let routes = all(&gateway, &filter, 10);
-        routes.first().map(|route| route.destination.to_string())
+        let found = all(&gateway, &filter, 10);
+        found.first().map(|route| route.destination.to_string())
     };
     assert_eq!(towards("10.5.6.7").as_deref(), Some("10.5.0.0/16"));
     assert_eq!(towards("203.0.113.2").as_deref(), Some("203.0.113.2/32"));
