@@ -41,6 +41,9 @@ const AHEAD: usize = 4;
 const SA_AHEAD: usize = 12;
 const STATE_AHEAD: usize = 6;
 
+/// What is known of a packet and does not hold of its ESP packet.
+pub(super) const OF_INNER: u32 = flags::DECRYPTED | flags::CHECKSUM_PARTIAL | flags::PORTS_KNOWN;
+
 /// See the module.
 #[derive(Default)]
 pub struct EspEncrypt;
@@ -324,8 +327,7 @@ fn prepare<'b>(
     meta.set_view(outer, sa.outer.len() + sealed).ok()?;
     meta.l3_offset = outer as u16;
     meta.l4_offset = (outer + sa.outer.len()) as u16;
-    const INNER: u32 = flags::DECRYPTED | flags::CHECKSUM_PARTIAL | flags::PORTS_KNOWN;
-    meta.flags = meta.flags & !INNER | flags::ENCRYPTED;
+    meta.flags = meta.flags & !OF_INNER | flags::ENCRYPTED;
     meta.vrf = underlay.vrf;
     meta.adjacency = meta.scratch as u32;
     Some(SealOp::new(sa.state.key(), seq, packet))

@@ -19,6 +19,7 @@ use culvert_net::{HeaderPlace, Ipv4View, Ipv6View, Protocol, UdpHeader, checksum
 use crate::buffer::{BufferPool, Metadata, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::graph::NodeId;
+use crate::nodes::esp_encrypt::OF_INNER;
 use crate::sa::{Endpoints, Sa};
 
 /// Whether a packet may travel in transport mode: whole, and between the SA's own two addresses.
@@ -89,8 +90,7 @@ pub(super) fn prepare<'b>(
     meta.set_view(front, total).ok()?;
     meta.l3_offset = front as u16;
     meta.l4_offset = (front + header.length) as u16;
-    const INNER: u32 = flags::DECRYPTED | flags::CHECKSUM_PARTIAL | flags::PORTS_KNOWN;
-    meta.flags = meta.flags & !INNER | flags::ENCRYPTED;
+    meta.flags = meta.flags & !OF_INNER | flags::ENCRYPTED;
     meta.vrf = underlay_vrf;
     meta.adjacency = meta.scratch as u32;
     let packet = area.get_mut(esp..esp + sealed)?;
