@@ -583,10 +583,10 @@ mod tests {
         ]);
         assert_eq!(
             render(&rows),
-            "vrf      destination  source      active  via                            state\n\
-             default  10.2.0.0/16  configured  yes     192.0.2.1%wan 192.0.2.9%wan    resolved (02:02:02:02:02:02), unresolved\n\
-             default  10.2.0.0/16  configured  no      192.0.2.9@vrf:blue vrf:blue    no-route, lookup\n\
-             default  10.2.0.0/16  configured  yes     ipsec0                         tunnel\n"
+            "vrf      destination  source      active  via                          state\n\
+             default  10.2.0.0/16  configured  yes     192.0.2.1%wan 192.0.2.9%wan  resolved (02:02:02:02:02:02), unresolved\n\
+             default  10.2.0.0/16  configured  no      192.0.2.9@vrf:blue vrf:blue  no-route, lookup\n\
+             default  10.2.0.0/16  configured  yes     ipsec0                       tunnel\n"
         );
     }
 }
