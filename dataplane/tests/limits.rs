@@ -1,6 +1,7 @@
 //! What tables may take at their largest: VRFs, routes, memory, and the time of one change among a million.
 //!
-//! One test, for it looks at the memory of the whole process. The figures are printed: `cargo test --test limits --
+//! One test, for it looks at the memory of the whole process. What a change takes is counted in processor time of the
+//! thread that makes it: on a busy machine the clock on the wall says how busy it is. The figures are printed: `cargo test --test limits --
 //! --nocapture`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -20,17 +21,27 @@ const EMPTY_VRF: usize = 16 << 10;
 const ROUTES4: usize = 1_000_000;
 /// Bytes of a million IPv4 routes at most.
 const MILLION_ROUTES: usize = 128 << 20;
+/// All that a box takes, in as many times the bytes of a million.
+const ROUTES4_IN_ALL: usize = 2_000_000;
 const ROUTES6: usize = 500_000;
+/// Bytes of half a million IPv6 routes at most.
+const ALL_ROUTES6: usize = 192 << 20;
 /// Distinct /16 that the Internet's routes are spread over, roughly.
 const REGIONS: u64 = 40_000;
-/// One change is visible in 10 ms on a machine that has nothing else to do; this one may have.
-const CHANGE: Duration = Duration::from_millis(100);
+/// One change is visible in this time, while a million routes are loaded.
+const CHANGE: Duration = Duration::from_millis(10);
 
 /// Bytes of the process that are in memory.
 fn resident() -> usize {
     let text = fs::read_to_string("/proc/self/statm").unwrap();
     let pages: usize = text.split_whitespace().nth(1).unwrap().parse().unwrap();
     pages * 4096
+}
+
+/// What this thread has calculated so far.
+fn processor_time() -> Duration {
+    let clock = nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID;
+    nix::time::clock_gettime(clock).unwrap().into()
 }
 
 /// Numbers that look random and are the same each time.
@@ -130,19 +141,23 @@ fn vrfs_of_a_box() {
     plane.apply(&vrf(VRFS), &|_| None, 0).unwrap();
 }
 
-fn a_million_routes(prefixes: &[Ipv4Prefix]) {
+/// All into one table, for what a table gives back stays with the process.
+fn routes4(prefixes: &[Ipv4Prefix]) {
     let before = resident();
-    let begin = Instant::now();
+    let begin = processor_time();
     let mut writer = Fib4Writer::default();
-    for (number, prefix) in prefixes.iter().enumerate() {
-        writer.insert(*prefix, 2 + number as u32 % 1000).unwrap();
+    for (million, part) in (1..).zip(prefixes.chunks(ROUTES4)) {
+        for (number, prefix) in part.iter().enumerate() {
+            writer.insert(*prefix, 2 + number as u32 % 1000).unwrap();
+        }
+        let took = processor_time() - begin;
+        let bytes = resident().saturating_sub(before);
+        let mebibytes = bytes as f64 / f64::from(1 << 20);
+        let count = writer.len();
+        println!("{count} IPv4 routes: {mebibytes:.1} MiB, {took:?} of processor time");
+        assert!(bytes <= MILLION_ROUTES * million, "{mebibytes:.1} MiB");
+        assert_eq!(count, ROUTES4 * million);
     }
-    let took = begin.elapsed();
-    let bytes = resident().saturating_sub(before);
-    let mebibytes = bytes as f64 / f64::from(1 << 20);
-    println!("{ROUTES4} IPv4 routes: {mebibytes:.1} MiB, {took:?}");
-    assert!(bytes <= MILLION_ROUTES, "{mebibytes:.1} MiB");
-    assert_eq!(writer.len(), prefixes.len());
     let longest = prefixes
         .iter()
         .find(|prefix| prefix.length() == 24)
@@ -154,7 +169,7 @@ fn a_million_routes(prefixes: &[Ipv4Prefix]) {
 fn half_a_million_routes6() {
     let mut numbers = Numbers(2);
     let before = resident();
-    let begin = Instant::now();
+    let begin = processor_time();
     let mut writer = Fib6Writer::default();
     while writer.len() < ROUTES6 {
         // 2000::/3 as registries hand it out: /32 to providers, /48 below.
@@ -168,11 +183,11 @@ fn half_a_million_routes6() {
         let prefix = Ipv6Prefix::covering(bits.into(), length).unwrap();
         writer.insert(prefix, 7).unwrap();
     }
-    let mebibytes = resident().saturating_sub(before) as f64 / f64::from(1 << 20);
-    println!(
-        "{ROUTES6} IPv6 routes: {mebibytes:.1} MiB, {:?}",
-        begin.elapsed()
-    );
+    let bytes = resident().saturating_sub(before);
+    let mebibytes = bytes as f64 / f64::from(1 << 20);
+    let took = processor_time() - begin;
+    println!("{ROUTES6} IPv6 routes: {mebibytes:.1} MiB, {took:?} of processor time");
+    assert!(bytes <= ALL_ROUTES6, "{mebibytes:.1} MiB");
 }
 
 /// As the process does it: a batch is carried out slice by slice, and whoever has one change comes between two slices.
@@ -180,11 +195,11 @@ fn one_change_among_many(prefixes: &[Ipv4Prefix]) {
     let tables = Publisher::new(Tables::default());
     let mut plane = ControlPlane::new(tables.clone(), DetectionTiming::default());
     let before = resident();
-    let begin = Instant::now();
-    let (mut worst, mut waits) = (Duration::ZERO, Vec::new());
+    let (begin, worked) = (Instant::now(), processor_time());
+    let (mut longest, mut worst, mut costs) = (Duration::ZERO, Duration::ZERO, Vec::new());
     let slice = culvert_dataplane::process::SLICE;
     for (number, batch) in prefixes.chunks(slice).enumerate() {
-        let arrived = Instant::now();
+        let (arrived, start) = (Instant::now(), processor_time());
         let batch: Vec<_> = batch.iter().map(|prefix| route(*prefix)).collect();
         for operation in &batch {
             plane.apply(operation, &|_| None, 0).unwrap();
@@ -196,32 +211,33 @@ fn one_change_among_many(prefixes: &[Ipv4Prefix]) {
             .current()
             .lookup(0, Ipv4Addr::from_bits(0xdf00_0000 + number as u32).into());
         assert_ne!(adjacency, 0);
-        let wait = arrived.elapsed();
-        worst = worst.max(wait);
-        waits.push(wait);
+        longest = longest.max(arrived.elapsed());
+        let cost = processor_time() - start;
+        worst = worst.max(cost);
+        costs.push(cost);
     }
-    waits.sort_unstable();
-    let median = waits[waits.len() / 2];
+    costs.sort_unstable();
+    // Of a hundred, one may have met a table that grows.
+    let nearly_all = costs[costs.len() * 99 / 100];
+    let median = costs[costs.len() / 2];
     let mebibytes = resident().saturating_sub(before) as f64 / f64::from(1 << 20);
     println!(
-        "{} routes by the control plane: {:?}, {mebibytes:.0} MiB with their values; one change meanwhile: {median:?}, worst {worst:?}",
+        "{} routes by the control plane: {:?} of processor time in {:?}, {mebibytes:.0} MiB with their values",
         prefixes.len(),
+        processor_time() - worked,
         begin.elapsed()
     );
-    assert!(median <= CHANGE, "{median:?}");
+    println!(
+        "one change meanwhile: median {median:?} of processor time, 99 of 100 in {nearly_all:?}, worst {worst:?}; by the clock {longest:?} at most"
+    );
+    assert!(nearly_all <= CHANGE, "{nearly_all:?}");
 }
 
 #[test]
 fn tables_hold_what_they_promise() {
     vrfs_of_a_box();
-    let prefixes = internet(ROUTES4);
-    a_million_routes(&prefixes);
+    let prefixes = internet(ROUTES4_IN_ALL);
+    routes4(&prefixes);
     half_a_million_routes6();
-    // All of them take a debug build too long for every run.
-    let loaded = if cfg!(debug_assertions) {
-        ROUTES4 / 10
-    } else {
-        ROUTES4
-    };
-    one_change_among_many(&prefixes[..loaded]);
+    one_change_among_many(&prefixes[..ROUTES4]);
 }
