@@ -193,7 +193,8 @@ impl Spec {
             Kind::Reassembly(limits) => Self::Reassembly(Limits {
                 packets: limits.packets,
                 fragments: limits.fragments,
-                timeout: u64::from(limits.timeout_ms) * 1_000_000,
+                timeout4: u64::from(limits.timeout_ms) * 1_000_000,
+                timeout6: u64::from(limits.timeout6_ms) * 1_000_000,
             }),
             _ => return Err(ApplyError::NotOurs(key.to_owned())),
         })

@@ -170,7 +170,7 @@ fn no_fragment_of_what_an_sa_does_not_carry_is() {
         let drops = |reason| tunnel.bench.drops(reason);
         assert_eq!(drops(DropReason::EspSelectorMismatch), 6);
         assert_eq!(tunnel.bench.graph.held(), 12);
-        tunnel.bench.now += 31 * SECOND;
+        tunnel.bench.now += 61 * SECOND;
         tunnel.bench.tick();
         assert_eq!(tunnel.bench.drops(DropReason::ReassemblyTimedOut), 12);
         assert_eq!(tunnel.bench.graph.held(), 0);

@@ -639,7 +639,7 @@ mod tests {
         for (given, told) in [(0, true), (1, false)] {
             let mut bench = bench();
             take(&mut bench, &pieces[given]);
-            bench.now += 30_000_000_000;
+            bench.now += 60_000_000_000;
             bench.tick();
             let arrived = bench.take_arrived();
             assert_eq!(arrived.len(), usize::from(told));
@@ -714,7 +714,8 @@ mod tests {
     fn limits_are_taken_over_and_what_waited_is_counted() {
         let mut bench = bench();
         take(&mut bench, &fragments(&esp4(1800), 900)[0]);
-        bench.tables.reassembly.timeout = 1_000_000_000;
+        bench.tables.reassembly.timeout4 = 1_000_000_000;
+        bench.tables.reassembly.timeout6 = 1_000_000_000;
         bench.tables.generation += 1;
         bench.tick();
         assert_eq!(bench.drops(DropReason::ReassemblyCrowded), 1);

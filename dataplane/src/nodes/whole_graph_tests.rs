@@ -319,7 +319,8 @@ fn a_million_hostile_frames_are_forwarded_or_counted() {
     let mut bench = Workbench::with(nodes);
     let peers = tunnels(&mut bench);
     sub_interfaces(&mut bench);
-    bench.tables.reassembly.timeout = 500_000_000;
+    bench.tables.reassembly.timeout4 = 500_000_000;
+    bench.tables.reassembly.timeout6 = 500_000_000;
     let mut ports = [
         (LAN, Hostile::new(LAN, Vec::new(), SEED, FRAMES)),
         (WAN, Hostile::new(WAN, peers, SEED + 1, FRAMES)),

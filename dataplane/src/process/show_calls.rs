@@ -139,7 +139,8 @@ pub(super) fn reassembly(
         workers,
         most_packets: limits.packets,
         most_fragments: limits.fragments,
-        timeout_ms: (limits.timeout / 1_000_000) as u32,
+        timeout_ms: (limits.timeout4 / 1_000_000) as u32,
+        timeout6_ms: (limits.timeout6 / 1_000_000) as u32,
     })
 }
 

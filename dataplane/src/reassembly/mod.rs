@@ -47,8 +47,27 @@ pub struct Limits {
     pub packets: u32,
     /// Fragments that wait, on each worker.
     pub fragments: u32,
-    /// From the first fragment of a packet to its last, in nanoseconds.
-    pub timeout: u64,
+    /// From the first fragment of an IPv4 packet to its last, in nanoseconds.
+    pub timeout4: u64,
+    /// The same of IPv6.
+    pub timeout6: u64,
+}
+
+/// Half of the least that RFC 1122 section 3.3.2 recommends, as in Linux: 16 bits of identification come round sooner than
+/// that on any fast link, and what is still there then is put together with what is not its own (RFC 4963).
+const TIMEOUT4: u64 = 30_000_000_000;
+/// What RFC 8200 section 4.5 says; 32 bits of identification last longer.
+const TIMEOUT6: u64 = 60_000_000_000;
+
+impl Limits {
+    /// How long the fragments of a packet may wait for the last one.
+    const fn timeout(&self, key: &Key) -> u64 {
+        if key.source.is_ipv4() {
+            self.timeout4
+        } else {
+            self.timeout6
+        }
+    }
 }
 
 impl Default for Limits {
@@ -56,7 +75,8 @@ impl Default for Limits {
         Self {
             packets: 1024,
             fragments: 4096,
-            timeout: 30_000_000_000,
+            timeout4: TIMEOUT4,
+            timeout6: TIMEOUT6,
         }
     }
 }
@@ -216,8 +236,8 @@ impl<T> Table<T> {
             None if full => return Outcome::Refused(packet, Why::Crowded),
             None => {
                 self.packets += 1;
-                self.search_at
-                    .get_or_insert(now + self.limits.timeout.max(SEARCH_INTERVAL));
+                let at = now + self.limits.timeout(&key).max(SEARCH_INTERVAL);
+                self.search_at = Some(self.search_at.map_or(at, |sooner| sooner.min(at)));
                 self.born += 1;
                 context.insert(Context::new(key, now, self.born))
             }
@@ -250,13 +270,14 @@ impl<T> Table<T> {
         if self.search_at.is_none_or(|at| now < at) {
             return;
         }
-        let mut oldest: Option<u64> = None;
+        let mut next: Option<u64> = None;
         for slot in 0..self.contexts.len() {
             let Some(Some(context)) = self.contexts.get_mut(slot) else {
                 continue;
             };
-            if now.saturating_sub(context.since) < self.limits.timeout {
-                oldest = Some(oldest.map_or(context.since, |oldest| oldest.min(context.since)));
+            let until = context.since + self.limits.timeout(&context.key);
+            if now < until {
+                next = Some(next.map_or(until, |sooner| sooner.min(until)));
                 continue;
             }
             self.waiting -= context.pieces.len();
@@ -266,8 +287,7 @@ impl<T> Table<T> {
             context.pieces.drain(..).for_each(&mut gone);
             self.remove(slot);
         }
-        self.search_at =
-            oldest.map(|oldest| (oldest + self.limits.timeout).max(now + SEARCH_INTERVAL));
+        self.search_at = next.map(|until| until.max(now + SEARCH_INTERVAL));
     }
 
     /// Gives up everything.

@@ -35,7 +35,8 @@ fn table(packets: u32, fragments: u32) -> Table<u32> {
     Table::new(Limits {
         packets,
         fragments,
-        timeout: 30 * SECOND,
+        timeout4: 30 * SECOND,
+        timeout6: 60 * SECOND,
     })
 }
 
@@ -424,4 +425,32 @@ fn whichever_end_is_missing_the_rest_waits_and_times_out() {
         assert_eq!(gone, expected);
         assert_eq!((table.waiting(), table.packets()), (0, 0));
     }
+}
+
+#[test]
+fn each_family_has_its_time() {
+    let six = |identification| Key {
+        source: [0xfd; 16].into(),
+        destination: [0xfe; 16].into(),
+        ..key(1, identification)
+    };
+    let (start, end) = (SECOND, 31 * SECOND);
+    // The longer time must not hide the shorter one, whichever begins.
+    for keys in [[six(1), key(1, 2)], [key(1, 2), six(1)]] {
+        let mut table = table(32, 100);
+        for (key, number) in keys.into_iter().zip(0..) {
+            put(&mut table, key, place(0, 8, true), number);
+        }
+        let mut gone = |now| {
+            let mut gone = Vec::new();
+            table.expire(now, |piece| gone.push(keys[piece.packet as usize]));
+            (gone, table.next_search())
+        };
+        assert_eq!(gone(end - 1), (vec![], Some(end)));
+        assert_eq!(gone(end), (vec![key(1, 2)], Some(start + 60 * SECOND)));
+        assert_eq!(gone(start + 60 * SECOND - 1).0, []);
+        assert_eq!(gone(start + 60 * SECOND), (vec![six(1)], None));
+    }
+    // A link of 1 Gbit/s: 65,536 packets of 1,500 bytes take less than a second.
+    assert!(65_536 * 1500 * 8 / 1_000_000_000 < Limits::default().timeout4 / SECOND);
 }

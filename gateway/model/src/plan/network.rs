@@ -62,6 +62,7 @@ fn plan_reassembly(config: &Config, planner: &mut Planner) {
         packets: limits.packets.unwrap_or(1024),
         fragments: limits.fragments.unwrap_or(4096),
         timeout_ms: limits.timeout.unwrap_or(30) * 1000,
+        timeout6_ms: limits.timeout.unwrap_or(60) * 1000,
     });
     planner.add(Key::from("reassembly"), kind, Part::Dataplane, "reassembly");
 }
