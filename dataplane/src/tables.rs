@@ -16,6 +16,7 @@ use crate::chunked::Chunked;
 use crate::drop_reason::DropReason;
 use crate::encapsulation::Encapsulations;
 use crate::fib::{Fib4, Fib6};
+use crate::nodes::icmp_error::Rate;
 use crate::path_mtu::PathMtus;
 use crate::sa::{OuterRules, SaTables};
 use crate::vlan::Vlans;
@@ -49,6 +50,8 @@ pub struct Tables {
     pub encapsulations: Encapsulations,
     /// How many fragments for the box may wait, and how long.
     pub reassembly: crate::reassembly::Limits,
+    /// How many ICMP errors each worker sends.
+    pub icmp_errors: Rate,
     /// What protects packets by policy where no route leads into a tunnel; `None`: nothing does, and no packet is asked.
     pub policy_based: Option<PolicyBased>,
     /// MTUs of the paths to peers, as far as they are smaller than the link's.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::neighbour::NeighbourId;
 use super::{Changed, ControlPlane};
 use crate::fib::PoolExhausted;
+use crate::nodes::icmp_error::Rate;
 use crate::nodes::mss_clamp::clamps_arriving;
 use crate::reassembly::Limits;
 use crate::tables::{Adjacency, Groups, Interface, ReversePath, Tables};
@@ -30,6 +31,7 @@ pub(super) struct Staged {
     pub(super) neighbours: BTreeSet<NeighbourId>,
     pub(super) forwarding: Option<bool>,
     pub(super) reassembly: Option<Limits>,
+    pub(super) icmp_errors: Option<Rate>,
     /// What Linux has joined is another.
     pub(super) groups: bool,
 }
@@ -49,7 +51,10 @@ impl ControlPlane {
             .iter()
             .any(|index| self.moves_on_a_link(*index))
             .then(|| Arc::new(self.vlans()));
-        let settings = staged.forwarding.is_some() || staged.reassembly.is_some() || staged.groups;
+        let settings = staged.forwarding.is_some()
+            || staged.reassembly.is_some()
+            || staged.icmp_errors.is_some()
+            || staged.groups;
         let has_groups = !self.groups.is_empty() && !interfaces.is_empty();
         let groups = (staged.groups || has_groups).then(|| self.joined());
         let policy_based = self.policy_based();
@@ -82,6 +87,7 @@ impl ControlPlane {
                 }
                 tables.forwarding = staged.forwarding.unwrap_or(tables.forwarding);
                 tables.reassembly = staged.reassembly.unwrap_or(tables.reassembly);
+                tables.icmp_errors = staged.icmp_errors.unwrap_or(tables.icmp_errors);
             });
         }
         let mut outcome = Ok(());

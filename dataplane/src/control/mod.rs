@@ -52,6 +52,7 @@ use crate::driver::DriverChoice;
 use crate::drop_reason::DropReason;
 use crate::encapsulation::Ends;
 use crate::event::Event;
+use crate::nodes::icmp_error::Rate;
 use crate::reassembly::Limits;
 use crate::sa::Configured;
 use crate::tables::{
@@ -399,6 +400,10 @@ impl ControlPlane {
                 self.staged.reassembly = Some(*limits);
                 Ok(())
             }
+            (_, Some(Spec::IcmpErrors(rate))) => {
+                self.staged.icmp_errors = Some(*rate);
+                Ok(())
+            }
             (_, Some(Spec::Policy(name, policy))) => {
                 actions.push(Action::Configure {
                     name: name.clone(),
@@ -434,6 +439,10 @@ impl ControlPlane {
             }
             (Some(Spec::Reassembly(_)), None) => {
                 self.staged.reassembly = Some(Limits::default());
+                Ok(())
+            }
+            (Some(Spec::IcmpErrors(_)), None) => {
+                self.staged.icmp_errors = Some(Rate::default());
                 Ok(())
             }
             (None, None) => Ok(()),

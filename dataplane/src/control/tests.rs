@@ -289,6 +289,18 @@ fn an_interface_brings_its_port_its_routes_and_its_addresses_when_nobody_has_the
 }
 
 #[test]
+fn a_rate_of_icmp_errors_holds_until_it_is_taken_back() {
+    let mut gateway = Box::empty();
+    let kind = Kind::IcmpErrors(bus::IcmpErrors { rate: 7, burst: 3 });
+    gateway.create(("icmp-errors".into(), kind));
+    let seen = gateway.tables.current().icmp_errors;
+    assert_eq!((seen.rate, seen.burst), (7, 3));
+    gateway.delete("icmp-errors");
+    let seen = gateway.tables.current().icmp_errors;
+    assert_eq!((seen.rate, seen.burst), (1000, 50));
+}
+
+#[test]
 fn an_address_that_another_has_is_never_used() {
     let mut gateway = Box::empty();
     gateway.create(interface("wan"));

@@ -9,6 +9,7 @@ use super::error::ApplyError;
 use crate::driver::DriverChoice;
 use crate::drop_reason::DropReason;
 use crate::encapsulation::Mode;
+use crate::nodes::icmp_error::Rate;
 use crate::reassembly::Limits;
 use crate::sa::Configured;
 use crate::sa::service::configured_from_bus;
@@ -28,6 +29,7 @@ pub(super) enum Spec {
     Route(RouteSpec),
     Forwarding(bool),
     Reassembly(Limits),
+    IcmpErrors(Rate),
     Policy(String, Configured),
 }
 
@@ -196,6 +198,11 @@ impl Spec {
                 timeout4: u64::from(limits.timeout_ms) * 1_000_000,
                 timeout6: u64::from(limits.timeout6_ms) * 1_000_000,
             }),
+            Kind::IcmpErrors(limits) => Self::IcmpErrors(Rate {
+                // A rate of nothing is none that can be configured.
+                rate: limits.rate.max(1),
+                burst: limits.burst.max(1),
+            }),
             _ => return Err(ApplyError::NotOurs(key.to_owned())),
         })
     }
@@ -215,7 +222,8 @@ impl Spec {
                 one.vrf == two.vrf && one.destination == two.destination && one.learnt == two.learnt
             }
             (Self::Forwarding(_), Self::Forwarding(_))
-            | (Self::Reassembly(_), Self::Reassembly(_)) => true,
+            | (Self::Reassembly(_), Self::Reassembly(_))
+            | (Self::IcmpErrors(_), Self::IcmpErrors(_)) => true,
             _ => false,
         }
     }

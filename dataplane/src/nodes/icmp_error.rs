@@ -33,9 +33,9 @@ const SPEC: NodeSpec = NodeSpec {
 /// keep path MTU discovery from its answers, without which connections hang. RFC 1812 section 4.3.2.8 and RFC 4443 section 2.4 (f) ask for a limit and leave it open;
 /// this keeps traceroutes and path MTU discovery of hundreds of hosts going and is under a thousandth of the packets
 /// that a worker forwards.
-const RATE: u64 = 1000;
+const RATE: u32 = 1000;
 /// Errors that may be sent at once after a pause: a traceroute of three probes over sixteen hops.
-const BURST: u64 = 50;
+const BURST: u32 = 50;
 /// Bytes of an IPv4 error at most (RFC 1812 section 4.3.2.3).
 const LONGEST4: usize = 576;
 /// Bytes of an IPv6 error at most: the least MTU (RFC 4443 section 2.4 (c)).
@@ -150,8 +150,33 @@ pub fn refuse(context: &mut Context<'_>, mut packet: Packet, cause: IcmpCause) {
     context.send(NodeId::IcmpError, packet);
 }
 
+/// How many errors a worker sends: so many of those that say what size would fit, and so many others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// A second, in the long run; not 0.
+    pub rate: u32,
+    /// At once, after a pause; not 0.
+    pub burst: u32,
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self {
+            rate: RATE,
+            burst: BURST,
+        }
+    }
+}
+
+impl Rate {
+    fn bucket(self) -> TokenBucket {
+        TokenBucket::new(self.rate.into(), self.burst.into())
+    }
+}
+
 /// See the module.
 pub struct IcmpError {
+    rate: Rate,
     bucket: TokenBucket,
     /// For fragmentation needed and packet too big.
     too_big: TokenBucket,
@@ -160,9 +185,11 @@ pub struct IcmpError {
 
 impl Default for IcmpError {
     fn default() -> Self {
+        let rate = Rate::default();
         Self {
-            bucket: TokenBucket::new(RATE, BURST),
-            too_big: TokenBucket::new(RATE, BURST),
+            rate,
+            bucket: rate.bucket(),
+            too_big: rate.bucket(),
             identification: 0,
         }
     }
@@ -174,6 +201,10 @@ impl Node for IcmpError {
     }
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
+        let rate = context.tables.icmp_errors;
+        if rate != self.rate {
+            (self.rate, self.bucket, self.too_big) = (rate, rate.bucket(), rate.bucket());
+        }
         for packet in vector.drain(..) {
             self.answer(context, packet);
         }
@@ -624,6 +655,11 @@ mod tests {
         }
         assert_eq!(bench.arrived().len() - before, BURST as usize);
         assert_eq!(send(&mut bench, 1), 0);
+        // As configured.
+        bench.tables.icmp_errors = Rate { rate: 10, burst: 3 };
+        assert_eq!(send(&mut bench, 200), 3);
+        bench.now += 200_000_000;
+        assert_eq!(send(&mut bench, 200), 2);
         bench.finish();
     }
 }

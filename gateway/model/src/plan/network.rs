@@ -37,6 +37,7 @@ pub(super) fn plan(
     plan_addresses(ports, planner);
     plan_routes(ports, routes, planner);
     plan_reassembly(config, planner);
+    plan_icmp_errors(config, planner);
 }
 
 /// Plans leave to forward, after all else of the dataplane has been planned.
@@ -65,6 +66,22 @@ fn plan_reassembly(config: &Config, planner: &mut Planner) {
         timeout6_ms: limits.timeout.unwrap_or(60) * 1000,
     });
     planner.add(Key::from("reassembly"), kind, Part::Dataplane, "reassembly");
+}
+
+fn plan_icmp_errors(config: &Config, planner: &mut Planner) {
+    let Some(limits) = &config.icmp_errors else {
+        return;
+    };
+    let kind = Kind::IcmpErrors(bus::IcmpErrors {
+        rate: limits.rate.unwrap_or(1000),
+        burst: limits.burst.unwrap_or(50),
+    });
+    planner.add(
+        Key::from("icmp-errors"),
+        kind,
+        Part::Dataplane,
+        "icmp_errors",
+    );
 }
 
 fn plan_vrfs(config: &Config, planner: &mut Planner) {

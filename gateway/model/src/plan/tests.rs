@@ -870,3 +870,27 @@ fn a_child_without_a_tunnel_is_guarded_by_its_selectors() {
             .contains_key(&Key::from("tunnel/policies"))
     );
 }
+
+#[test]
+fn limits_that_are_not_configured_are_those_of_the_dataplane() {
+    let planned = |text: &str, key: &str| -> Option<Kind> {
+        let plan = plan_of(text).unwrap_or_else(|errors| panic!("{errors:?}"));
+        plan.get(&Key::from(key))?.value.kind.clone()
+    };
+    let reassembly = |text: &str| match planned(text, "reassembly") {
+        Some(Kind::Reassembly(limits)) => (limits.timeout_ms, limits.timeout6_ms, limits.packets),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(planned("{}", "reassembly"), None);
+    let only_packets = r#"{ "reassembly": { "packets": 64 } }"#;
+    assert_eq!(reassembly(only_packets), (30_000, 60_000, 64));
+    let time = r#"{ "reassembly": { "timeout": 5 } }"#;
+    assert_eq!(reassembly(time), (5000, 5000, 1024));
+    let errors = |text: &str| match planned(text, "icmp-errors") {
+        Some(Kind::IcmpErrors(limits)) => (limits.rate, limits.burst),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(planned("{}", "icmp-errors"), None);
+    assert_eq!(errors(r#"{ "icmp_errors": { "rate": 5 } }"#), (5, 50));
+    assert_eq!(errors(r#"{ "icmp_errors": { "burst": 5 } }"#), (1000, 5));
+}

@@ -73,6 +73,7 @@ pub fn updates_in_place(old: &Value, new: &Value) -> bool {
         | (Some(Kind::Route(_)), Some(Kind::Route(_)))
         | (Some(Kind::Forwarding(_)), Some(Kind::Forwarding(_)))
         | (Some(Kind::Reassembly(_)), Some(Kind::Reassembly(_)))
+        | (Some(Kind::IcmpErrors(_)), Some(Kind::IcmpErrors(_)))
         | (Some(Kind::Policy(_)), Some(Kind::Policy(_)))
         | (Some(Kind::LinuxLink(_)), Some(Kind::LinuxLink(_)))
         | (Some(Kind::LinuxRoute(_)), Some(Kind::LinuxRoute(_)))
