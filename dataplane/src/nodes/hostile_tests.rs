@@ -9,6 +9,7 @@ use super::workbench::{
 };
 use crate::buffer::flags;
 use crate::drop_reason::DropReason;
+use crate::tables::MssClamp;
 
 /// Numerical Recipes' generator: the same frames in every run.
 struct Random(u32);
@@ -29,7 +30,8 @@ fn good_frames() -> Vec<Vec<u8>> {
     let mut udp = vec![0x11, 0x94, 0x11, 0x94, 0, 24, 0, 0];
     udp.extend(esp);
     let mut tcp = vec![0; 24];
-    (tcp[12], tcp[13], tcp[20], tcp[21]) = (0x60, 2, 2, 4);
+    (tcp[12], tcp[13], tcp[20], tcp[21], tcp[22]) = (0x60, 2, 2, 4, 0xff);
+    let behind_options = [&[60, 0, 1, 4, 0, 0, 0, 0, 6, 0, 1, 4, 0, 0, 0, 0], &tcp[..]].concat();
     let fragment = [17, 0, 0, 1, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8];
     let mut frames: Vec<Vec<u8>> = [
         packet4(HOST_IP, FAR_IP, 17, &udp),
@@ -41,6 +43,7 @@ fn good_frames() -> Vec<Vec<u8>> {
         packet4(HOST_IP, [10, 1, 0, 77].into(), 17, &udp),
         packet4(HOST_IP, [192, 0, 2, 1].into(), 17, &udp),
         packet6(HOST_IP6, FAR_IP6, 6, 64, &tcp),
+        packet6(HOST_IP6, FAR_IP6, 0, 64, &behind_options),
         packet6(HOST_IP6, LAN_IP6, 50, 64, &esp),
         packet6(HOST_IP6, LAN_IP6, 44, 64, &fragment),
         packet6(HOST_IP6, "2001:db8:1::7".parse().unwrap(), 17, 64, &udp),
@@ -103,6 +106,10 @@ fn every_frame_is_forwarded_held_or_counted() {
     let good = good_frames();
     let mut random = Random(1);
     let mut bench = Workbench::layer3();
+    for interface in [LAN, WAN] {
+        bench.change_interface(interface, |one| one.mss_clamp = MssClamp::FromMtu);
+    }
+    bench.tables.mss_arriving = true;
     for number in 0..FRAMES {
         let mut frame = good[random.below(good.len())].clone();
         damage(&mut frame, &mut random);
