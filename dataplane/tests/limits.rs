@@ -25,7 +25,7 @@ const MILLION_ROUTES: usize = 128 << 20;
 const ROUTES4_IN_ALL: usize = 2_000_000;
 const ROUTES6: usize = 500_000;
 /// Bytes of half a million IPv6 routes at most.
-const ALL_ROUTES6: usize = 192 << 20;
+const ALL_ROUTES6: usize = 224 << 20;
 /// Distinct /16 that the Internet's routes are spread over, roughly.
 const REGIONS: u64 = 40_000;
 /// One change is visible in this time, while a million routes are loaded.
