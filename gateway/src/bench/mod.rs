@@ -7,7 +7,7 @@
 //!
 //! No kernel and no wire: packets are made in memory and freed in memory. Every row has a yardstick in the same run,
 //! since clocks differ between machines and ratios hardly do: ring's own seal or open where ring has the cipher, else
-//! the engine's batch alone. One of a hundred packets that come out is opened and compared with what went in.
+//! the portable engine's batch. One of a hundred packets that come out is opened and compared with what went in.
 
 mod machine;
 mod measure;
@@ -295,7 +295,7 @@ fn measure(bench: &Bench<'_>) -> Result<(Row, bool), BenchError> {
             let pattern = Pattern::new(bytes, Destinations::Far);
             let examiner =
                 Examiner::Encrypted(pattern.clone(), protection.clone(), Arc::new(Portable));
-            let yardstick = yardstick::seal(&protection, engine, pattern.length());
+            let yardstick = yardstick::seal(&protection, pattern.length());
             bench.row(&scene, Plain::new(pattern), yardstick, &examiner)
         }
         Plan::Decrypt(suite, bytes) => {
@@ -309,7 +309,7 @@ fn measure(bench: &Bench<'_>) -> Result<(Row, bool), BenchError> {
                 scene::peers_outer_header().ok_or(BenchError::Peer)?,
                 scene::inbound_spi(),
             );
-            let yardstick = yardstick::open(&protection, engine);
+            let yardstick = yardstick::open(&protection);
             bench.row(&scene, source, yardstick, &Examiner::Forwarded(pattern))
         }
         Plan::Tunnels(suite, bytes, tunnels) => {
@@ -318,7 +318,7 @@ fn measure(bench: &Bench<'_>) -> Result<(Row, bool), BenchError> {
             let pattern = Pattern::new(bytes, Destinations::Tunnels(tunnels));
             let examiner =
                 Examiner::Encrypted(pattern.clone(), protection.clone(), Arc::new(Portable));
-            let yardstick = yardstick::seal(&protection, engine, pattern.length());
+            let yardstick = yardstick::seal(&protection, pattern.length());
             bench.row(&scene, Plain::new(pattern), yardstick, &examiner)
         }
         Plan::Forward(routes) => {

@@ -1,9 +1,7 @@
 //! What the same cipher costs without a graph, over the same buffers in the same order.
 
-use std::sync::Arc;
-
 use arrayvec::ArrayVec;
-use culvert_crypto::{Cipher, Engine, KeyBits, OpenOp, SaKey, SealOp};
+use culvert_crypto::{Cipher, Engine, KeyBits, OpenOp, Portable, SaKey, SealOp};
 use culvert_dataplane::buffer::{BufferPool, HEADROOM, Packet};
 use culvert_dataplane::clock;
 use culvert_dataplane::graph::VECTOR;
@@ -44,12 +42,8 @@ fn ring_key(protection: &Protection) -> Option<(LessSafeKey, [u8; 4])> {
     ))
 }
 
-/// The yardstick for encryption with this protection: ring's own seal, else the engine's batch.
-pub fn seal(
-    protection: &Protection,
-    engine: &Arc<dyn Engine>,
-    length: usize,
-) -> Option<Box<dyn Yardstick>> {
+/// The yardstick for encryption with this protection: ring's own seal, else the portable engine's.
+pub fn seal(protection: &Protection, length: usize) -> Option<Box<dyn Yardstick>> {
     if let Some((key, _)) = ring_key(protection) {
         return Some(Box::new(RingSeal {
             key,
@@ -57,22 +51,20 @@ pub fn seal(
             tags: vec![[0; 16]; VECTOR],
         }));
     }
-    Some(Box::new(EngineSeal {
-        key: protection.key(engine.as_ref()).ok()?,
-        engine: Arc::clone(engine),
+    Some(Box::new(PortableSeal {
+        key: protection.key(&Portable).ok()?,
         length,
         number: 0,
     }))
 }
 
-/// The yardstick for decryption with this protection: ring's own open, else the engine's batch.
-pub fn open(protection: &Protection, engine: &Arc<dyn Engine>) -> Option<Box<dyn Yardstick>> {
+/// The yardstick for decryption with this protection: ring's own open, else the portable engine's.
+pub fn open(protection: &Protection) -> Option<Box<dyn Yardstick>> {
     if let Some((key, salt)) = ring_key(protection) {
         return Some(Box::new(RingOpen { key, salt }));
     }
-    Some(Box::new(EngineOpen {
-        key: protection.key(engine.as_ref()).ok()?,
-        engine: Arc::clone(engine),
+    Some(Box::new(PortableOpen {
+        key: protection.key(&Portable).ok()?,
     }))
 }
 
@@ -141,15 +133,14 @@ impl Yardstick for RingOpen {
     }
 }
 
-/// The engine's own batch.
-struct EngineSeal {
+/// The portable engine's batch.
+struct PortableSeal {
     key: SaKey,
-    engine: Arc<dyn Engine>,
     length: usize,
     number: u64,
 }
 
-impl Yardstick for EngineSeal {
+impl Yardstick for PortableSeal {
     fn run(&mut self, buffers: &BufferPool, packets: &mut [Packet]) -> Option<u64> {
         let suite = self.key.suite();
         let mut ops = ArrayVec::<SealOp<'_>, VECTOR>::new();
@@ -162,23 +153,22 @@ impl Yardstick for EngineSeal {
             ops.push(SealOp::new(&self.key, self.number, esp));
         }
         let before = clock::clocks();
-        self.engine.seal_batch(&mut ops);
+        Portable.seal_batch(&mut ops);
         let clocks = clock::clocks().wrapping_sub(before);
         ops.iter().all(|op| op.result.is_ok()).then_some(clocks)
     }
 
     fn name(&self) -> &'static str {
-        "engine seal"
+        "portable seal"
     }
 }
 
-/// The engine's own batch.
-struct EngineOpen {
+/// The portable engine's batch.
+struct PortableOpen {
     key: SaKey,
-    engine: Arc<dyn Engine>,
 }
 
-impl Yardstick for EngineOpen {
+impl Yardstick for PortableOpen {
     fn run(&mut self, buffers: &BufferPool, packets: &mut [Packet]) -> Option<u64> {
         let mut ops = ArrayVec::<OpenOp<'_>, VECTOR>::new();
         for packet in packets.iter_mut().take(VECTOR) {
@@ -186,12 +176,12 @@ impl Yardstick for EngineOpen {
             ops.push(OpenOp::new(&self.key, 0, esp));
         }
         let before = clock::clocks();
-        self.engine.open_batch(&mut ops);
+        Portable.open_batch(&mut ops);
         let clocks = clock::clocks().wrapping_sub(before);
         ops.iter().all(|op| op.result.is_ok()).then_some(clocks)
     }
 
     fn name(&self) -> &'static str {
-        "engine open"
+        "portable open"
     }
 }

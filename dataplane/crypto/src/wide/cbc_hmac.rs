@@ -58,7 +58,7 @@ struct CbcKeys {
 
 /// States after the inner and the outer pad.
 #[derive(Zeroize, ZeroizeOnDrop)]
-enum KeyMac {
+pub(super) enum KeyMac {
     Sha1([u32; 16]),
     Sha256([u32; 16]),
     Sha384([u64; 16]),

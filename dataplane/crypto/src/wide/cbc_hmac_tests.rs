@@ -142,6 +142,13 @@ fn compare(wide: Wide, sas: &[SaKey], plans: &[Plan]) {
 }
 
 #[test]
+fn keys_are_wiped_on_drop() {
+    const fn wiped<T: zeroize::ZeroizeOnDrop>() {}
+    wiped::<super::cbc::RoundKeys>();
+    wiped::<super::cbc_hmac::KeyMac>();
+}
+
+#[test]
 fn every_short_length_at_every_alignment_is_as_the_portable_engine_does_it() {
     for wide in Wide::levels() {
         for suite in suites() {
@@ -308,6 +315,129 @@ proptest! {
     ) {
         for wide in Wide::levels() {
             compare(wide, &[key(&wide, suite, esn, 2)], &plans);
+        }
+    }
+}
+
+/// Pages of which every other one faults when it is read or written.
+#[allow(unsafe_code)]
+mod guarded {
+    use std::ffi::c_void;
+    use std::num::NonZeroUsize;
+    use std::ptr::NonNull;
+
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+
+    pub const PAGE: usize = 4096;
+
+    pub struct Pages {
+        start: NonNull<c_void>,
+        length: usize,
+    }
+
+    impl Pages {
+        /// So many pages, each between two that fault.
+        pub fn new(count: usize) -> Self {
+            let length = (2 * count + 1) * PAGE;
+            // SAFETY: a new mapping, of which only the pages that are made accessible are used.
+            let start = unsafe {
+                let start = mmap_anonymous(
+                    None,
+                    NonZeroUsize::new(length).unwrap(),
+                    ProtFlags::PROT_NONE,
+                    MapFlags::MAP_PRIVATE,
+                )
+                .unwrap();
+                for page in 0..count {
+                    let page = start.byte_add((2 * page + 1) * PAGE);
+                    mprotect(page, PAGE, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE).unwrap();
+                }
+                start
+            };
+            Self { start, length }
+        }
+
+        /// The pages that do not fault.
+        pub fn pages(&mut self) -> Vec<&mut [u8]> {
+            (0..self.length / PAGE / 2)
+                .map(|page| {
+                    // SAFETY: a page of the mapping, which is borrowed for as long as the slices are.
+                    unsafe {
+                        let page = self.start.byte_add((2 * page + 1) * PAGE);
+                        std::slice::from_raw_parts_mut(page.as_ptr().cast(), PAGE)
+                    }
+                })
+                .collect()
+        }
+    }
+
+    impl Drop for Pages {
+        fn drop(&mut self) {
+            // SAFETY: the mapping of `new`, which nobody borrows any more.
+            unsafe { munmap(self.start, self.length) }.unwrap();
+        }
+    }
+}
+
+/// Packets begin and end where memory does, so that any access out of them ends the test.
+#[test]
+fn nothing_out_of_a_packet_is_read_or_written() {
+    const COUNT: usize = 37;
+    let mut memory = guarded::Pages::new(COUNT);
+    for wide in Wide::levels() {
+        for suite in suites() {
+            let sas = [key(&wide, suite, false, 1), key(&wide, suite, true, 2)];
+            for (used, shortest, step) in [(1, 0, 1), (2, 40, 3), (1, 490, 0), (2, 100, 97)] {
+                let plans: Vec<_> = (0..COUNT)
+                    .map(|at| Plan {
+                        sa: at % used,
+                        payload: shortest + at * step,
+                        before: 0,
+                        forged: None,
+                        seq: at as u64,
+                    })
+                    .collect();
+                let plain: Vec<_> = plans
+                    .iter()
+                    .map(|plan| buffer(sas[plan.sa].suite(), plan))
+                    .collect();
+                let mut theirs = plain.clone();
+                seal(&Portable, &sas, &plans, &mut theirs);
+                let mut packets: Vec<&mut [u8]> = memory
+                    .pages()
+                    .into_iter()
+                    .zip(&plain)
+                    .enumerate()
+                    .map(|(at, (page, plain))| {
+                        let length = plain.len() - 64;
+                        let (front, back) = if at % 2 == 0 {
+                            page.split_at_mut(length)
+                        } else {
+                            page.split_at_mut(guarded::PAGE - length)
+                        };
+                        let packet = if at % 2 == 0 { front } else { back };
+                        packet.copy_from_slice(&plain[..length]);
+                        packet
+                    })
+                    .collect();
+                let mut ops: Vec<_> = packets
+                    .iter_mut()
+                    .zip(&plans)
+                    .map(|(packet, plan)| SealOp::new(&sas[plan.sa], plan.seq, packet))
+                    .collect();
+                wide.seal_batch(&mut ops);
+                assert!(ops.iter().all(|op| op.result == Ok(())));
+                for (packet, theirs) in packets.iter().zip(&theirs) {
+                    assert!(**packet == theirs[..packet.len()], "{suite}");
+                }
+                let mut ops: Vec<_> = packets
+                    .iter_mut()
+                    .zip(&plans)
+                    .map(|(packet, plan)| OpenOp::new(&sas[plan.sa], plan.seq, packet))
+                    .collect();
+                wide.open_batch(&mut ops);
+                assert!(ops.iter().all(|op| op.result == Ok(())), "{suite}");
+            }
         }
     }
 }
