@@ -233,6 +233,30 @@ fn the_same_length_again_and_again() {
     }
 }
 
+#[test]
+fn keys_of_either_engine_work_with_the_other() {
+    for wide in Wide::levels() {
+        let engines: [&dyn Engine; 2] = [&wide, &Portable];
+        for suite in gcm_suites() {
+            for (sealing, opening) in [(0, 1), (1, 0)] {
+                let keys = engines.map(|engine| key(engine, suite, true, 3));
+                let plain = filled(suite.sealed_len(700), 5);
+                for (made, other) in [(0, 1), (1, 0)] {
+                    let mut packet = plain.clone();
+                    let mut ops = [SealOp::new(&keys[made], 1 << 32, &mut packet)];
+                    engines[sealing].seal_batch(&mut ops);
+                    assert_eq!(ops[0].result, Ok(()));
+                    let mut ops = [OpenOp::new(&keys[other], 1 << 32, &mut packet)];
+                    engines[opening].open_batch(&mut ops);
+                    assert_eq!(ops[0].result, Ok(()));
+                    let text = suite.ciphertext(plain.len()).unwrap();
+                    assert_eq!(packet[text.clone()], plain[text]);
+                }
+            }
+        }
+    }
+}
+
 fn plans(keys: usize) -> impl Strategy<Value = Vec<Plan>> {
     let plan = (
         0..keys,
