@@ -4,6 +4,7 @@
 //!   tests/esp_against_scapy   ESP packets both ways        our nodes in memory <-> scapy
 //!   tests/esp_edges_...       replay, padding, headers     our nodes in memory <-> scapy
 //!   tests/stock_strongswan    a gateway of ours            culvert run <-> Debian's strongSwan, its own ESP
+//!   tests/nat                 two gateways of ours         a NAT of Linux between them that changes its mapping
 //!   tests/faults              two gateways of ours         killed, silenced, robbed of messages, under traffic
 //!   tests/whole_box           one gateway of ours          what it owns, refuses and leaves behind
 //!   tests/fragmentation       two gateways of ours         Linux hosts, packets that do not fit
@@ -30,6 +31,7 @@ pub mod gateway;
 pub mod laboratory;
 pub mod lan_host;
 pub mod losses;
+pub mod nat;
 pub mod nonces;
 pub mod scapy;
 pub mod stock;
