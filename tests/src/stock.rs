@@ -33,6 +33,31 @@ pub enum Proof {
     Certificate,
 }
 
+/// A CHILD_SA of its one connection, as its own configuration names things.
+#[derive(Clone, Debug)]
+pub struct Protected {
+    /// Of both sides.
+    pub name: String,
+    /// Its side, as a selector.
+    pub local: String,
+    /// The side of gateway a.
+    pub remote: String,
+    /// Algorithms for ESP.
+    pub proposal: String,
+}
+
+impl Protected {
+    /// Both LANs.
+    fn lans() -> Self {
+        Self {
+            name: CHILD.to_owned(),
+            local: Side::B.addresses().lan_network(Family::V4).to_string(),
+            remote: Side::A.addresses().lan_network(Family::V4).to_string(),
+            proposal: "aes128gcm16".to_owned(),
+        }
+    }
+}
+
 /// A running strongSwan.
 pub struct Stock {
     folder: PathBuf,
@@ -43,6 +68,15 @@ pub struct Stock {
 impl Stock {
     /// Starts it in the place of gateway b, with the connection loaded, waiting to be called.
     pub fn start(laboratory: &Laboratory, proof: Proof) -> anyhow::Result<Self> {
+        Self::start_for(laboratory, proof, &[Protected::lans()])
+    }
+
+    /// The same with other CHILD_SAs.
+    pub fn start_for(
+        laboratory: &Laboratory,
+        proof: Proof,
+        children: &[Protected],
+    ) -> anyhow::Result<Self> {
         let namespace = laboratory.open(Place::GatewayB);
         let folder = laboratory.folder().join("stock");
         for part in ["swanctl/x509", "swanctl/x509ca", "swanctl/private"] {
@@ -59,13 +93,16 @@ impl Stock {
                 fs::copy(pki.join(from), folder.join("swanctl").join(to))?;
             }
         }
-        fs::write(folder.join("swanctl/swanctl.conf"), connections(proof))?;
+        fs::write(
+            folder.join("swanctl/swanctl.conf"),
+            connections(proof, children),
+        )?;
         fs::write(
             folder.join("strongswan.conf"),
             format!(
                 "charon {{
   load_modular = no
-  load = openssl random nonce aes sha1 sha2 hmac gcm kdf pem pkcs1 pkcs8 x509 revocation constraints pubkey kernel-libipsec kernel-netlink socket-default vici updown
+  load = openssl random nonce aes sha1 sha2 hmac gcm ctr kdf pem pkcs1 pkcs8 x509 revocation constraints pubkey kernel-libipsec kernel-netlink socket-default vici updown
   install_routes = yes
   filelog {{ stock {{ path = {0}/charon.log
     flush_line = yes
@@ -168,7 +205,20 @@ fn forward(namespace: &Namespace) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn connections(proof: Proof) -> String {
+fn connections(proof: Proof, children: &[Protected]) -> String {
+    let children: Vec<String> = children
+        .iter()
+        .map(|child| {
+            format!(
+                "{} {{
+    local_ts = {}
+    remote_ts = {}
+    esp_proposals = {}
+  }}",
+                child.name, child.local, child.remote, child.proposal
+            )
+        })
+        .collect();
     let (own, far) = (Side::B.addresses(), Side::A.addresses());
     let v4 = Family::V4;
     let side = |side: Side| match proof {
@@ -187,11 +237,7 @@ fn connections(proof: Proof) -> String {
   proposals = aes256gcm16-prfsha384-ecp384
   local {{ {} }}
   remote {{ {} }}
-  children {{ {CHILD} {{
-    local_ts = {}
-    remote_ts = {}
-    esp_proposals = aes128gcm16
-  }} }}
+  children {{ {} }}
 }} }}
 secrets {{ ike-test {{
   id-a = {}
@@ -203,8 +249,7 @@ secrets {{ ike-test {{
         far.gateway_wan(v4).addr(),
         side(Side::B),
         side(Side::A),
-        own.lan_network(v4),
-        far.lan_network(v4),
+        children.join("\n"),
         identity(Side::A),
         identity(Side::B),
     )
