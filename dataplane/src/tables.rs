@@ -332,7 +332,7 @@ impl Tables {
 }
 
 /// Another hash of the flow for each box and each step, none of which says anything about another: the bits that chose
-/// before are the same for all flows that have come this far (the finaliser of SplitMix64).
+/// before are the same for all flows that have come this far (the finaliser of `SplitMix64`).
 fn mixed(hash: u32, seed: u64, step: u32) -> u32 {
     let mut bits = u64::from(hash) ^ seed.wrapping_add(u64::from(step) << 32);
     bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -4,8 +4,8 @@
 //!   sockets of daemons -> Linux: /proc/net/igmp, /proc/net/igmp6 -> here, each second -> SetGroups -> dataplane
 //! ```
 //!
-//! No netlink message of the kernels in use tells of a membership, so it is looked for. Groups of link scope (224.0.0.0/24,
-//! ff02::/16) reach Linux in any case and are left out.
+//! No netlink message of the kernels in use tells of a membership, so it is looked for. Groups of link scope (`224.0.0.0/24`,
+//! `ff02::/16`) reach Linux in any case and are left out.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
