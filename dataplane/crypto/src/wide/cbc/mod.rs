@@ -75,21 +75,29 @@ struct Run<'a> {
 /// Round keys of each lane's own; wiped on drop.
 #[repr(C, align(64))]
 pub(super) struct OwnKeys {
-    /// Those of `rounds` rounds and one more are set.
+    /// Those of `rounds` rounds and one more are set, for the first `lanes` lanes.
     table: [MaybeUninit<Blocks>; MOST],
     rounds: usize,
+    lanes: usize,
 }
 
 impl OwnKeys {
     /// The keys of at most sixteen lanes, which all have as many rounds.
     pub(super) fn new(keys: &[&RoundKeys]) -> Self {
+        // As many as the registers have that the kernels take for them.
+        let lanes = match keys.len() {
+            0..=4 => 4,
+            5..=8 => 8,
+            _ => LANES,
+        };
         let mut own = Self {
             table: [const { MaybeUninit::uninit() }; MOST],
             rounds: keys.first().map_or(0, |keys| keys.rounds()),
+            lanes,
         };
         for (at, round) in own.table.iter_mut().enumerate().take(own.rounds + 1) {
             let to = round.as_mut_ptr().cast::<[u8; 16]>();
-            for lane in 0..LANES {
+            for lane in 0..lanes {
                 // Lanes without a packet are computed with the others: any key will do.
                 let from = keys
                     .get(lane)
@@ -104,9 +112,16 @@ impl OwnKeys {
 
 impl Drop for OwnKeys {
     fn drop(&mut self) {
+        /// What four lanes of a round take.
+        #[derive(Clone, Copy)]
+        #[repr(C, align(64))]
+        struct Quarter([u8; 64]);
         for round in self.table.iter_mut().take(self.rounds + 1) {
-            // SAFETY: a place of plain bytes; volatile, so that it is not left out.
-            unsafe { core::ptr::write_volatile(round.as_mut_ptr(), Blocks::ZERO) };
+            let round = round.as_mut_ptr().cast::<Quarter>();
+            for quarter in 0..self.lanes / 4 {
+                // SAFETY: a quarter of a round, aligned as all of it; volatile, so that it is not left out.
+                unsafe { round.add(quarter).write_volatile(Quarter([0; 64])) };
+            }
         }
         core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
     }
