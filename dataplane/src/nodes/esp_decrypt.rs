@@ -12,16 +12,16 @@
 use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
-use culvert_crypto::{OpenError, OpenOp, Verdict};
-use culvert_net::{Flow, HeaderPlace, Ipv6Header, Protocol, esp};
+use culvert_crypto::{Framing, OpenError, OpenOp, Verdict};
+use culvert_net::{Flow, HeaderPlace, Ipv4Header, Ipv6Header, Protocol, esp};
 
-use crate::buffer::{BufferPool, Packet, flags};
+use crate::buffer::{BufferPool, Metadata, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::event::Event;
 use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
 use crate::nodes::together::forward_or_drop;
 use crate::nodes::{esp_transport, fragment_ports, mss_clamp};
-use crate::sa::{LimitKind, Sa, UdpPorts};
+use crate::sa::{LimitKind, OuterRules, Sa, UdpPorts};
 use crate::tables::{AdjacencyKind, Interface, InterfaceKind, MOST_STEPS, Tables};
 
 const SPEC: NodeSpec = NodeSpec {
@@ -59,23 +59,28 @@ impl Node for EspDecrypt {
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
         let tables = context.tables;
-        let mut places = ArrayVec::<Result<Place<'_>, DropReason>, VECTOR>::new();
         let mut last = None;
-        for (at, packet) in vector.iter().enumerate() {
-            if let Some(ahead) = vector.get(at + AHEAD) {
-                context.buffers.prefetch(ahead);
-            }
-            places.push(locate(context, tables, packet, &mut last));
-        }
+        let mut places: ArrayVec<Result<Place<'_>, DropReason>, VECTOR> = vector
+            .iter()
+            .enumerate()
+            .map(|(at, packet)| {
+                if let Some(ahead) = vector.get(at + AHEAD) {
+                    context.buffers.prefetch(ahead);
+                }
+                locate(context, tables, packet, &mut last)
+            })
+            .collect();
         check_windows(&mut places);
         open(context, vector, &mut places);
         update_windows(context, vector, &mut places);
-        let mut tunnel = None;
+        let mut inside = None;
         let mut places = places.into_iter();
         let mut detour = false;
         forward_or_drop(context, vector, |context, packet| {
             let place = places.next().unwrap_or(Err(DropReason::EspUnknownSpi))?;
-            let node = deliver(context, tables, packet, &place, &mut tunnel)?;
+            place.verdict?;
+            let inside = Inside::of(&mut inside, context, tables, place.sa)?;
+            let node = deliver(context, tables, packet, &place, inside)?;
             if detour && node != NodeId::FragmentPorts {
                 fragment_ports::pass(context.buffers.meta_mut(packet), node);
                 return Ok(NodeId::FragmentPorts);
@@ -83,6 +88,9 @@ impl Node for EspDecrypt {
             detour |= node == NodeId::FragmentPorts;
             Ok(node)
         });
+        if let Some(inside) = inside {
+            inside.count(context);
+        }
     }
 }
 
@@ -93,10 +101,15 @@ fn locate<'t>(
     context: &Context<'_>,
     tables: &'t Tables,
     packet: &Packet,
-    last: &mut Option<(&'t Sa, Option<u32>)>,
+    last: &mut Option<Known<'t>>,
 ) -> Result<Place<'t>, DropReason> {
     let meta = context.buffers.meta(packet);
     let data = context.buffers.data(packet);
+    if let Some(known) = last
+        && let Some(place) = known.locate(meta, data)
+    {
+        return Ok(place);
+    }
     let transport = usize::from(meta.l4_offset)
         .checked_sub(meta.offset())
         .ok_or(DropReason::EspTruncated)?;
@@ -121,8 +134,8 @@ fn locate<'t>(
         .ok_or(DropReason::EspTruncated)?;
     let [s0, s1, s2, s3, n0, n1, n2, n3] = *header;
     let spi = u32::from_be_bytes([s0, s1, s2, s3]);
-    let (sa, underlay) = match last {
-        Some(known) if known.0.spi.get() == spi => *known,
+    let Known { sa, underlay, .. } = match last {
+        Some(known) if known.sa.spi.get() == spi => known,
         _ => {
             let index = *tables
                 .sas
@@ -130,9 +143,10 @@ fn locate<'t>(
                 .get(spi)
                 .ok_or(DropReason::EspUnknownSpi)?;
             let found: &Sa = tables.sas.sas.get(index).ok_or(DropReason::EspUnknownSpi)?;
-            *last.insert((found, underlay_of(tables, found)))
+            last.insert(Known::new(tables, found))
         }
     };
+    let (sa, underlay) = (*sa, *underlay);
     if underlay.is_some_and(|underlay| underlay != meta.vrf)
         && !leads_into(tables, meta.vrf, underlay, destination)
     {
@@ -154,6 +168,59 @@ fn locate<'t>(
         elsewhere: sa.endpoints.source != source || known != ports.map(|ports| ports.source),
         verdict: Ok(()),
     })
+}
+
+/// The SA of the packet before: most packets of a vector are of the same.
+struct Known<'t> {
+    sa: &'t Sa,
+    /// See [`underlay_of`].
+    underlay: Option<u32>,
+    /// Source and destination of its IPv4 packets, as they stand in the header, if they are in no UDP.
+    plain_v4: Option<u64>,
+}
+
+impl<'t> Known<'t> {
+    fn new(tables: &Tables, sa: &'t Sa) -> Self {
+        let plain_v4 = match (sa.endpoints.source, sa.endpoints.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let both = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
+                sa.endpoints.udp.is_none().then_some(both)
+            }
+            _ => None,
+        };
+        Self {
+            sa,
+            underlay: underlay_of(tables, sa),
+            plain_v4,
+        }
+    }
+
+    /// The place of a packet that is as most are: IPv4 without options around ESP, of this SA, from where it was. `None`:
+    /// it is not, and has to be looked at closer.
+    #[inline(always)]
+    fn locate(&self, meta: &Metadata, data: &[u8]) -> Option<Place<'t>> {
+        const ESP: usize = Ipv4Header::LEN;
+        let header = data.first_chunk::<{ ESP + 8 }>()?;
+        let addresses = u64::from_be_bytes(*header[12..].first_chunk()?);
+        let spi = u32::from_be_bytes(*header[ESP..].first_chunk()?);
+        let sequence = u32::from_be_bytes(*header[ESP + 4..].first_chunk()?);
+        let usual = header[0] == 0x45
+            && header[9] == Protocol::ESP.0
+            && usize::from(meta.l4_offset) == meta.offset() + ESP
+            && self.plain_v4 == Some(addresses)
+            && self.sa.spi.get() == spi
+            && self.underlay.is_none_or(|underlay| underlay == meta.vrf)
+            && !self.sa.state.is_dead();
+        usual.then(|| Place {
+            sa: self.sa,
+            seq: u64::from(sequence),
+            esp: (meta.offset() + ESP) as u16,
+            length: (data.len() - ESP) as u16,
+            class: header[1],
+            elsewhere: false,
+            verdict: Ok(()),
+        })
+    }
 }
 
 /// The VRF in which the packets of an SA travel; `None` if its tunnel is gone, which its packets find out later.
@@ -250,38 +317,31 @@ fn check_windows(places: &mut [Result<Place<'_>, DropReason>]) {
 
 /// Authenticates and decrypts everything that is left, in one batch.
 fn open(context: &Context<'_>, vector: &mut Vector, places: &mut [Result<Place<'_>, DropReason>]) {
-    let mut ops = ArrayVec::<OpenOp<'_>, VECTOR>::new();
-    let mut of = ArrayVec::<u8, VECTOR>::new();
     let buffers: &BufferPool = context.buffers;
-    for (at, (packet, place)) in vector.iter_mut().zip(places.iter()).enumerate() {
-        let Ok(Place {
-            sa,
-            esp,
-            length,
-            seq,
-            verdict: Ok(()),
-            ..
-        }) = place
-        else {
-            continue;
-        };
-        let (_, area) = buffers.area_mut(packet);
-        let esp = usize::from(*esp);
-        if let Some(bytes) = area.get_mut(esp..esp + usize::from(*length)) {
-            ops.push(OpenOp::new(sa.state.key(), *seq, bytes));
-            of.push(at as u8);
-        }
-    }
+    let mut ops: ArrayVec<OpenOp<'_>, VECTOR> = vector
+        .iter_mut()
+        .zip(places.iter_mut())
+        .filter_map(|(packet, place)| {
+            let place = place.as_mut().ok().filter(|place| place.verdict.is_ok())?;
+            let (_, area) = buffers.area_mut(packet);
+            let esp = usize::from(place.esp);
+            let Some(bytes) = area.get_mut(esp..esp + usize::from(place.length)) else {
+                place.verdict = Err(DropReason::EspTruncated);
+                return None;
+            };
+            Some(OpenOp::new(place.sa.state.key(), place.seq, bytes))
+        })
+        .collect();
     context.engine.open_batch(&mut ops);
-    for (op, at) in ops.iter().zip(&of) {
-        let reason = match op.result {
-            Ok(()) => continue,
-            Err(OpenError::BadIcv) => DropReason::EspBadIcv,
-            Err(OpenError::Malformed) => DropReason::EspTruncated,
-        };
-        if let Some(Ok(place)) = places.get_mut(usize::from(*at)) {
-            place.verdict = Err(reason);
-        }
+    if ops.iter().all(|op| op.result.is_ok()) {
+        return;
+    }
+    let opened = places.iter_mut().flatten();
+    for (place, op) in opened.filter(|place| place.verdict.is_ok()).zip(&ops) {
+        place.verdict = op.result.map_err(|error| match error {
+            OpenError::BadIcv => DropReason::EspBadIcv,
+            OpenError::Malformed => DropReason::EspTruncated,
+        });
     }
 }
 
@@ -368,36 +428,92 @@ fn sender(buffers: &BufferPool, packet: &Packet) -> Option<(IpAddr, u16)> {
     Some((source, u16::from_be_bytes(*port)))
 }
 
+/// What the packets of one SA come to when they are out.
+struct Inside<'t> {
+    sa: &'t Sa,
+    index: u32,
+    interface: &'t Interface,
+    rules: &'t OuterRules,
+    vrf: u32,
+    framing: Framing,
+    packets: u64,
+    bytes: u64,
+}
+
+impl<'t> Inside<'t> {
+    /// That of an SA: the last one, or a new one in its place.
+    #[inline(always)]
+    fn of<'l>(
+        last: &'l mut Option<Self>,
+        context: &Context<'_>,
+        tables: &'t Tables,
+        sa: &'t Sa,
+    ) -> Result<&'l mut Self, DropReason> {
+        let known = last
+            .as_ref()
+            .is_some_and(|known| std::ptr::eq(known.sa, sa));
+        if !known {
+            let next = Self::new(tables, sa)?;
+            if let Some(before) = last.replace(next) {
+                before.count(context);
+            }
+        }
+        last.as_mut().ok_or(DropReason::EspWrongSa)
+    }
+
+    fn new(tables: &'t Tables, sa: &'t Sa) -> Result<Self, DropReason> {
+        let (index, interface) = tunnel_of(tables, sa.spec.if_id)?;
+        Ok(Self {
+            sa,
+            index,
+            interface,
+            rules: match &interface.kind {
+                InterfaceKind::Tunnel {
+                    outer: Some(rules), ..
+                } => rules,
+                _ => &sa.rules,
+            },
+            vrf: match interface.kind {
+                // What is inside has yet another header to lose.
+                InterfaceKind::Encapsulation { underlay_vrf, .. } => underlay_vrf,
+                _ => interface.vrf,
+            },
+            framing: sa.state.key().suite().framing(),
+            packets: 0,
+            bytes: 0,
+        })
+    }
+
+    /// Counts what has come in by the tunnel.
+    fn count(&self, context: &Context<'_>) {
+        let counters = context.counters.interface(self.index);
+        counters.rx_packets.add(self.packets);
+        counters.rx_bytes.add(self.bytes);
+    }
+}
+
 /// Takes the inner packet out, checks it against the SA, and lets it come in by the tunnel interface.
 #[inline(always)]
-fn deliver<'t>(
+fn deliver(
     context: &Context<'_>,
-    tables: &'t Tables,
+    tables: &Tables,
     packet: &mut Packet,
-    place: &Place<'t>,
-    last: &mut Option<(u32, u32, &'t Interface)>,
+    place: &Place<'_>,
+    inside: &mut Inside<'_>,
 ) -> Result<NodeId, DropReason> {
-    place.verdict?;
     let sa = place.sa;
-    let suite = sa.state.key().suite();
     let (meta, area) = context.buffers.area_mut(packet);
-    let plain = suite
-        .ciphertext(usize::from(place.length))
-        .ok_or(DropReason::EspTruncated)?;
     let esp = usize::from(place.esp);
-    let start = esp + plain.start;
-    let plaintext = area
-        .get_mut(start..esp + plain.end)
-        .ok_or(DropReason::EspTruncated)?;
+    let start = esp + inside.framing.header;
+    let end = (esp + usize::from(place.length)).saturating_sub(inside.framing.icv);
+    let plaintext = area.get_mut(start..end).ok_or(DropReason::EspTruncated)?;
     let (next, length) = esp::read_trailer(plaintext).map_err(|_| DropReason::EspBadPadding)?;
     if sa.transport {
-        let (rx_interface, interface) = tunnel_of(tables, sa.spec.if_id, last)?;
         let node = esp_transport::deliver(meta, area, sa, start, length, next)?;
-        meta.rx_interface = rx_interface;
-        meta.vrf = underlay_vrf(interface);
-        let counters = context.counters.interface(rx_interface);
-        counters.rx_packets.add(1);
-        counters.rx_bytes.add(meta.len() as u64);
+        meta.rx_interface = inside.index;
+        meta.vrf = underlay_vrf(inside.interface);
+        inside.packets += 1;
+        inside.bytes += meta.len() as u64;
         return Ok(node);
     }
     let v6 = match next {
@@ -422,32 +538,20 @@ fn deliver<'t>(
     if !hides_ports && !sa.carries(v6, || Flow::of(inner).ok()) {
         return Err(DropReason::EspSelectorMismatch);
     }
-    let interface = tunnel_of(tables, sa.spec.if_id, last)?;
-    let rules = match &interface.1.kind {
-        InterfaceKind::Tunnel {
-            outer: Some(rules), ..
-        } => rules,
-        _ => &sa.rules,
-    };
-    if rules.touches(place.class) {
-        rules.carry_inwards(inner, place.class)?;
+    if inside.rules.touches(place.class) {
+        inside.rules.carry_inwards(inner, place.class)?;
     }
-    mss_clamp::clamp_lazily(inner, v6, interface.1.mss_clamp, || {
-        mss_clamp::way_back(tables, interface.1, sa)
+    mss_clamp::clamp_lazily(inner, v6, inside.interface.mss_clamp, || {
+        mss_clamp::way_back(tables, inside.interface, sa)
     });
     meta.set_view(start, length)
         .map_err(|_| DropReason::EspTruncated)?;
-    meta.rx_interface = interface.0;
-    meta.vrf = match interface.1.kind {
-        // What is inside has yet another header to lose.
-        InterfaceKind::Encapsulation { underlay_vrf, .. } => underlay_vrf,
-        _ => interface.1.vrf,
-    };
+    meta.rx_interface = inside.index;
+    meta.vrf = inside.vrf;
     meta.l3_offset = start as u16;
     meta.flags = meta.flags & flags::TRACED | flags::DECRYPTED;
-    let counters = context.counters.interface(interface.0);
-    counters.rx_packets.add(1);
-    counters.rx_bytes.add(length as u64);
+    inside.packets += 1;
+    inside.bytes += length as u64;
     let next = if v6 {
         NodeId::Ip6Input
     } else {
@@ -482,26 +586,13 @@ fn underlay_vrf(interface: &Interface) -> u32 {
 }
 
 /// The tunnel interface of an `if_id`: index and entry.
-#[inline(always)]
-fn tunnel_of<'t>(
-    tables: &'t Tables,
-    if_id: u32,
-    last: &mut Option<(u32, u32, &'t Interface)>,
-) -> Result<(u32, &'t Interface), DropReason> {
-    let (index, interface) = match last {
-        Some((known, index, interface)) if *known == if_id => (*index, *interface),
-        _ => {
-            let index = *tables
-                .sas
-                .tunnels
-                .get(if_id)
-                .ok_or(DropReason::EspWrongSa)?;
-            let interface: &Interface =
-                tables.interfaces.get(index).ok_or(DropReason::EspWrongSa)?;
-            *last = Some((if_id, index, interface));
-            (index, interface)
-        }
-    };
+fn tunnel_of(tables: &Tables, if_id: u32) -> Result<(u32, &Interface), DropReason> {
+    let index = *tables
+        .sas
+        .tunnels
+        .get(if_id)
+        .ok_or(DropReason::EspWrongSa)?;
+    let interface = tables.interfaces.get(index).ok_or(DropReason::EspWrongSa)?;
     match interface.kind {
         InterfaceKind::Tunnel { .. } | InterfaceKind::Encapsulation { .. }
             if interface.admin_up =>

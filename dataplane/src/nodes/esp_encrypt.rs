@@ -68,7 +68,6 @@ impl Node for EspEncrypt {
         {
             let buffers: &BufferPool = context.buffers;
             let mut ops = ArrayVec::<SealOp<'_>, VECTOR>::new();
-            let mut places = ArrayVec::<u8, VECTOR>::new();
             let mut rest = vector.as_mut_slice();
             let mut place = 0;
             let mixed = has_many_sas(buffers, rest);
@@ -124,31 +123,49 @@ impl Node for EspEncrypt {
                                 pad_to(buffers, tables, sa, granted.first(), underlay.path_mtu);
                         }
                         let framing = sa.state.key().suite().framing();
-                        for (offset, packet) in granted.iter_mut().enumerate() {
+                        let numbered = granted.iter_mut().enumerate();
+                        ops.extend(numbered.filter_map(|(offset, packet)| {
                             let seq = reservation.first + offset as u64;
-                            match prepare(buffers, sa, packet, seq, &underlay, framing) {
-                                Some(op) => {
-                                    ops.push(op);
-                                    places.push((place + offset) as u8);
-                                }
-                                None => refused.push((place + offset, DropReason::NoRoom)),
+                            let op = prepare(buffers, sa, packet, seq, &underlay, framing);
+                            if op.is_none() {
+                                refused.push((place + offset, DropReason::NoRoom));
                             }
-                        }
+                            op
+                        }));
                     }
                 }
                 place += count;
                 runs.push(outcome);
             }
             context.engine.seal_batch(&mut ops);
-            for (op, place) in ops.iter().zip(&places) {
-                if op.result.is_err() {
-                    refused.push((usize::from(*place), DropReason::NoRoom));
-                }
+            if ops.iter().any(|op| op.result.is_err()) {
+                refuse_unsealed(&ops, place, &mut refused);
             }
         }
         refused.sort_unstable_by_key(|(place, _)| *place);
         dispatch(context, vector, &runs, &refused);
     }
+}
+
+/// Refuses what the engine did not take. The operations are those of the places that were not refused, in order.
+#[cold]
+fn refuse_unsealed(
+    ops: &[SealOp<'_>],
+    places: usize,
+    refused: &mut ArrayVec<(usize, DropReason), VECTOR>,
+) {
+    let mut unsealed = ArrayVec::<usize, VECTOR>::new();
+    let prepared = (0..places).filter(|place| refused.iter().all(|(at, _)| at != place));
+    unsealed.extend(
+        prepared
+            .zip(ops)
+            .filter_map(|(place, op)| op.result.is_err().then_some(place)),
+    );
+    refused.extend(
+        unsealed
+            .into_iter()
+            .map(|place| (place, DropReason::NoRoom)),
+    );
 }
 
 /// Whether the packets of a vector seem to be of many SAs.

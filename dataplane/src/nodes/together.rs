@@ -22,21 +22,20 @@ pub(super) fn forward<E: Copy>(
     mut decide: impl FnMut(&mut Context<'_>, &mut Packet) -> Result<NodeId, E>,
     mut refuse: impl FnMut(&mut Context<'_>, Packet, E),
 ) {
-    let mut verdicts = ArrayVec::<Result<NodeId, E>, VECTOR>::new();
     let mut first = None;
     let mut together = true;
-    for at in 0..vector.len() {
-        if let Some(ahead) = vector.get(at + AHEAD) {
-            context.buffers.prefetch(ahead);
-        }
-        if let Some(packet) = vector.get_mut(at) {
-            let verdict = decide(context, packet);
+    let verdicts: ArrayVec<Result<NodeId, E>, VECTOR> = (0..vector.len())
+        .filter_map(|at| {
+            if let Some(ahead) = vector.get(at + AHEAD) {
+                context.buffers.prefetch(ahead);
+            }
+            let verdict = decide(context, vector.get_mut(at)?);
             let node = verdict.as_ref().ok().copied();
             together &= node.is_some() && (at == 0 || node == first);
             first = node;
-            verdicts.push(verdict);
-        }
-    }
+            Some(verdict)
+        })
+        .collect();
     match first {
         Some(node) if together => context.send_all(node, vector),
         _ => {
