@@ -11,8 +11,9 @@
 //! neighbours that are not there; here only those that were are asked whether they still are.
 //!
 //! The table is bounded, in all and for each interface, and who is being resolved takes no place from who has answered
-//! (RFC 6583 section 4). Where it is full, the oldest makes room: what is still wanted is resolved again at once, what is
-//! not stays away. Next hops of routes stay, and one interface gives up so many a second at most.
+//! (RFC 6583 section 4). Where it is full, the station that answers for the most addresses gives up its oldest ones, and
+//! where none answers for many, the oldest of all makes room: what is still wanted is resolved again at once, what is not
+//! stays away. Next hops of routes stay, and one interface gives up so many a second at most.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -36,6 +37,10 @@ const INCOMPLETE: Bound = Bound {
 /// Neighbours a second, and at once after a pause, that a full interface gives up for others that answer: a link with
 /// more stations than that keeps working, and one that invents them does not keep the control thread busy.
 const EVICTIONS: (u64, u64) = (100, 256);
+/// Addresses for which one station answers without being the first to give way: a router may answer for some.
+const MANY: usize = 64;
+/// Addresses that a station gives up at once, for it takes a look at all to find it.
+const AT_ONCE: usize = 64;
 /// Neighbours that are looked at to find one to give up.
 const TRIES: usize = 16;
 /// Without an answer from there, an incomplete neighbour is forgotten: somewhat longer than the workers ask.
@@ -307,7 +312,27 @@ impl NeighbourTable {
         largest.map(|(interface, _)| *interface)
     }
 
-    /// Room for one more of an interface that has answered, if need be in the place of the oldest.
+    /// The oldest addresses of the station of an interface that answers for the most, if those are many.
+    fn of_greedy_station(&self, interface: u32) -> Vec<NeighbourId> {
+        let answered = |share: &Share| -> Vec<(NeighbourId, Option<MacAddr>)> {
+            let ids = share.answered.values().map(|address| (interface, *address));
+            ids.map(|id| (id, self.mac(&id))).collect()
+        };
+        let answered = self.shares.get(&interface).map_or_else(Vec::new, answered);
+        let mut stations = HashMap::<_, usize>::new();
+        for (_, mac) in &answered {
+            *stations.entry(*mac).or_default() += 1;
+        }
+        match stations.into_iter().max_by_key(|(_, count)| *count) {
+            Some((greedy, count)) if count > MANY => {
+                let own = answered.into_iter().filter(|(_, mac)| *mac == greedy);
+                own.map(|(id, _)| id).take(AT_ONCE).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Room for one more of an interface that has answered, if need be in the place of others.
     fn make_room(&mut self, interface: u32, now: u64, stays: impl Fn(NeighbourId) -> bool) -> bool {
         let own = self.count(interface, |share| share.answered.len());
         let crowded = if own >= ANSWERED.of_one {
@@ -327,6 +352,19 @@ impl NeighbourTable {
         if crowded == interface && !share.evictions.take(now) {
             return false;
         }
+        let before = self.evicted.len();
+        for id in self.of_greedy_station(crowded) {
+            if !stays(id) {
+                self.remove(id);
+                self.evicted.push(id);
+            }
+        }
+        if self.evicted.len() > before {
+            return true;
+        }
+        let Some(share) = self.shares.get_mut(&crowded) else {
+            return false;
+        };
         for _ in 0..TRIES {
             let Some((turn, address)) = share.answered.pop_first() else {
                 return false;
@@ -365,9 +403,18 @@ mod tests {
         table.seen(id, mac, true, now, |_| false)
     }
 
+    /// Each address has a station of its own.
+    fn station((_, address): NeighbourId) -> MacAddr {
+        let [a, b, c, d] = match address {
+            IpAddr::V4(address) => address.octets(),
+            IpAddr::V6(address) => *address.octets().last_chunk().unwrap(),
+        };
+        MacAddr([2, 9, a, b, c, d])
+    }
+
     fn resolve(table: &mut NeighbourTable, id: NeighbourId, now: u64) -> bool {
         table.wanted(id, now);
-        seen(table, id, MAC, now)
+        seen(table, id, station(id), now)
     }
 
     fn answered(table: &NeighbourTable) -> usize {
@@ -448,6 +495,24 @@ mod tests {
     }
 
     #[test]
+    fn who_answers_for_many_gives_way_to_those_who_answer_for_themselves() {
+        let mut table = NeighbourTable::default();
+        let honest = 500;
+        for number in 0..honest {
+            assert!(resolve(&mut table, id(number), 0));
+        }
+        // Every address of a large network, each wanted by somebody, and all by one station.
+        for number in honest..40_000 {
+            let now = u64::from(number) * SECOND / 5000;
+            table.wanted(id(number), now);
+            seen(&mut table, id(number), MAC, now);
+        }
+        assert!(answered(&table) > ANSWERED.of_one - AT_ONCE);
+        assert!((0..honest).all(|number| table.mac(&id(number)) == Some(station(id(number)))));
+        assert!(resolve(&mut table, id(50_000), 20 * SECOND));
+    }
+
+    #[test]
     fn who_is_wanted_finds_a_place_among_those_that_answer() {
         let mut table = NeighbourTable::default();
         let most = ANSWERED.of_one as u32;
@@ -458,13 +523,17 @@ mod tests {
         let mut places = 0;
         for number in most..2 * most {
             table.wanted(id(number), SECOND);
-            places += u64::from(table.seen(id(number), MAC, true, SECOND, |id| id == gateway));
+            places += u64::from(
+                table.seen(id(number), station(id(number)), true, SECOND, |id| {
+                    id == gateway
+                }),
+            );
         }
         assert_eq!(places, EVICTIONS.1, "so many at once");
         let evicted = table.take_evicted();
         assert_eq!(evicted.len() as u64, places);
         assert_eq!(evicted[0], id(1), "the oldest but for the next hop");
-        assert_eq!(table.mac(&gateway), Some(MAC));
+        assert_eq!(table.mac(&gateway), Some(station(gateway)));
         assert_eq!(answered(&table), ANSWERED.of_one);
         assert!(resolve(&mut table, id(1), 2 * SECOND));
         // Who floods one link takes nothing of what those on others need.
@@ -476,7 +545,7 @@ mod tests {
             }
         }
         assert_eq!(answered(&table), ANSWERED.in_all);
-        assert_eq!(table.mac(&elsewhere), Some(MAC));
+        assert_eq!(table.mac(&elsewhere), Some(station(elsewhere)));
         assert!(resolve(&mut table, (90, id(1).1), SECOND));
         assert_eq!(answered(&table), ANSWERED.in_all);
         let known = answered(&table);

@@ -734,7 +734,8 @@ fn a_crowd_on_a_link_takes_neither_its_gateway_nor_what_others_need() {
         .collect();
     gateway.plane.handle(&asked_and_answered, gateway.now);
     let known = gateway.tables.current().neighbours.len();
-    assert_eq!(known, 4096);
+    // One station answers for all of them, and gives up some at once.
+    assert!((4096 - 64..=4096).contains(&known), "{known}");
     let by_router = rewrite(ROUTER_MAC, LAN_MAC);
     assert_eq!(gateway.kind("10.9.0.1"), by_router);
     assert_eq!(gateway.kind("10.64.0.9"), by_router);
@@ -748,7 +749,7 @@ fn a_crowd_on_a_link_takes_neither_its_gateway_nor_what_others_need() {
     gateway.seen("lan", "10.64.0.10", ROUTER_MAC, true);
     gateway.seen("wan", "203.0.113.2", ROUTER_MAC, true);
     assert_eq!(gateway.kind("10.64.0.10"), by_router);
-    assert_eq!(gateway.tables.current().neighbours.len(), known + 1);
+    assert_eq!(gateway.tables.current().neighbours.len(), known + 2);
     gateway.delete("route/default/10.9.0.0/16");
 }
 
