@@ -19,12 +19,15 @@
 //! The region is also what `AF_XDP` calls UMEM ([`Memory`], [`Lent`]): the kernel writes frames where the graph reads them.
 #![allow(unsafe_code)]
 
+mod lent;
+
 use std::num::NonZeroU32;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use thiserror::Error;
 
+pub use self::lent::{Lent, Memory};
 use crate::mapping::{HUGE, Mapping, Pages};
 use crate::prefetch;
 
@@ -261,85 +264,6 @@ pub enum RegionError {
     TooMany(usize),
 }
 
-/// The memory of the ordinary buffers of a pool, for a driver that lets the kernel read and write packets in place.
-#[derive(Clone)]
-pub struct Memory {
-    region: Arc<Mapping>,
-    count: usize,
-}
-
-impl Memory {
-    /// Where it begins.
-    pub fn start(&self) -> NonNull<u8> {
-        self.region.base()
-    }
-
-    /// How long it is.
-    pub fn bytes(&self) -> usize {
-        self.count * STRIDE
-    }
-
-    /// Whether each buffer is in one huge page, so that it is contiguous for a NIC too.
-    pub fn huge_pages(&self) -> bool {
-        self.region.huge_pages()
-    }
-
-    /// Nothing is lent yet.
-    pub fn lend_none(&self) -> Lent {
-        Lent {
-            packets: std::iter::repeat_with(|| None).take(self.count).collect(),
-            count: 0,
-        }
-    }
-}
-
-/// The packets whose buffers the kernel has. Nobody reads or writes them until it has given them back.
-pub struct Lent {
-    packets: Box<[Option<Packet>]>,
-    count: usize,
-}
-
-impl Lent {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.count
-    }
-
-    /// Whether the kernel has none.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// Lends a buffer; gives the address of its area in the memory. A large one is given back: it is not in there.
-    #[inline]
-    pub fn lend(&mut self, packet: Packet) -> Result<u64, Packet> {
-        let start = packet.line() * LINE;
-        match self.packets.get_mut(start / STRIDE) {
-            Some(place) => {
-                *place = Some(packet);
-                self.count += 1;
-                Ok((start + LINE) as u64)
-            }
-            None => Err(packet),
-        }
-    }
-
-    /// Takes the buffer back in which this address is, with the address's offset in the area. `None` if it was not lent.
-    #[inline]
-    pub fn take_back(&mut self, address: u64) -> Option<(Packet, usize)> {
-        let address = usize::try_from(address).ok()?;
-        let packet = self.packets.get_mut(address / STRIDE)?.take()?;
-        self.count -= 1;
-        Some((packet, (address % STRIDE).saturating_sub(LINE)))
-    }
-
-    /// Takes everything back.
-    pub fn take_all_back(&mut self) -> impl Iterator<Item = Packet> {
-        self.count = 0;
-        self.packets.iter_mut().filter_map(Option::take)
-    }
-}
-
 /// The buffers of one worker and the lists of those that are free.
 pub struct BufferPool {
     region: Arc<Mapping>,
@@ -367,20 +291,21 @@ impl BufferPool {
         let region = Mapping::new(bytes, Pages::Huge)
             .map_err(|source| RegionError::Map { bytes, source })?;
         let packet = |line: usize| NonZeroU32::new(line as u32 + 1).map(Packet);
-        // What is not contiguous for a NIC is left out: less than one in 900.
-        let crosses = |line: &usize| {
+        // What is not contiguous for a NIC is left out: less than one in 900, of large ones in 200.
+        let crosses = |line: &usize, stride: usize| {
             let start = line * LINE;
-            region.huge_pages() && start / HUGE != (start + STRIDE - 1) / HUGE
+            region.huge_pages() && start / HUGE != (start + stride - 1) / HUGE
         };
         let free: Vec<Packet> = (0..count)
             .rev()
             .map(|number| number * (STRIDE / LINE))
-            .filter(|line| !crosses(line))
+            .filter(|line| !crosses(line, STRIDE))
             .filter_map(packet)
             .collect();
         let free_large: Vec<Packet> = (0..large)
             .rev()
             .map(|number| lines + number * (LARGE_STRIDE / LINE))
+            .filter(|line| !crosses(line, LARGE_STRIDE))
             .filter_map(packet)
             .collect();
         Ok(Self {
@@ -431,10 +356,7 @@ impl BufferPool {
 
     /// The memory of the ordinary buffers.
     pub fn memory(&self) -> Memory {
-        Memory {
-            region: Arc::clone(&self.region),
-            count: self.count,
-        }
+        Memory::new(Arc::clone(&self.region), self.count)
     }
 
     /// An ordinary buffer with an empty view behind the headroom; `None` when all are in use.
@@ -671,31 +593,6 @@ mod tests {
         assert_eq!((meta.vrf, meta.len(), meta.offset()), (7, 0, HEADROOM));
         assert_eq!(meta.set_len(DATA + 1), Err(NoRoom));
         pool.free_all([small, large]);
-    }
-
-    #[test]
-    fn what_is_lent_comes_back_once() {
-        let mut pool = BufferPool::new(16).unwrap();
-        let mut lent = pool.memory().lend_none();
-        let packets: Vec<_> = std::iter::from_fn(|| pool.allocate()).collect();
-        let addresses: Vec<u64> = packets
-            .into_iter()
-            .map(|packet| lent.lend(packet).unwrap())
-            .collect();
-        assert_eq!(lent.len(), 16);
-        for (number, address) in addresses.iter().enumerate() {
-            let (packet, offset) = lent.take_back(address + number as u64).unwrap();
-            assert_eq!(offset, number);
-            pool.free(packet);
-            assert!(lent.take_back(*address).is_none());
-        }
-        for outside in [16 * STRIDE as u64, u64::MAX] {
-            assert!(lent.take_back(outside).is_none());
-        }
-        let large = pool.allocate_large().unwrap();
-        pool.free(lent.lend(large).unwrap_err());
-        assert!(lent.is_empty());
-        assert_eq!(pool.available(), pool.capacity());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use culvert_dataplane::buffer::{BufferPool, Metadata, flags};
+use culvert_dataplane::buffer::{AREA, BufferPool, HEADROOM, LARGE_AREA, Metadata, flags};
 use culvert_dataplane::clock::monotonic_nanoseconds;
 use culvert_dataplane::counters::WorkerCounters;
 use culvert_dataplane::driver::DriverChoice;
@@ -26,7 +26,7 @@ use culvert_dataplane::port::Port;
 use culvert_net::{Ipv4View, checksum};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::socket::sockopt::{ReceiveTimeout, UdpGsoSegment};
+use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout, UdpGsoSegment};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
 };
@@ -500,6 +500,8 @@ with_both! {
     unfilled_checksums_are_flagged_and_vlan_tags_are_put_back
     the_kernels_own_packets_arrive_as_on_a_wire
     the_first_frame_wakes_a_sleeper
+    jumbo_frames_of_every_size_pass_both_ways
+    a_jumbo_burst_that_fills_the_ring_keeps_whole_frames_and_counts_the_others
 }
 
 #[test]
@@ -609,47 +611,81 @@ fn offloads_are_switched_off_while_the_interface_is_ours() {
     });
 }
 
-#[test]
-fn jumbo_frames_of_every_size_pass_both_ways() {
-    on_a_pair(|| {
-        ip("link set culvert-a mtu 9216");
-        make_mtu("culvert-b", 9216, DriverChoice::AfPacket).unwrap();
-        let (kernel, mut driver) = (raw(), Driver::open_for(Kind::AfPacket, 9216));
+/// Makes both ends of the pair take jumbo frames, and opens the driver for them.
+fn open_jumbo(kind: Kind) -> (OwnedFd, Driver) {
+    let driver = match kind {
+        Kind::AfPacket => DriverChoice::AfPacket,
+        Kind::AfXdp => DriverChoice::AfXdp,
+    };
+    ip("link set culvert-a mtu 9216");
+    make_mtu("culvert-b", 9216, driver).unwrap();
+    let kernel = raw();
+    let bytes = 64_i32 << 20;
+    setsockopt(&kernel, RcvBufForce, &(bytes as usize)).unwrap();
+    (kernel, Driver::open_for(kind, 9216))
+}
+
+fn expect_from(kernel: &OwnedFd, expected: &[u8], bytes: &mut [u8]) {
+    let length = recv(kernel.as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
+    assert!(
+        bytes[..length] == *expected,
+        "a frame of {} bytes, not {length}",
+        expected.len()
+    );
+}
+
+fn jumbo_frames_of_every_size_pass_both_ways(kind: Kind) {
+    on_a_pair(move || {
+        let (kernel, mut driver) = open_jumbo(kind);
         let mut random = Random::new(10);
-        let frames: Vec<_> = (14..=9230)
-            .step_by(29)
-            .chain([1919, 1920, 1921, 2048, 2049, 9230])
+        // Each size once, a small one beside a large one.
+        let frames: Vec<_> = (14..=4622)
+            .flat_map(|length| [length, 9230 + 14 - length])
             .map(|length| frame(&mut random, length, EXPERIMENT))
             .collect();
         let mut bytes = vec![0; 16_384];
-        for some in frames.chunks(5) {
+        for some in frames.chunks(20) {
             for frame in some {
                 put(&kernel, frame);
             }
             let received = driver.receive_all(some.len());
-            for (expected, (_, frame)) in some.iter().zip(&received) {
+            for (expected, (meta, frame)) in some.iter().zip(&received) {
                 assert!(expected == frame, "a frame of {} bytes", expected.len());
+                assert_eq!(meta.flags, 0);
+                // ESP's trailer and ICV fit behind every one.
+                let area = if frame.len() > 1920 { LARGE_AREA } else { AREA };
+                assert!(meta.offset() >= HEADROOM && meta.offset() + frame.len() + 49 <= area);
             }
             driver.transmit(some);
             for expected in some {
-                let length = recv(kernel.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap();
-                assert!(
-                    bytes[..length] == *expected,
-                    "a frame of {} bytes",
-                    expected.len()
-                );
+                expect_from(&kernel, expected, &mut bytes);
             }
         }
         for reason in DropReason::ALL {
             assert_eq!(driver.drops(*reason), 0, "{}", reason.name());
         }
         // Without large buffers small frames still pass.
+        let (small, large) = (&frames[0], &frames[1]);
         let taken: Vec<_> = std::iter::from_fn(|| driver.buffers.allocate_large()).collect();
-        put(&kernel, &frames[300]);
-        put(&kernel, &frames[3]);
-        assert!(driver.receive_all(1)[0].1 == frames[3]);
+        put(&kernel, large);
+        put(&kernel, small);
+        assert!(driver.receive_all(1)[0].1 == *small);
         assert_eq!(driver.drops(DropReason::NoBuffer), 1);
+        // More than the rings have places for, one round after the other: what is dropped makes room.
+        for _ in 0..15 {
+            for _ in 0..100 {
+                put(&kernel, large);
+            }
+            driver.receive_nothing();
+        }
+        put(&kernel, small);
+        assert!(driver.receive_all(1)[0].1 == *small);
+        driver.receive_nothing();
+        let lost = driver.drops(DropReason::NoBuffer) + driver.drops(DropReason::RxRingFull);
+        assert_eq!(lost, 1501);
         driver.buffers.free_all(taken);
+        put(&kernel, large);
+        assert!(driver.receive_all(1)[0].1 == *large);
         // Another driver makes it small again.
         make_mtu("culvert-b", 1500, DriverChoice::AfXdp).unwrap();
         ip("link set culvert-a mtu 1500");
@@ -658,28 +694,191 @@ fn jumbo_frames_of_every_size_pass_both_ways() {
     });
 }
 
+fn a_jumbo_burst_that_fills_the_ring_keeps_whole_frames_and_counts_the_others(kind: Kind) {
+    const BURST: usize = 3000;
+    on_a_pair(move || {
+        let (kernel, mut driver) = open_jumbo(kind);
+        let mut random = Random::new(11);
+        let frames: Vec<_> = (0..BURST)
+            .map(|number| {
+                let length = [9230, 60, 1920, 5000, 1921, 1514][number % 6];
+                frame(&mut random, length, EXPERIMENT)
+            })
+            .collect();
+        for frame in &frames {
+            put(&kernel, frame);
+        }
+        let (mut kept, mut sent) = (0, frames.iter());
+        while driver.wait(Duration::from_millis(100)) {
+            for (_, received) in driver.receive() {
+                let found = sent.any(|frame| *frame == received);
+                assert!(found, "a frame of {} bytes", received.len());
+                kept += 1;
+            }
+        }
+        driver.receive_nothing();
+        assert!(kept > 900, "{kept}");
+        put(&kernel, &frames[0]);
+        assert!(driver.receive_all(1)[0].1 == frames[0]);
+        driver.receive_nothing();
+        let lost = driver.drops(DropReason::RxRingFull) as usize;
+        assert_eq!(kept + lost, BURST, "{kept}, {lost}");
+        for reason in DropReason::ALL {
+            if *reason != DropReason::RxRingFull {
+                assert_eq!(driver.drops(*reason), 0, "{}", reason.name());
+            }
+        }
+        driver.finish();
+    });
+}
+
+#[test]
+fn frames_longer_than_any_buffer_are_counted_and_the_others_pass() {
+    on_a_pair(|| {
+        let (kernel, mut driver) = open_jumbo(Kind::AfXdp);
+        // From now on the kernel lets larger ones through.
+        ip("link set culvert-a mtu 20000");
+        ip("link set culvert-b mtu 20000");
+        let mut random = Random::new(12);
+        let (small, large) = (
+            frame(&mut random, 400, EXPERIMENT),
+            frame(&mut random, 9230, EXPERIMENT),
+        );
+        for (number, length) in [10_241, 11_520, 15_000, 20_000].into_iter().enumerate() {
+            put(&kernel, &large);
+            put(&kernel, &frame(&mut random, length, EXPERIMENT));
+            put(&kernel, &small);
+            let received = driver.receive_all(2);
+            assert!(received[0].1 == large && received[1].1 == small);
+            assert_eq!(
+                driver.drops(DropReason::FrameTooLarge),
+                number as u64 + 1,
+                "{length}"
+            );
+        }
+        driver.finish();
+    });
+}
+
+/// Lets system calls of this thread fail with an error: that of a number whose argument of a number has one value.
+fn refuse(call: libc::c_long, argument: u32, value: u32, error: i32) {
+    let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    let answer = (libc::BPF_RET | libc::BPF_K) as u16;
+    let step = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
+    let mut filter = [
+        step(load, 0, 0, 0),
+        step(equal, call as u32, 0, 3),
+        // The low half of an argument, on machines whose bytes are little-endian.
+        step(load, 16 + 8 * argument, 0, 0),
+        step(equal, value, 0, 1),
+        step(answer, libc::SECCOMP_RET_ERRNO | error as u32, 0, 0),
+        step(answer, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: the program and its filter live through the calls.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let mode = libc::SECCOMP_MODE_FILTER;
+        let set = libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program);
+        assert_eq!(set, 0);
+    }
+}
+
+#[test]
+fn a_frame_that_does_not_find_room_in_the_transmit_ring_leaves_no_part_in_it() {
+    on_a_pair(|| {
+        let (kernel, mut driver) = open_jumbo(Kind::AfXdp);
+        let mut random = Random::new(13);
+        let large: Vec<_> = (0..500)
+            .map(|number| frame(&mut random, 8705 + number, EXPERIMENT))
+            .collect();
+        let small: Vec<_> = (0..10)
+            .map(|number| frame(&mut random, 60 + number, EXPERIMENT))
+            .collect();
+        // The kernel's answer while it cannot send.
+        let stuck = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                refuse(libc::SYS_sendto, 3, libc::MSG_DONTWAIT as u32, libc::EAGAIN);
+                driver.transmit(&large);
+                driver.transmit(&small);
+                driver.drops(DropReason::TxQueueFull)
+            });
+            thread.join().unwrap()
+        });
+        // Five pieces each: 409 of them, and then there is room for three.
+        assert_eq!(stuck, (500 - 409) + (10 - 3));
+        driver.receive_nothing();
+        let mut bytes = vec![0; 16_384];
+        for expected in large[..409].iter().chain(&small[..3]) {
+            expect_from(&kernel, expected, &mut bytes);
+        }
+        driver.transmit(&large[..100]);
+        for expected in &large[..100] {
+            expect_from(&kernel, expected, &mut bytes);
+        }
+        assert_eq!(driver.drops(DropReason::TxError), 0);
+        driver.finish();
+    });
+}
+
+/// As kernels answer that lack it: before 5.18 when the program is loaded, before 6.6 when the socket is bound.
+#[test]
+fn a_kernel_without_multi_buffer_xdp_is_refused_by_name() {
+    const PROGRAM_LOAD: u32 = 5;
+    let socket_address = size_of::<libc::sockaddr_xdp>() as u32;
+    for (call, argument, value, step) in [
+        (libc::SYS_bpf, 0, PROGRAM_LOAD, "load the XDP program"),
+        (libc::SYS_bind, 2, socket_address, "bind to a queue"),
+    ] {
+        on_a_pair(move || {
+            ip("link set culvert-b mtu 9000");
+            ip("link set culvert-a mtu 9000");
+            refuse(call, argument, value, libc::EINVAL);
+            let buffers = BufferPool::new(64).unwrap();
+            let refused = AfXdp::open("culvert-b", &[buffers.memory()]).err().unwrap();
+            assert_eq!(
+                refused.to_string(),
+                format!(
+                    "culvert-b: an MTU of 9000 bytes needs multi-buffer XDP, which this kernel or driver does not have: {step}: Invalid argument (os error 22)"
+                )
+            );
+            // What is then used has not been spoilt.
+            let (kernel, mut driver) = (raw(), Driver::open_for(Kind::AfPacket, 9000));
+            let sent = frame(&mut Random::new(14), 9000, EXPERIMENT);
+            put(&kernel, &sent);
+            assert!(driver.receive_all(1)[0].1 == sent);
+            driver.finish();
+        });
+    }
+}
+
 #[test]
 fn an_mtu_that_does_not_fit_a_buffer_is_refused_by_name() {
     on_a_pair(|| {
         let buffers = BufferPool::new(64).unwrap();
-        ip("link set culvert-b mtu 1837");
+        ip("link set culvert-b mtu 9217");
         let refused = AfXdp::open("culvert-b", &[buffers.memory()]).err().unwrap();
         assert_eq!(
             refused.to_string(),
-            "culvert-b: AF_XDP takes an MTU of 1836 bytes at most, not 1837"
+            "culvert-b: AF_XDP takes an MTU of 9216 bytes at most, not 9217"
         );
-        ip("link set culvert-b mtu 1836");
-        ip("link set culvert-a mtu 1836");
-        let (kernel, mut driver) = (raw(), Driver::open(Kind::AfXdp));
-        let mut random = Random::new(6);
-        let largest = frame(&mut random, 1836 + 14, EXPERIMENT);
-        put(&kernel, &largest);
-        assert!(driver.receive_all(1)[0].1 == largest);
-        driver.transmit(std::slice::from_ref(&largest));
-        let mut bytes = vec![0; 4096];
-        let length = recv(kernel.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap();
-        assert!(bytes[..length] == largest);
-        driver.finish();
+        // On both sides of where frames begin to need several buffers.
+        for mtu in [1836, 1837] {
+            ip(&format!("link set culvert-b mtu {mtu}"));
+            ip(&format!("link set culvert-a mtu {mtu}"));
+            let (kernel, mut driver) = (raw(), Driver::open(Kind::AfXdp));
+            let mut random = Random::new(6);
+            let largest = frame(&mut random, mtu + 14, EXPERIMENT);
+            put(&kernel, &largest);
+            assert!(driver.receive_all(1)[0].1 == largest);
+            driver.transmit(std::slice::from_ref(&largest));
+            expect_from(&kernel, &largest, &mut [0; 4096]);
+            driver.finish();
+        }
         let missing = AfXdp::open("culvert-c", &[buffers.memory()]).err().unwrap();
         assert!(matches!(missing, XdpError::Device(_)), "{missing}");
     });
@@ -687,21 +886,29 @@ fn an_mtu_that_does_not_fit_a_buffer_is_refused_by_name() {
 
 #[test]
 fn what_a_link_that_is_down_does_not_send_is_counted_and_never_sent() {
-    on_a_pair(|| {
-        let (kernel, mut driver) = (raw(), Driver::open(Kind::AfXdp));
+    cut_a_link(|| (raw(), Driver::open(Kind::AfXdp)), |_| 400);
+}
+
+#[test]
+fn jumbo_frames_that_a_link_does_not_send_are_counted_once_each() {
+    let sizes = |number| [9000, 400, 2177, 9230][number % 4];
+    cut_a_link(|| open_jumbo(Kind::AfXdp), sizes);
+}
+
+fn cut_a_link(open: fn() -> (OwnedFd, Driver), size: fn(usize) -> usize) {
+    on_a_pair(move || {
+        let (kernel, mut driver) = open();
         let mut random = Random::new(7);
         let stale: Vec<_> = (0..20)
-            .map(|_| frame(&mut random, 400, EXPERIMENT))
+            .map(|number| frame(&mut random, size(number), EXPERIMENT))
             .collect();
         ip("link set culvert-b down");
         driver.transmit(&stale);
         assert_eq!(driver.drops(DropReason::TxError), 20);
         ip("link set culvert-b up");
-        let fresh = frame(&mut random, 500, EXPERIMENT);
+        let fresh = frame(&mut random, size(0) + 100, EXPERIMENT);
         driver.transmit(std::slice::from_ref(&fresh));
-        let mut bytes = vec![0; 4096];
-        let length = recv(kernel.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap();
-        assert!(bytes[..length] == fresh);
+        expect_from(&kernel, &fresh, &mut [0; 16_384]);
         // The other end takes a while to see that there is a link again.
         let began = Instant::now();
         while !driver.wait(Duration::from_millis(100)) && began.elapsed() < PATIENCE {

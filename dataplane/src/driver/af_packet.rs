@@ -21,7 +21,7 @@ use culvert_net::MacAddr;
 use thiserror::Error;
 
 use super::offload::{self, Offloads};
-use super::{DriverChoice, ORDINARY_MTU};
+use super::{DriverChoice, JUMBO_MTU, ORDINARY_MTU};
 use crate::buffer::{BufferPool, flags};
 use crate::counters::WorkerCounters;
 use crate::drop_reason::DropReason;
@@ -126,7 +126,12 @@ impl Device {
 pub fn make_mtu(device: &str, mtu: u16, driver: DriverChoice) -> Result<(), OpenError> {
     let now = offload::mtu(device).ok_or_else(|| OpenError::NoDevice(device.to_owned()))?;
     let wanted = u32::from(mtu);
-    let too_large = driver == DriverChoice::AfXdp && now > u32::from(ORDINARY_MTU);
+    let most = if mtu > ORDINARY_MTU {
+        JUMBO_MTU
+    } else {
+        ORDINARY_MTU
+    };
+    let too_large = driver == DriverChoice::AfXdp && now > u32::from(most);
     if now < wanted || (too_large && now != wanted) {
         offload::set_mtu(device, wanted).map_err(|source| OpenError::Kernel {
             device: device.to_owned(),

@@ -10,6 +10,9 @@ use thiserror::Error;
 /// The largest MTU of which every frame fits an ordinary buffer, with two VLAN tags before and ESP's padding and ICV
 /// behind.
 pub const ORDINARY_MTU: u16 = 1836;
+/// The largest MTU of which every frame fits a large buffer in the same way: that of every interface.
+pub const JUMBO_MTU: u16 = 9216;
+const _: () = assert!(14 + 8 + JUMBO_MTU as usize + 17 + 32 <= crate::buffer::LARGE_DATA);
 
 /// The drivers of interfaces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,7 +20,7 @@ pub enum DriverChoice {
     /// `AF_PACKET`: works on every interface.
     #[default]
     AfPacket,
-    /// `AF_XDP`: faster, for what fits an ordinary buffer.
+    /// `AF_XDP`: faster; for jumbo frames the kernel has to know frames in several buffers.
     AfXdp,
 }
 

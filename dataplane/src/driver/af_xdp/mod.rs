@@ -14,9 +14,14 @@
 //! This talks to the kernel by system calls alone: what there is to libxdp and to crates like it is mostly the loading of
 //! compiled programs and an allocator for UMEM, and here the program is six instructions and the allocator is ours.
 //!
-//! A frame fits one buffer behind the headroom that the kernel keeps: interfaces with a larger MTU stay with `AF_PACKET`.
+//! A frame of an ordinary MTU fits one buffer behind the headroom that the kernel keeps. A jumbo frame comes in several,
+//! from which it is copied together, and leaves in several pieces of its large buffer, which is then part of
+//! the UMEM: that needs a kernel (6.6) and a NIC that know frames in several buffers. Interfaces for which they do not
+//! stay with `AF_PACKET`.
 
+mod chain;
 mod program;
+mod queue;
 mod ring;
 mod socket;
 mod unfilled;
@@ -29,28 +34,19 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use thiserror::Error;
 
 use self::program::{Attachment, Redirect, is_busy};
-use self::socket::{COMPLETION, LARGEST, RECEIVE, Socket, Statistics};
+use self::queue::Queue;
+use self::socket::Socket;
 use super::af_packet::{Device, OpenError, Sender};
 use super::offload::{self, Offloads};
-use crate::buffer::{BufferPool, Lent, Memory, Packet, flags};
+use super::{JUMBO_MTU, ORDINARY_MTU};
+use crate::buffer::{BufferPool, Memory};
 use crate::counters::WorkerCounters;
-use crate::drop_reason::DropReason;
 use crate::graph::{NodeId, Vector};
 use crate::port::Port;
 
-/// The largest MTU: a frame has an Ethernet header and two VLAN tags besides, and as much room behind it as ESP needs:
-/// 17 bytes of trailer, an ICV of 32.
-const LARGEST_MTU: u32 = super::ORDINARY_MTU as u32;
-const _: () = assert!(14 + 8 + LARGEST_MTU as usize + 17 + 32 <= LARGEST);
 /// The kernel takes its time to give up the queue of a socket that was closed.
 const BUSY: Duration = Duration::from_secs(2);
 const BUSY_STEP: Duration = Duration::from_millis(10);
-/// System calls within one batch that send nothing.
-const TX_TRIES: u32 = 3;
-/// Buffers lent for receiving when half of all are in use elsewhere.
-const RECEIVE_SCARCE: usize = 512;
-/// Shortest frame: an Ethernet header.
-const SHORTEST: u32 = 14;
 
 /// Why `AF_XDP` does not work on an interface.
 #[derive(Debug, Error)]
@@ -58,13 +54,27 @@ pub enum XdpError {
     /// It does not work for any driver.
     #[error(transparent)]
     Device(#[from] OpenError),
-    /// Frames do not fit into one buffer.
-    #[error("{device}: AF_XDP takes an MTU of {LARGEST_MTU} bytes at most, not {mtu}")]
+    /// Frames do not fit into a large buffer.
+    #[error("{device}: AF_XDP takes an MTU of {JUMBO_MTU} bytes at most, not {mtu}")]
     Mtu {
         /// Which interface.
         device: String,
         /// Its MTU.
         mtu: u32,
+    },
+    /// Frames need several buffers, and the kernel or the NIC's driver does not know that (before Linux 6.6).
+    #[error(
+        "{device}: an MTU of {mtu} bytes needs multi-buffer XDP, which this kernel or driver does not have: {step}: {source}"
+    )]
+    MultiBuffer {
+        /// Which interface.
+        device: String,
+        /// Its MTU.
+        mtu: u32,
+        /// At what it was refused.
+        step: &'static str,
+        /// The kernel's answer.
+        source: std::io::Error,
     },
     /// Another program is attached, or another socket is bound.
     #[error("{device}: another program has it: {source}")]
@@ -74,6 +84,14 @@ pub enum XdpError {
         /// The kernel's answer.
         source: std::io::Error,
     },
+}
+
+/// What a kernel or a driver says that does not know what is asked of it.
+fn is_unknown(error: &std::io::Error) -> bool {
+    let unknown = [libc::EINVAL, libc::EOPNOTSUPP, libc::ERANGE, libc::E2BIG];
+    error
+        .raw_os_error()
+        .is_some_and(|code| unknown.contains(&code))
 }
 
 /// How frames come and go.
@@ -114,19 +132,6 @@ pub struct AfXdp {
     shared: Arc<Shared>,
 }
 
-/// One queue.
-struct Queue {
-    socket: Socket,
-    lent: Lent,
-    /// Of those lent, how many to receive into.
-    receiving: usize,
-    counted: Statistics,
-    /// Frames have come since the kernel's counters were last read.
-    stirred: bool,
-    /// Transmit descriptors that were made invalid, which the kernel counts and we have counted.
-    cancelled: u64,
-}
-
 impl AfXdp {
     /// Opens the interface for workers with these buffers: a port each. Waits for a socket that was just closed.
     pub fn open(name: &str, workers: &[Memory]) -> Result<(Vec<Self>, Mode), XdpError> {
@@ -143,7 +148,8 @@ impl AfXdp {
 
     fn try_open(name: &str, workers: &[Memory]) -> Result<(Vec<Self>, Mode), XdpError> {
         let mtu = offload::mtu(name).unwrap_or_default();
-        if mtu > LARGEST_MTU {
+        let scattered = mtu > u32::from(ORDINARY_MTU);
+        if mtu > u32::from(JUMBO_MTU) {
             let device = name.to_owned();
             return Err(XdpError::Mtu { device, mtu });
         }
@@ -152,6 +158,13 @@ impl AfXdp {
             let device = name.to_owned();
             if is_busy(&source) {
                 XdpError::Busy { device, source }
+            } else if scattered && is_unknown(&source) {
+                XdpError::MultiBuffer {
+                    device,
+                    mtu,
+                    step,
+                    source,
+                }
             } else {
                 XdpError::Device(OpenError::Kernel {
                     device,
@@ -161,7 +174,7 @@ impl AfXdp {
             }
         };
         let count = offload::receive_queues(name);
-        let redirect = Redirect::attach(device.index(), count).map_err(refused)?;
+        let redirect = Redirect::attach(device.index(), count, scattered).map_err(refused)?;
         let shared = Arc::new(Shared {
             unfilled: offload::driver(name).as_deref() == Some("veth"),
             redirect,
@@ -171,6 +184,11 @@ impl AfXdp {
         let mut zero_copy = true;
         let mut ports = Vec::new();
         for (worker, memory) in workers.iter().enumerate() {
+            let memory = &if scattered {
+                memory.with_large()
+            } else {
+                memory.clone()
+            };
             let mut queues = Vec::new();
             for queue in (0..count).skip(worker).step_by(workers.len()) {
                 let socket = Socket::open(shared.device.index(), queue, memory).map_err(refused)?;
@@ -179,14 +197,7 @@ impl AfXdp {
                     .redirect
                     .direct(queue, socket.as_fd())
                     .map_err(|source| refused(("direct a queue to its socket", source)))?;
-                queues.push(Queue {
-                    socket,
-                    lent: memory.lend_none(),
-                    receiving: 0,
-                    counted: Statistics::default(),
-                    stirred: false,
-                    cancelled: 0,
-                });
+                queues.push(Queue::new(socket, memory));
             }
             ports.push(Self {
                 waiter: waiter(&queues)
@@ -212,7 +223,7 @@ fn waiter(queues: &[Queue]) -> nix::Result<Option<Epoll>> {
     }
     let waiter = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     for queue in queues {
-        waiter.add(&queue.socket, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        waiter.add(queue.socket(), EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
     }
     Ok(Some(waiter))
 }
@@ -236,7 +247,7 @@ impl Port for AfXdp {
             };
             queue.reap(buffers);
             // What the kernel could not send at once.
-            if queue.socket.transmit.waiting() > 0 {
+            if queue.socket().transmit.waiting() > 0 {
                 queue.kick(buffers, counters);
             }
             queue.receive(buffers, counters, vector, self.shared.unfilled);
@@ -259,7 +270,7 @@ impl Port for AfXdp {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         Some(match (&self.waiter, self.queues.first()) {
             (Some(waiter), _) => waiter.0.as_fd(),
-            (None, Some(queue)) => queue.socket.as_fd(),
+            (None, Some(queue)) => queue.socket().as_fd(),
             // Receives nothing, ever.
             (None, None) => self.sender.descriptor(),
         })
@@ -273,232 +284,4 @@ impl Port for AfXdp {
             queue.release(buffers);
         }
     }
-}
-
-impl Queue {
-    /// Takes back what has been sent.
-    #[inline]
-    fn reap(&mut self, buffers: &mut BufferPool) {
-        if self.lent.len() == self.receiving {
-            return;
-        }
-        while let Some(address) = self.socket.completed.pop() {
-            if let Some((packet, _)) = self.lent.take_back(address) {
-                buffers.free(packet);
-            }
-        }
-        self.socket.completed.release();
-    }
-
-    fn receive(
-        &mut self,
-        buffers: &mut BufferPool,
-        counters: &WorkerCounters,
-        vector: &mut Vector,
-        unfilled: bool,
-    ) {
-        let before = vector.len();
-        while !vector.is_full()
-            && let Some(frame) = self.socket.received.pop()
-        {
-            // In the upper bits how far behind the beginning of the buffer the frame begins.
-            let address = (frame.addr & libc::XSK_UNALIGNED_BUF_ADDR_MASK)
-                + (frame.addr >> libc::XSK_UNALIGNED_BUF_OFFSET_SHIFT);
-            let Some((mut packet, offset)) = self.lent.take_back(address) else {
-                continue;
-            };
-            self.receiving -= 1;
-            buffers.renew(&mut packet);
-            let meta = buffers.meta_mut(&mut packet);
-            let fits = meta.set_view(offset, frame.len as usize).is_ok();
-            if !fits || frame.len < SHORTEST {
-                buffers.free(packet);
-                counters.drop(DropReason::EthernetTruncated).add(1);
-                continue;
-            }
-            if unfilled && let Some((start, field)) = unfilled::unfilled(buffers.data(&packet)) {
-                let meta = buffers.meta_mut(&mut packet);
-                meta.flags |= flags::CHECKSUM_PARTIAL;
-                meta.checksum_start = start;
-                meta.checksum_offset = field;
-            }
-            if let Err(full) = vector.try_push(packet) {
-                buffers.free(full.element());
-            }
-        }
-        if vector.len() > before {
-            self.socket.received.release();
-            self.stirred = true;
-        } else if self.stirred {
-            self.socket.received.release();
-            self.stirred = false;
-            self.count(counters);
-        }
-    }
-
-    /// Reads the kernel's counters: once after each burst.
-    fn count(&mut self, counters: &WorkerCounters) {
-        let Some(now) = self.socket.statistics() else {
-            return;
-        };
-        let before = std::mem::replace(&mut self.counted, now);
-        counters
-            .drop(DropReason::RxRingFull)
-            .add(now.no_room.saturating_sub(before.no_room));
-        counters
-            .drop(DropReason::FrameTooLarge)
-            .add(now.refused.saturating_sub(before.refused));
-        let invalid = now.invalid.saturating_sub(before.invalid);
-        let ours = invalid.min(self.cancelled);
-        self.cancelled -= ours;
-        counters.drop(DropReason::TxError).add(invalid - ours);
-    }
-
-    /// Lends the kernel buffers to receive into, fewer when they are scarce.
-    #[inline]
-    fn refill(&mut self, buffers: &mut BufferPool) {
-        let (free, all) = (buffers.available_ordinary(), buffers.ordinary());
-        let most = if free > all / 2 {
-            RECEIVE as usize
-        } else if free > all / 8 {
-            RECEIVE_SCARCE
-        } else {
-            return;
-        };
-        if self.receiving >= most {
-            return;
-        }
-        let wanted = (most - self.receiving).min(self.socket.fill.room() as usize);
-        for _ in 0..wanted {
-            let Some(packet) = buffers.allocate() else {
-                break;
-            };
-            match self.lent.lend(packet) {
-                Ok(address) => {
-                    self.socket.fill.push(address);
-                    self.receiving += 1;
-                }
-                Err(packet) => buffers.free(packet),
-            }
-        }
-        self.socket.fill.submit();
-        if self.socket.fill.needs_wakeup() {
-            self.socket.wake_receiver();
-        }
-    }
-
-    fn transmit(
-        &mut self,
-        buffers: &mut BufferPool,
-        counters: &WorkerCounters,
-        vector: &mut Vector,
-    ) {
-        self.reap(buffers);
-        let mut full = 0;
-        for packet in vector.drain(..) {
-            let Some(packet) = ordinary(buffers, counters, packet) else {
-                continue;
-            };
-            // What is under way has room in the completion ring.
-            let under_way = self.lent.len() - self.receiving;
-            if self.socket.transmit.room() == 0 || under_way >= COMPLETION as usize {
-                full += 1;
-                buffers.free(packet);
-                continue;
-            }
-            let meta = buffers.meta(&packet);
-            let (offset, length) = (meta.offset(), meta.len());
-            match self.lent.lend(packet) {
-                Ok(address) => self.socket.transmit.push(libc::xdp_desc {
-                    addr: address + offset as u64,
-                    len: length as u32,
-                    options: 0,
-                }),
-                Err(packet) => buffers.free(packet),
-            }
-        }
-        counters.drop(DropReason::TxQueueFull).add(full);
-        self.socket.transmit.submit();
-        self.kick(buffers, counters);
-        self.reap(buffers);
-    }
-
-    /// Lets the kernel send what waits.
-    fn kick(&mut self, buffers: &mut BufferPool, counters: &WorkerCounters) {
-        if !self.socket.transmit.needs_wakeup() {
-            return;
-        }
-        if self.socket.is_zero_copy() {
-            // The NIC's driver sends by itself, later.
-            let _ = self.socket.send();
-            return;
-        }
-        let mut idle = 0;
-        let mut waiting = self.socket.transmit.waiting();
-        while waiting > 0 && idle < TX_TRIES {
-            if let Err(error) = self.socket.send() {
-                let again = [libc::EAGAIN, libc::EBUSY, libc::ENOBUFS, libc::EINTR];
-                if !error
-                    .raw_os_error()
-                    .is_some_and(|code| again.contains(&code))
-                {
-                    return self.cancel(buffers, counters);
-                }
-            }
-            let left = self.socket.transmit.waiting();
-            idle = if left < waiting { 0 } else { idle + 1 };
-            waiting = left;
-        }
-    }
-
-    /// Takes everything back that waits for an interface that does not send (its link is down): by the time it does,
-    /// it would be stale. The kernel skips what it finds invalid, and reads in our calls alone (copy mode).
-    fn cancel(&mut self, buffers: &mut BufferPool, counters: &WorkerCounters) {
-        let mut lost = 0;
-        let lent = &mut self.lent;
-        self.socket.transmit.change_waiting(|entry| {
-            if let Some((packet, _)) = lent.take_back(entry.addr) {
-                buffers.free(packet);
-                lost += 1;
-            }
-            entry.len = u32::MAX;
-        });
-        self.cancelled += lost;
-        counters.drop(DropReason::TxError).add(lost);
-    }
-
-    /// Closes the socket. The kernel has let go of the buffers then: in copy mode it touches them in the calls of
-    /// receivers and senders only, which are over. A NIC may still write to those that it has been given: they are not
-    /// used again.
-    fn release(mut self, buffers: &mut BufferPool) {
-        self.reap(buffers);
-        let zero_copy = self.socket.is_zero_copy();
-        drop(self.socket);
-        if !zero_copy {
-            buffers.free_all(self.lent.take_all_back());
-        }
-    }
-}
-
-/// The packet in an ordinary buffer: the kernel does not know the large ones.
-#[inline]
-fn ordinary(buffers: &mut BufferPool, counters: &WorkerCounters, packet: Packet) -> Option<Packet> {
-    if !buffers.is_large(&packet) {
-        return Some(packet);
-    }
-    let copy = buffers.allocate().and_then(|mut copy| {
-        let bytes = buffers.data(&packet);
-        let fits = buffers.meta_mut(&mut copy).set_len(bytes.len()).is_ok();
-        if fits {
-            buffers.data_mut(&mut copy).copy_from_slice(bytes);
-            return Some(copy);
-        }
-        buffers.free(copy);
-        None
-    });
-    buffers.free(packet);
-    if copy.is_none() {
-        counters.drop(DropReason::TxError).add(1);
-    }
-    copy
 }

@@ -27,6 +27,8 @@ const XDP_DROP: i32 = 1;
 const RX_QUEUE_INDEX: i16 = 16;
 const FLAGS_GENERIC: u32 = 1 << 1;
 const FLAGS_NATIVE: u32 = 1 << 2;
+/// The program takes frames in several buffers. Since Linux 5.18.
+const PROGRAM_HAS_FRAGMENTS: u32 = 1 << 5;
 
 /// Where the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,8 +155,12 @@ unsafe fn make<T>(command: libc::c_long, mut attributes: T) -> io::Result<OwnedF
 
 impl Redirect {
     /// Attaches the program to the interface of this index, which has so many queues: in its driver if that can, else
-    /// in the common path. An error says at what it failed.
-    pub fn attach(interface: u32, queues: u32) -> Result<Self, (&'static str, io::Error)> {
+    /// in the common path. `scattered`: frames may be in several buffers. An error says at what it failed.
+    pub fn attach(
+        interface: u32,
+        queues: u32,
+        scattered: bool,
+    ) -> Result<Self, (&'static str, io::Error)> {
         let create = MapCreate {
             kind: MAP_TYPE_XSKMAP,
             key_bytes: 4,
@@ -173,7 +179,7 @@ impl Redirect {
             log_bytes: 0,
             log: 0,
             kernel_version: 0,
-            flags: 0,
+            flags: if scattered { PROGRAM_HAS_FRAGMENTS } else { 0 },
             name: *b"culvert_redirect",
             interface: 0,
             expected_attachment: ATTACH_XDP,

@@ -43,6 +43,8 @@ pub struct Socket {
     pub completed: Consumer<u64>,
     fd: OwnedFd,
     zero_copy: bool,
+    /// Frames may be in several buffers.
+    scattered: bool,
     _memory: Memory,
 }
 
@@ -60,7 +62,8 @@ pub struct Statistics {
 type Step<T> = Result<T, (&'static str, io::Error)>;
 
 impl Socket {
-    /// Opens the socket of a queue of an interface: without copies if the NIC can and the memory is made for it.
+    /// Opens the socket of a queue of an interface: without copies if the NIC can and the memory is made for it. With the
+    /// memory of large buffers frames may be in several buffers.
     pub fn open(interface: u32, queue: u32, memory: &Memory) -> Step<Self> {
         if memory.huge_pages()
             && let Ok(socket) = Self::open_as(interface, queue, memory, libc::XDP_ZEROCOPY)
@@ -130,8 +133,11 @@ impl Socket {
             offsets.tx,
         )
         .map_err(mapped)?;
-        bind(&fd, interface, queue, mode | libc::XDP_USE_NEED_WAKEUP)
-            .map_err(|error| ("bind to a queue", error))?;
+        let scattered = memory.has_large();
+        // Since Linux 6.6.
+        let scatter = if scattered { libc::XDP_USE_SG } else { 0 };
+        let flags = mode | libc::XDP_USE_NEED_WAKEUP | scatter;
+        bind(&fd, interface, queue, flags).map_err(|error| ("bind to a queue", error))?;
         Ok(Self {
             fill,
             received,
@@ -139,6 +145,7 @@ impl Socket {
             completed,
             fd,
             zero_copy: mode == libc::XDP_ZEROCOPY,
+            scattered,
             _memory: memory.clone(),
         })
     }
@@ -188,12 +195,17 @@ impl Socket {
         // SAFETY: an all-zero structure of counters is a valid one.
         let mut counted: libc::xdp_statistics = unsafe { std::mem::zeroed() };
         get(&self.fd, libc::XDP_STATISTICS, &mut counted).ok()?;
+        let (dropped, no_buffer) = (counted.rx_dropped, counted.rx_fill_ring_empty_descs);
+        // In copy mode a frame without a buffer is counted in both, but one that found fewer buffers than it needs is
+        // not; and none is too large then.
+        let (no_buffer, refused) = if self.scattered {
+            (no_buffer.max(dropped), 0)
+        } else {
+            (no_buffer, dropped.saturating_sub(no_buffer))
+        };
         Some(Statistics {
-            no_room: counted.rx_ring_full + counted.rx_fill_ring_empty_descs,
-            // In copy mode a frame without a buffer is counted in both.
-            refused: counted
-                .rx_dropped
-                .saturating_sub(counted.rx_fill_ring_empty_descs),
+            no_room: counted.rx_ring_full + no_buffer,
+            refused,
             invalid: counted.rx_invalid_descs + counted.tx_invalid_descs,
         })
     }
