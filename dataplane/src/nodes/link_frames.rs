@@ -136,7 +136,7 @@ pub enum Listening {
 }
 
 /// "I listen to these groups", so that switches that watch such reports let their frames through (RFC 3810 section 5.2).
-/// `source` is the link-local address, or `::` while there is none yet. More groups than [`REPORTED`] need several.
+/// `source` is the link-local address, or `::` while there is none yet. More groups than `REPORTED` need several.
 pub fn listener_reports(
     mac: MacAddr,
     source: Ipv6Addr,

@@ -40,8 +40,6 @@ pub mod ip_fragment;
 pub mod ip_reassembly;
 pub mod link_frames;
 pub mod mss_clamp;
-#[cfg(test)]
-mod mss_tests;
 pub mod nd_input;
 pub mod neighbour_resolve;
 pub mod policy_input;
@@ -63,6 +61,7 @@ mod esp_padding_tests;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod esp_sequence_tests;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod esp_spread_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -76,6 +75,9 @@ mod hostile_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod hostile_traffic;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod mss_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod observed_tests;

@@ -97,7 +97,7 @@ fn packet(kind: Kind, v6: bool, mss: u16) -> Vec<u8> {
     };
     let mut bytes = packet4_with(HOST_IP, FAR_IP, protocol, &rest, |header| {
         if let Some((offset, more)) = fragment {
-            header.flags_fragment = offset / 8 | if more { 0x2000 } else { 0 };
+            header.flags_fragment = (offset / 8) | if more { 0x2000 } else { 0 };
         }
     });
     if kind == Kind::BehindOptions {
