@@ -123,7 +123,7 @@ pub(super) unsafe fn sha1<const N: usize>(
 /// Hashes `blocks` blocks of `N` messages on by SHA-256.
 ///
 /// # Safety
-/// As [`sha1`].
+/// As [`fn@sha1`].
 #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
 pub(super) unsafe fn sha256<const N: usize>(
     states: [&mut [u32; 8]; N],
