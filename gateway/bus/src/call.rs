@@ -65,6 +65,9 @@ calls! {
     "StartCapture": StartCaptureRequest -> StartCaptureReply, changes;
     "ReadCapture": ReadCaptureRequest -> ReadCaptureReply, changes;
     "StopCapture": StopCaptureRequest -> StopCaptureReply, changes;
+    // run.proto; a piece of a plan is what follows the one before
+    "SetPlan": SetPlanRequest -> SetPlanReply, changes;
+    "ShowPlan": ShowPlanRequest -> ShowPlanReply, reads;
     // iked.proto
     "ShowIke": ShowIkeRequest -> ShowIkeReply, reads;
     "Initiate": InitiateRequest -> InitiateReply, changes;
