@@ -29,8 +29,21 @@ pub const VECTOR: usize = 256;
 /// neighbour queues) can send in one dispatch.
 const OVERFLOW: usize = 8 * VECTOR;
 
+/// So few packets are moved one by one, more with the whole vector around them.
+const FEW: usize = 16;
+
 /// Packets on their way from one node to the next.
 pub type Vector = ArrayVec<Packet, VECTOR>;
+
+/// Moves all packets of a vector to another, which is empty.
+#[inline(always)]
+pub(crate) fn empty_into(from: &mut Vector, to: &mut Vector) {
+    if from.len() <= FEW {
+        to.extend(from.drain(..));
+    } else {
+        *to = std::mem::take(from);
+    }
+}
 
 macro_rules! node_ids {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
@@ -258,7 +271,7 @@ impl Queues {
             return false;
         }
         self.waiting |= 1 << node as u8;
-        std::mem::swap(&mut *queue.vector, vector);
+        empty_into(vector, &mut queue.vector);
         true
     }
 

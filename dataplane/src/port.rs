@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use crate::buffer::{BufferPool, Packet};
 use crate::counters::{MAX_INTERFACES, WorkerCounters};
 use crate::drop_reason::DropReason;
-use crate::graph::{NodeId, VECTOR, Vector};
+use crate::graph::{NodeId, VECTOR, Vector, empty_into};
 
 /// Where the TAP of an interface stands among the ports: the upper half of the indexes.
 pub const fn tap_port(interface: u32) -> u32 {
@@ -162,7 +162,7 @@ impl Ports {
         if let Some(slot) = slot
             && slot.pending.is_empty()
         {
-            std::mem::swap(&mut *slot.pending, vector);
+            empty_into(vector, &mut slot.pending);
             return;
         }
         for packet in vector.drain(..) {

@@ -4,10 +4,8 @@
 //!   ip4-rewrite, ip6-rewrite, arp-input, nd-input, neighbour-resolve, inject -> interface-output -> driver
 //! ```
 
-use arrayvec::ArrayVec;
-
 use crate::counters::InterfaceCounters;
-use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
+use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
 use crate::vlan::put_tags;
 
 const SPEC: NodeSpec = NodeSpec {
@@ -28,7 +26,6 @@ impl Node for InterfaceOutput {
         if !context.tables.vlans.is_empty() {
             tag(context, vector);
         }
-        let mut runs = ArrayVec::<u32, VECTOR>::new();
         let mut run = Run::default();
         for packet in vector.iter() {
             let meta = context.buffers.meta(packet);
@@ -42,7 +39,6 @@ impl Node for InterfaceOutput {
             }
             run.packets += 1;
             run.bytes += meta.len() as u64;
-            runs.push(interface);
         }
         run.count(context.counters.interface(run.interface));
         if run.packets == vector.len() as u64 {
@@ -51,7 +47,8 @@ impl Node for InterfaceOutput {
                 .transmit_all(run.interface, vector, context.buffers, context.counters);
             return;
         }
-        for (packet, interface) in vector.drain(..).zip(runs) {
+        for packet in vector.drain(..) {
+            let interface = context.buffers.meta(&packet).tx_interface;
             context
                 .ports
                 .transmit(interface, packet, context.buffers, context.counters);
