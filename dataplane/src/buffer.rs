@@ -231,6 +231,12 @@ impl Metadata {
         Ok(())
     }
 
+    /// Makes the view end `length` bytes after its start, if it is longer.
+    #[inline(always)]
+    pub fn truncate(&mut self, length: u16) {
+        self.length = self.length.min(length);
+    }
+
     /// Puts the view at `offset..offset + length` of the area; refused when that is outside.
     #[inline(always)]
     pub fn set_view(&mut self, offset: usize, length: usize) -> Result<(), NoRoom> {
@@ -443,10 +449,16 @@ impl BufferPool {
     #[inline(always)]
     fn view(&self, packet: &Packet, meta: &Metadata) -> (usize, usize) {
         let (offset, length) = (meta.offset as usize, meta.length as usize);
-        if offset + length > self.area(packet) {
+        // What fits an ordinary buffer fits every one: only a large one needs a closer look.
+        if offset + length > AREA && self.is_outside(packet, offset + length) {
             return (0, 0);
         }
         (offset, length)
+    }
+
+    #[cold]
+    fn is_outside(&self, packet: &Packet, end: usize) -> bool {
+        end > self.area(packet)
     }
 
     /// The metadata of a packet.
@@ -604,6 +616,10 @@ mod tests {
         assert_eq!(meta.pull_front(1), Err(NoRoom));
         assert_eq!(meta.set_len(DATA + 1), Err(NoRoom));
         meta.set_len(DATA).unwrap();
+        meta.truncate(DATA as u16 + 1);
+        assert_eq!(meta.len(), DATA);
+        meta.truncate(7);
+        assert_eq!(meta.len(), 7);
         assert_eq!(meta.set_view(AREA, 1), Err(NoRoom));
         assert_eq!(meta.set_view(1, AREA), Err(NoRoom));
         meta.set_view(0, AREA).unwrap();

@@ -95,6 +95,23 @@ pub fn ipv4_header(header: &[u8; 20]) -> u16 {
     Sum(total).finish()
 }
 
+/// Whether a 20-byte IPv4 header carries a correct checksum. Eight bytes are added at once, and each carry comes in again
+/// at the low end; then one half is added to the other until 16 bits are left.
+#[inline(always)]
+pub fn ipv4_header_holds(header: &[u8; 20]) -> bool {
+    let (words, rest) = header.as_chunks::<8>();
+    let mut sum = rest
+        .first_chunk::<4>()
+        .map_or(0, |last| u64::from(u32::from_ne_bytes(*last)));
+    for word in words {
+        let (next, carry) = sum.overflowing_add(u64::from_ne_bytes(*word));
+        sum = next + u64::from(carry);
+    }
+    // The upper half of a sum with its own halves turned round: both halves and the carry.
+    let half = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    half.wrapping_add(half.rotate_left(16)) >> 16 == 0xffff
+}
+
 /// The checksum after one aligned 16-bit field changed from `old` to `new` (RFC 1624, equation 3).
 #[inline]
 pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
@@ -218,6 +235,33 @@ mod tests {
     fn rfc_1624_example() {
         // Section 4: header 0xDD2F, 0x5555 becomes 0x3285, and the sum is 0x0000 (not 0xffff).
         assert_eq!(update(0xdd2f, 0x5555, 0x3285), 0x0000);
+    }
+
+    /// Sums with every pattern of carries, and each right header with every bit of it turned round.
+    #[test]
+    fn a_header_holds_where_its_sum_is_zero() {
+        const ENDS: [u32; 5] = [0, 1, 0x7fff_ffff, 0x8000_0000, u32::MAX];
+        for number in 0..5usize.pow(5) {
+            let mut header = [0; 20];
+            for (place, word) in header.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                *word = ENDS[number / 5usize.pow(place as u32) % 5].to_ne_bytes();
+            }
+            assert_eq!(
+                ipv4_header_holds(&header),
+                ipv4_header(&header) == 0,
+                "{header:x?}"
+            );
+            header[10..12].fill(0);
+            let right = ipv4_header(&header).to_be_bytes();
+            header[10..12].copy_from_slice(&right);
+            // Nothing but zeros has the sum of ones, which no header does.
+            assert_eq!(ipv4_header_holds(&header), ipv4_header(&header) == 0);
+            for bit in 0..160 {
+                let mut wrong = header;
+                wrong[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(ipv4_header_holds(&wrong), slow(&wrong) == 0);
+            }
+        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::graph::{Context, NodeId, VECTOR, Vector};
 const AHEAD: usize = 4;
 
 /// Decides over each packet of `vector` and sends it to a node, or gives it to `refuse`.
+///
+/// As long as all go to one node nothing is written down of them.
 #[inline(always)]
 pub(super) fn forward<E: Copy>(
     context: &mut Context<'_>,
@@ -22,31 +24,46 @@ pub(super) fn forward<E: Copy>(
     mut decide: impl FnMut(&mut Context<'_>, &mut Packet) -> Result<NodeId, E>,
     mut refuse: impl FnMut(&mut Context<'_>, Packet, E),
 ) {
-    let mut first = None;
-    let mut together = true;
-    let verdicts: ArrayVec<Result<NodeId, E>, VECTOR> = (0..vector.len())
-        .filter_map(|at| {
-            if let Some(ahead) = vector.get(at + AHEAD) {
-                context.buffers.prefetch(ahead);
+    let mut agreed = None;
+    let mut verdicts = Verdicts::new();
+    for at in 0..vector.len() {
+        if let Some(ahead) = vector.get(at + AHEAD) {
+            context.buffers.prefetch(ahead);
+        }
+        let Some(packet) = vector.get_mut(at) else {
+            break;
+        };
+        // One call, so that it becomes part of the loop.
+        let verdict = decide(context, packet);
+        let node = verdict.as_ref().ok().copied();
+        if verdicts.is_empty() && node.is_some() && (at == 0 || node == agreed) {
+            agreed = node;
+        } else {
+            if verdicts.is_empty() {
+                write_down(&mut verdicts, at, agreed);
             }
-            let verdict = decide(context, vector.get_mut(at)?);
-            let node = verdict.as_ref().ok().copied();
-            together &= node.is_some() && (at == 0 || node == first);
-            first = node;
-            Some(verdict)
-        })
-        .collect();
-    match first {
-        Some(node) if together => context.send_all(node, vector),
-        _ => {
-            for (packet, verdict) in vector.drain(..).zip(verdicts) {
-                match verdict {
-                    Ok(node) => context.send(node, packet),
-                    Err(error) => refuse(context, packet, error),
-                }
-            }
+            verdicts.push(verdict);
         }
     }
+    if !verdicts.is_empty() {
+        for (packet, verdict) in vector.drain(..).zip(verdicts) {
+            match verdict {
+                Ok(node) => context.send(node, packet),
+                Err(error) => refuse(context, packet, error),
+            }
+        }
+    } else if let Some(node) = agreed {
+        context.send_all(node, vector);
+    }
+}
+
+type Verdicts<E> = ArrayVec<Result<NodeId, E>, VECTOR>;
+
+/// Of the packets before the first that goes another way.
+#[cold]
+#[inline(never)]
+fn write_down<E: Copy>(verdicts: &mut Verdicts<E>, packets: usize, agreed: Option<NodeId>) {
+    verdicts.extend(agreed.into_iter().cycle().take(packets).map(Ok));
 }
 
 /// [`forward`] for nodes that refuse by dropping.
