@@ -59,27 +59,36 @@ impl Fib4 {
         step(base, entry, d)
     }
 
-    /// Looks up each of `addresses`; the results lie in `adjacencies` at the same places. The loads of eight
-    /// addresses overlap, which is what counts when the table is larger than the cache.
+    /// Looks up each of `addresses`; the results lie in `adjacencies` at the same places.
     #[inline]
     pub fn lookup_batch(&self, addresses: &[Ipv4Addr], adjacencies: &mut [u32]) {
+        for (address, place) in addresses.iter().zip(&mut *adjacencies) {
+            *place = address.to_bits();
+        }
+        self.lookup_in_place(adjacencies);
+    }
+
+    /// Puts its adjacency in the place of each address, which is given as a number. The loads of eight addresses overlap,
+    /// which is what counts when the table is larger than the cache.
+    #[inline]
+    pub fn lookup_in_place(&self, addresses: &mut [u32]) {
         let root = self.root.load(Ordering::Acquire);
         let Some(base) = self.base.filter(|_| root & CHILD != 0) else {
-            adjacencies.fill(root);
+            addresses.fill(root);
             return;
         };
-        let (from, from_rest) = addresses.as_chunks::<8>();
-        let (to, to_rest) = adjacencies.as_chunks_mut::<8>();
-        for (addresses, entries) in from.iter().zip(to) {
-            *entries = [root; 8];
+        let (groups, rest) = addresses.as_chunks_mut::<8>();
+        for group in groups {
+            let mut entries = [root; 8];
             for octet in 0..4 {
-                for (entry, address) in entries.iter_mut().zip(addresses) {
-                    *entry = step(base, *entry, address.octets()[octet]);
+                for (entry, address) in entries.iter_mut().zip(&*group) {
+                    *entry = step(base, *entry, address.to_be_bytes()[octet]);
                 }
             }
+            *group = entries;
         }
-        for (address, entry) in from_rest.iter().zip(to_rest) {
-            *entry = self.lookup(*address);
+        for address in rest {
+            *address = self.lookup(Ipv4Addr::from_bits(*address));
         }
     }
 }

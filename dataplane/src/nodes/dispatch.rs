@@ -21,7 +21,7 @@ use crate::buffer::{IcmpCause, Packet, flags};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, NodeId, Vector};
 use crate::prefetch;
-use crate::tables::{ADJACENCY_NO_ROUTE, AdjacencyKind, Tables};
+use crate::tables::{AdjacencyKind, Tables};
 
 /// The nodes of one family.
 #[derive(Clone, Copy)]
@@ -58,6 +58,9 @@ enum Way {
     Onward,
 }
 
+/// No table has an adjacency of this index.
+const NONE: u32 = u32::MAX;
+
 /// Sends packets on their ways and remembers the last one.
 pub(super) struct Dispatch<'t> {
     tables: &'t Tables,
@@ -74,13 +77,8 @@ impl<'t> Dispatch<'t> {
             tables,
             family,
             policies: tables.policy_based.is_some(),
-            adjacency: ADJACENCY_NO_ROUTE,
-            way: way(
-                tables,
-                family,
-                tables.policy_based.is_some(),
-                ADJACENCY_NO_ROUTE,
-            ),
+            adjacency: NONE,
+            way: Way::Drop(DropReason::NoRoute),
         }
     }
 
@@ -90,8 +88,8 @@ impl<'t> Dispatch<'t> {
             tables,
             family,
             policies: false,
-            adjacency: ADJACENCY_NO_ROUTE,
-            way: way(tables, family, false, ADJACENCY_NO_ROUTE),
+            adjacency: NONE,
+            way: Way::Drop(DropReason::NoRoute),
         }
     }
 

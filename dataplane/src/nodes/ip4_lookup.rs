@@ -12,11 +12,13 @@
 use std::net::Ipv4Addr;
 
 use arrayvec::ArrayVec;
+use culvert_net::Ipv4Header;
 
 use super::dispatch::{Dispatch, IP4};
+use crate::buffer::{BufferPool, Packet};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
-use crate::tables::{ADJACENCY_LOCAL, ADJACENCY_NO_ROUTE};
+use crate::tables::{ADJACENCY_LOCAL, ADJACENCY_NO_ROUTE, Tables, VRF_DEFAULT};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::Ip4Lookup,
@@ -31,6 +33,8 @@ const SPEC: NodeSpec = NodeSpec {
     ],
 };
 
+/// The first multicast address.
+const FIRST_GROUP: u32 = 224 << 24;
 /// In the place of an adjacency: of a group that nobody here is in.
 const NOWHERE: u32 = u32::MAX;
 
@@ -45,86 +49,129 @@ impl Node for Ip4Lookup {
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
         let tables = context.tables;
-        let mut destinations = ArrayVec::<(Ipv4Addr, u32), VECTOR>::new();
-        for packet in vector.iter() {
-            let destination = match context.buffers.data(packet) {
-                [
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    _,
-                    a,
-                    b,
-                    c,
-                    d,
-                    ..,
-                ] => Ipv4Addr::new(*a, *b, *c, *d),
-                _ => Ipv4Addr::UNSPECIFIED,
-            };
-            destinations.push((destination, context.buffers.meta(packet).vrf));
-        }
-        let mut found = [ADJACENCY_NO_ROUTE; VECTOR];
-        let mut at = 0;
-        // Most vectors are of one VRF.
-        for run in destinations.chunk_by(|one, next| one.1 == next.1) {
-            let addresses: ArrayVec<Ipv4Addr, VECTOR> = run.iter().map(|(to, _)| *to).collect();
-            if let Some((_, vrf)) = run.first()
-                && let Some(vrf) = tables.vrfs.get(*vrf)
-                && let Some(results) = found.get_mut(at..at + run.len())
-            {
-                vrf.fib4.lookup_batch(&addresses, results);
-            }
-            at += run.len();
-        }
+        let seen = Seen::of(context.buffers, vector);
         let mut dispatch = Dispatch::new(tables, IP4);
-        let (destinations, found) = (destinations.as_slice(), &mut found[..destinations.len()]);
-        // Multicast and broadcast are not routed: what the box may want of them goes to it.
-        for (place, ((destination, _), adjacency)) in
-            destinations.iter().zip(found.iter_mut()).enumerate()
+        if seen.one_destination
+            && !seen.several_vrfs
+            && !seen.unrouted
+            && let Some(vrf) = tables.vrfs.get(seen.vrf)
         {
-            if destination.octets()[0] >= 224 {
-                let link = destination.is_broadcast() || destination.octets()[..3] == [224, 0, 0];
-                let is_wanted = || {
-                    let packet = vector.get(place);
-                    packet.is_some_and(|packet| {
-                        let rx = context.buffers.meta(packet).rx_interface;
-                        tables.groups.contains(rx, (*destination).into())
-                    })
+            let found = vrf.fib4.lookup(Ipv4Addr::from_bits(seen.destination));
+            return dispatch.send_all(context, vector, found);
+        }
+        let mut found = seen.destinations;
+        if seen.several_vrfs {
+            let vrf_of = |packet: &Packet| context.buffers.meta(packet).vrf;
+            let mut rest = found.as_mut_slice();
+            for run in vector.chunk_by(|one, next| vrf_of(one) == vrf_of(next)) {
+                let Some((places, others)) = rest.split_at_mut_checked(run.len()) else {
+                    break;
                 };
-                *adjacency = if link || is_wanted() {
-                    ADJACENCY_LOCAL
-                } else {
-                    NOWHERE
-                };
+                rest = others;
+                look_up(tables, run.first().map_or(VRF_DEFAULT, vrf_of), places);
+            }
+        } else {
+            look_up(tables, seen.vrf, &mut found);
+        }
+        if seen.unrouted {
+            for (packet, adjacency) in vector.iter().zip(&mut found) {
+                let to = destination(context.buffers.data(packet));
+                if to >= FIRST_GROUP {
+                    *adjacency = unrouted(context, packet, Ipv4Addr::from_bits(to));
+                }
             }
         }
         if let Some((first, rest)) = found.split_first()
-            && rest.iter().all(|other| other == first)
+            && rest
+                .iter()
+                .fold(0, |differ, other| differ | (other ^ first))
+                == 0
             && *first != NOWHERE
         {
             dispatch.send_all(context, vector, *first);
             return;
         }
-        dispatch.look_ahead(found);
+        dispatch.look_ahead(&found);
         for (packet, adjacency) in vector.drain(..).zip(found) {
-            if *adjacency == NOWHERE {
+            if adjacency == NOWHERE {
                 context.drop(packet, DropReason::IpBadDestination);
             } else {
-                dispatch.send(context, packet, *adjacency);
+                dispatch.send(context, packet, adjacency);
             }
         }
+    }
+}
+
+/// What the packets of a vector ask for.
+struct Seen {
+    destinations: ArrayVec<u32, VECTOR>,
+    /// VRF and destination of the first.
+    vrf: u32,
+    destination: u32,
+    /// That of all others, too: so it is with ESP packets, and with what one neighbour says to another.
+    one_destination: bool,
+    several_vrfs: bool,
+    /// One at least is multicast or broadcast.
+    unrouted: bool,
+}
+
+impl Seen {
+    #[inline(always)]
+    fn of(buffers: &BufferPool, vector: &Vector) -> Self {
+        let (vrf, first) = vector.first().map_or((VRF_DEFAULT, 0), |packet| {
+            (buffers.meta(packet).vrf, destination(buffers.data(packet)))
+        });
+        let (mut other_vrfs, mut others, mut highest) = (0, 0, 0);
+        let destinations = vector
+            .iter()
+            .map(|packet| {
+                let to = destination(buffers.data(packet));
+                other_vrfs |= buffers.meta(packet).vrf ^ vrf;
+                others |= to ^ first;
+                highest = highest.max(to);
+                to
+            })
+            .collect();
+        Self {
+            destinations,
+            vrf,
+            destination: first,
+            one_destination: others == 0,
+            several_vrfs: other_vrfs != 0,
+            unrouted: highest >= FIRST_GROUP,
+        }
+    }
+}
+
+/// Of an IPv4 packet.
+#[inline(always)]
+fn destination(packet: &[u8]) -> u32 {
+    packet
+        .first_chunk::<{ Ipv4Header::LEN }>()
+        .map_or(0, |header| {
+            let [.., a, b, c, d] = *header;
+            u32::from_be_bytes([a, b, c, d])
+        })
+}
+
+/// Puts adjacencies in the places of destinations.
+#[inline(always)]
+fn look_up(tables: &Tables, vrf: u32, places: &mut [u32]) {
+    match tables.vrfs.get(vrf) {
+        Some(vrf) => vrf.fib4.lookup_in_place(places),
+        None => places.fill(ADJACENCY_NO_ROUTE),
+    }
+}
+
+/// Multicast and broadcast are not routed: what the box may want of them goes to it.
+#[cold]
+fn unrouted(context: &Context<'_>, packet: &Packet, to: Ipv4Addr) -> u32 {
+    let link = to.is_broadcast() || to.octets()[..3] == [224, 0, 0];
+    let rx = context.buffers.meta(packet).rx_interface;
+    if link || context.tables.groups.contains(rx, to.into()) {
+        ADJACENCY_LOCAL
+    } else {
+        NOWHERE
     }
 }
 
@@ -241,6 +288,59 @@ mod tests {
         assert_eq!(ways[..100], ways[100..]);
         let first = ways[..100].iter().filter(|way| **way == TO_HOST).count();
         assert!((25..75).contains(&first), "{first}");
+        bench.finish();
+    }
+
+    /// Vectors of one VRF or of two, of one destination or several, with a group among them or not.
+    #[test]
+    fn a_vector_goes_where_its_packets_would_go_alone() {
+        let mut bench = Workbench::only(Box::new(Ip4Lookup));
+        let destinations: [Ipv4Addr; 7] = [
+            [10, 1, 0, 1].into(),
+            [10, 1, 0, 77].into(),
+            [10, 2, 3, 4].into(),
+            [198, 51, 100, 1].into(),
+            [192, 0, 2, 1].into(),
+            [224, 0, 0, 5].into(),
+            [239, 1, 2, 3].into(),
+        ];
+        let mut random = crate::driver::generator::Random::new(6);
+        let ask = |bench: &mut Workbench, packets: &[(Ipv4Addr, u32)]| {
+            let (before, refused) = (
+                bench.arrived().len(),
+                bench.drops(DropReason::IpBadDestination),
+            );
+            for (to, vrf) in packets {
+                let packet = packet4(HOST_IP, *to, 17, &[1, 2, 3, 4]);
+                bench.put(NodeId::Ip4Lookup, LAN, &packet, |meta| meta.vrf = *vrf);
+            }
+            bench.run();
+            let mut ways: Vec<_> = bench.arrived()[before..]
+                .iter()
+                .map(|arrived| (arrived.bytes.clone(), arrived.meta.vrf, arrived.node))
+                .collect();
+            ways.sort();
+            (ways, bench.drops(DropReason::IpBadDestination) - refused)
+        };
+        for round in 0..60 {
+            let count = [1, 2, 7, 8, 9, 40][random.below(6) as usize];
+            let (kinds, vrfs) = (1 + random.below(7), [1, 2][random.below(2) as usize]);
+            let packets: Vec<_> = (0..count)
+                .map(|_| {
+                    let to = destinations[(random.below(kinds) as usize + round) % 7];
+                    (to, random.below(vrfs) as u32 * 77)
+                })
+                .collect();
+            let together = ask(&mut bench, &packets);
+            let mut alone = (Vec::new(), 0);
+            for packet in packets {
+                let (ways, refused) = ask(&mut bench, &[packet]);
+                alone.0.extend(ways);
+                alone.1 += refused;
+            }
+            alone.0.sort();
+            assert_eq!(together, alone);
+        }
         bench.finish();
     }
 
