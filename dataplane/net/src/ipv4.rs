@@ -251,7 +251,10 @@ impl<'a> Ipv4Mut<'a> {
         if ttl == 0 {
             return None;
         }
-        self.set_ttl(ttl - 1);
+        self.header[8] = ttl - 1;
+        // RFC 1624, equation 3: the sum of the word's complement and the new word is the same for every TTL.
+        let sum = !self.checksum() as u32 + 0xfeff;
+        self.set_checksum(!((sum & 0xffff) + (sum >> 16)) as u16);
         Some(ttl - 1)
     }
 

@@ -22,7 +22,10 @@ pub(super) struct WayOut {
     pub(super) mss: Option<u16>,
     /// The link destination follows from the packet's.
     pub(super) multicast: bool,
-    header: Result<[u8; 14], DropReason>,
+    /// The largest packet that needs nothing but the header below: 0 if others than large ones need more.
+    pub(super) usual: u16,
+    header: [u8; 14],
+    refused: Option<DropReason>,
 }
 
 impl WayOut {
@@ -33,7 +36,9 @@ impl WayOut {
         mtu: 0,
         mss: None,
         multicast: false,
-        header: Err(DropReason::NoRoute),
+        usual: 0,
+        header: [0; 14],
+        refused: Some(DropReason::NoRoute),
     };
 
     pub(super) fn of(tables: &Tables, index: u32, v6: bool) -> Self {
@@ -55,13 +60,15 @@ impl WayOut {
         };
         if !interface.admin_up {
             return Self {
-                header: Err(DropReason::InterfaceDown),
+                refused: Some(DropReason::InterfaceDown),
                 ..way
             };
         }
         match (&adjacency.kind, interface.mac()) {
             (AdjacencyKind::Rewrite(header), _) => Self {
-                header: Ok(*header),
+                usual: adjacency.mtu,
+                header: *header,
+                refused: None,
                 ..way
             },
             (AdjacencyKind::Multicast, Some(mac)) => {
@@ -74,7 +81,8 @@ impl WayOut {
                     .zip(rest)
                     .for_each(|(to, from)| *to = from);
                 Self {
-                    header: Ok(header),
+                    header,
+                    refused: None,
                     multicast: true,
                     ..way
                 }
@@ -86,7 +94,16 @@ impl WayOut {
     /// The link header, or why there is none.
     #[inline(always)]
     pub(super) fn header(&self) -> Result<[u8; 14], Refusal> {
-        self.header.map_err(Refusal::Drop)
+        match self.refused {
+            Some(reason) => Err(Refusal::Drop(reason)),
+            None => Ok(self.header),
+        }
+    }
+
+    /// The link header of packets that are not larger than [`usual`](Self::usual).
+    #[inline(always)]
+    pub(super) fn usual_header(&self) -> &[u8; 14] {
+        &self.header
     }
 }
 
@@ -124,11 +141,14 @@ pub(super) fn finish(
     interface: u32,
     link: &[u8; 14],
 ) -> Result<(), Refusal> {
-    let meta = buffers.meta_mut(packet);
+    let (meta, area) = buffers.area_mut(packet);
     meta.tx_interface = interface;
     meta.push_front(link.len())
         .map_err(|_| Refusal::Drop(DropReason::NoRoom))?;
-    if let Some(front) = buffers.data_mut(packet).first_chunk_mut() {
+    let front = area
+        .get_mut(meta.offset()..)
+        .and_then(<[u8]>::first_chunk_mut);
+    if let Some(front) = front {
         *front = *link;
     }
     Ok(())
