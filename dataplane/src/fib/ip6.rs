@@ -20,6 +20,7 @@ use culvert_net::Ipv6Prefix;
 
 use super::Change;
 use super::pool::{Base, Line, Pool, PoolExhausted};
+use crate::prefetch;
 use crate::tables::ADJACENCY_NO_ROUTE;
 
 /// The slot leads to a node; else it is a leaf (an adjacency index plus one) or nothing (zero).
@@ -34,6 +35,8 @@ const FALLBACK: usize = 5;
 const SLOTS: usize = 16;
 /// Bytes before the lengths.
 const LENGTHS: usize = 32;
+/// Addresses of a batch that go down together: as many misses as a core has under way, or more.
+const TOGETHER: usize = 16;
 /// More steps than there are nibbles means that the reader has been overtaken by the reuse of a node.
 const MOST_STEPS: usize = 33;
 
@@ -60,30 +63,95 @@ impl Fib6 {
     #[inline(always)]
     pub fn lookup(&self, address: Ipv6Addr) -> u32 {
         let key = address.to_bits();
-        let mut best = ADJACENCY_NO_ROUTE + 1;
-        let mut entry = self.root.load(Ordering::Acquire);
+        let mut walk = Walk::from(self.root.load(Ordering::Acquire));
         if let Some(base) = self.base {
             for _ in 0..MOST_STEPS {
-                if entry & CHILD == 0 {
+                if walk.entry & CHILD == 0 {
                     break;
                 }
-                let node = View::at(base, Line(entry & !CHILD));
-                let fallback = node.words[FALLBACK].load(Ordering::Acquire);
-                if fallback != 0 {
-                    best = fallback;
-                }
-                let depth = node.words[DEPTH].load(Ordering::Relaxed);
-                if differs(key, node.prefix(), depth) {
-                    entry = 0;
-                    break;
-                }
-                entry = node.words[SLOTS + nibble(key, depth)].load(Ordering::Acquire);
+                walk.step(base, key);
             }
         }
-        if entry != 0 && entry & CHILD == 0 {
-            best = entry;
+        walk.adjacency()
+    }
+
+    /// Looks up each of `addresses`; the results lie in `adjacencies` at the same places. Sixteen go down together, a node
+    /// at a time, so that their misses overlap: alone each would wait for every node on its way.
+    pub fn lookup_batch(&self, addresses: &[Ipv6Addr], adjacencies: &mut [u32]) {
+        let root = self.root.load(Ordering::Acquire);
+        let Some(base) = self.base.filter(|_| root & CHILD != 0) else {
+            adjacencies.fill(Walk::from(root).adjacency());
+            return;
+        };
+        if let ([address], [adjacency]) = (addresses, &mut *adjacencies) {
+            *adjacency = self.lookup(*address);
+            return;
         }
-        best - 1
+        let groups = addresses.chunks(TOGETHER);
+        for (addresses, adjacencies) in groups.zip(adjacencies.chunks_mut(TOGETHER)) {
+            let mut walks = [Walk::from(root); TOGETHER];
+            for _ in 0..MOST_STEPS {
+                let mut on = 0;
+                for (walk, address) in walks.iter_mut().zip(addresses) {
+                    if walk.entry & CHILD != 0 {
+                        walk.step(base, address.to_bits());
+                        on |= walk.entry & CHILD;
+                    }
+                }
+                if on == 0 {
+                    break;
+                }
+            }
+            for (walk, adjacency) in walks.iter().zip(adjacencies) {
+                *adjacency = walk.adjacency();
+            }
+        }
+    }
+}
+
+/// One address on its way down.
+#[derive(Clone, Copy)]
+struct Walk {
+    /// What the slot before holds.
+    entry: u32,
+    /// The leaf of the longest route so far.
+    best: u32,
+}
+
+impl Walk {
+    #[inline(always)]
+    const fn from(root: u32) -> Self {
+        Self {
+            entry: root,
+            best: ADJACENCY_NO_ROUTE + 1,
+        }
+    }
+
+    /// Through the node that `entry` leads to.
+    #[inline(always)]
+    fn step(&mut self, base: Base, key: u128) {
+        let node = View::at(base, Line(self.entry & !CHILD));
+        let fallback = node.words[FALLBACK].load(Ordering::Acquire);
+        if fallback != 0 {
+            self.best = fallback;
+        }
+        let depth = node.words[DEPTH].load(Ordering::Relaxed);
+        self.entry = if differs(key, node.prefix(), depth) {
+            0
+        } else {
+            node.words[SLOTS + nibble(key, depth)].load(Ordering::Acquire)
+        };
+        if self.entry & CHILD != 0 {
+            let next = View::at(base, Line(self.entry & !CHILD));
+            prefetch::whole(next.words);
+        }
+    }
+
+    /// What was found. Whoever still stands before a node was overtaken by the reuse of one, and has what was best so far.
+    #[inline(always)]
+    fn adjacency(self) -> u32 {
+        let found = self.entry != 0 && self.entry & CHILD == 0;
+        (if found { self.entry } else { self.best }) - 1
     }
 }
 
@@ -487,7 +555,7 @@ mod tests {
         #[test]
         fn behaves_like_a_slow_model(
             changes in proptest::collection::vec((address(), 0u8..=128, proptest::option::weighted(0.7, 0u32..100)), 1..120),
-            questions in proptest::collection::vec(address(), 60),
+            questions in proptest::collection::vec(address(), 0..60),
         ) {
             let (mut writer, mut model) = (Fib6Writer::default(), BTreeMap::new());
             let fib = Arc::clone(writer.fib());
@@ -502,9 +570,12 @@ mod tests {
                 prop_assert_eq!(fib.lookup(prefix.address()), slow(&model, prefix.address()));
                 prop_assert_eq!(fib.lookup(prefix.last()), slow(&model, prefix.last()));
             }
-            for bits in questions {
-                let address = Ipv6Addr::from_bits(bits);
+            let questions: Vec<_> = questions.into_iter().map(Ipv6Addr::from_bits).collect();
+            let mut together = vec![u32::MAX; questions.len()];
+            fib.lookup_batch(&questions, &mut together);
+            for (address, found) in questions.into_iter().zip(together) {
                 prop_assert_eq!(fib.lookup(address), slow(&model, address));
+                prop_assert_eq!(found, slow(&model, address));
             }
             let all: Vec<_> = model.keys().copied().collect();
             for prefix in all {
@@ -532,15 +603,22 @@ mod tests {
                 scope.spawn(move || {
                     let worker = epoch::Participant::register();
                     let mut random = seed;
+                    let mut asked = [Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0); 2 * TOGETHER];
                     while !stop.load(Ordering::Relaxed) {
                         worker.quiescent();
                         for _ in 0..LOOKUPS {
                             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                             let [x, y, z, _] =
                                 random.to_be_bytes().map(|byte| u16::from(byte & 0x13));
-                            let found = fib.lookup(Ipv6Addr::new(0x2001, 0xdb8, x, 0, y, 0, 0, z));
+                            let address = Ipv6Addr::new(0x2001, 0xdb8, x, 0, y, 0, 0, z);
+                            let found = fib.lookup(address);
                             assert!(matches!(found, 32..=128), "{found}");
+                            asked.rotate_left(1);
+                            asked[0] = address;
                         }
+                        let mut found = [0; 2 * TOGETHER];
+                        fib.lookup_batch(&asked, &mut found);
+                        assert!(found.iter().all(|one| matches!(one, 32..=128)), "{found:?}");
                     }
                 });
             }

@@ -11,11 +11,13 @@
 
 use std::net::Ipv6Addr;
 
-use super::ahead::Ahead;
+use arrayvec::ArrayVec;
+
 use super::dispatch::{Dispatch, IP6, is_own};
+use crate::buffer::{BufferPool, Packet};
 use crate::drop_reason::DropReason;
-use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
-use crate::tables::{ADJACENCY_LOCAL, ADJACENCY_NO_ROUTE};
+use crate::graph::{Context, Node, NodeId, NodeSpec, VECTOR, Vector};
+use crate::tables::{ADJACENCY_LOCAL, ADJACENCY_NO_ROUTE, Tables};
 
 const SPEC: NodeSpec = NodeSpec {
     id: NodeId::Ip6Lookup,
@@ -30,6 +32,9 @@ const SPEC: NodeSpec = NodeSpec {
     ],
 };
 
+/// Packets ahead of which the headers are asked for.
+const AHEAD: usize = 4;
+
 /// See the module.
 #[derive(Default)]
 pub struct Ip6Lookup;
@@ -41,50 +46,114 @@ impl Node for Ip6Lookup {
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
         let tables = context.tables;
+        let none = std::iter::repeat_n(ADJACENCY_NO_ROUTE, vector.len());
+        let mut found: ArrayVec<u32, VECTOR> = none.collect();
+        let ordinary = look_up(context.buffers, tables, vector, &mut found);
         let mut dispatch = Dispatch::new(tables, IP6);
-        let mut ahead = Ahead::new(vector, context.buffers);
-        while let Some(packet) = ahead.next(context.buffers) {
-            let meta = context.buffers.meta(&packet);
-            let (vrf, flags, rx) = (meta.vrf, meta.flags, meta.rx_interface);
-            let Some((source, destination)) = addresses(context.buffers.data(&packet)) else {
-                context.drop(packet, DropReason::Ip6Malformed);
-                continue;
+        if ordinary
+            && let Some((first, rest)) = found.split_first()
+            && rest.iter().all(|other| other == first)
+        {
+            dispatch.send_all(context, vector, *first);
+            return;
+        }
+        dispatch.look_ahead(&found);
+        for (packet, adjacency) in vector.drain(..).zip(&found) {
+            let adjacency = if ordinary {
+                Ok(*adjacency)
+            } else {
+                within_scope(tables, context.buffers, &packet, *adjacency)
             };
-            let link_scope = destination.is_unicast_link_local();
-            let key = if link_scope {
-                scoped(destination, rx)
+            match adjacency {
+                Ok(adjacency) => dispatch.send(context, packet, adjacency),
+                Err(reason) => context.drop(packet, reason),
+            }
+        }
+    }
+}
+
+/// What becomes of a packet whose addresses may be of one link only, or of many.
+fn within_scope(
+    tables: &Tables,
+    buffers: &BufferPool,
+    packet: &Packet,
+    adjacency: u32,
+) -> Result<u32, DropReason> {
+    let meta = buffers.meta(packet);
+    let addresses = addresses(buffers.data(packet));
+    let (source, destination) = addresses.ok_or(DropReason::Ip6Malformed)?;
+    if destination.is_multicast() {
+        // Link scope, RFC 4291 section 2.7, and what Linux has joined where it came in; there is no multicast routing.
+        let link = destination.octets()[1] & 0x0f == 2;
+        let wanted = || {
+            tables
+                .groups
+                .contains(meta.rx_interface, destination.into())
+        };
+        return if link || wanted() {
+            Ok(ADJACENCY_LOCAL)
+        } else {
+            Err(DropReason::IpBadDestination)
+        };
+    }
+    // Nothing of the link leaves it (RFC 4291 section 2.5.6), and nobody answers to `::`.
+    if adjacency != ADJACENCY_LOCAL && !is_own(meta.flags) {
+        if destination.is_unicast_link_local() {
+            return Err(DropReason::IpBadDestination);
+        }
+        if source.is_unicast_link_local() || source.is_unspecified() {
+            return Err(DropReason::IpBadSource);
+        }
+    }
+    Ok(adjacency)
+}
+
+/// The destinations of a whole vector are collected first and looked up together, so that their misses overlap. Whether
+/// no packet has an address that means something special.
+#[inline(always)]
+fn look_up(buffers: &BufferPool, tables: &Tables, vector: &Vector, found: &mut [u32]) -> bool {
+    let mut ordinary = true;
+    let keys: ArrayVec<(Ipv6Addr, u32), VECTOR> = vector
+        .iter()
+        .enumerate()
+        .map(|(at, packet)| {
+            if let Some(ahead) = vector.get(at + AHEAD) {
+                buffers.prefetch(ahead);
+            }
+            let meta = buffers.meta(packet);
+            let unknown = (Ipv6Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
+            let (source, destination) = addresses(buffers.data(packet)).unwrap_or(unknown);
+            ordinary &= is_ordinary(source, destination);
+            let key = if destination.is_unicast_link_local() {
+                scoped(destination, meta.rx_interface)
             } else {
                 destination
             };
-            let adjacency = if destination.is_multicast() {
-                // Link scope, RFC 4291 section 2.7, and what Linux has joined where it came in; there is no multicast
-                // routing.
-                let link = destination.octets()[1] & 0x0f == 2;
-                if !link && !tables.groups.contains(rx, destination.into()) {
-                    context.drop(packet, DropReason::IpBadDestination);
-                    continue;
-                }
-                ADJACENCY_LOCAL
-            } else {
-                tables
-                    .vrfs
-                    .get(vrf)
-                    .map_or(ADJACENCY_NO_ROUTE, |vrf| vrf.fib6.lookup(key))
-            };
-            // Nothing of the link leaves it (RFC 4291 section 2.5.6), and nobody answers to `::`.
-            if adjacency != ADJACENCY_LOCAL && !is_own(flags) {
-                if link_scope {
-                    context.drop(packet, DropReason::IpBadDestination);
-                    continue;
-                }
-                if source.is_unicast_link_local() || source.is_unspecified() {
-                    context.drop(packet, DropReason::IpBadSource);
-                    continue;
-                }
-            }
-            dispatch.send(context, packet, adjacency);
+            (key, meta.vrf)
+        })
+        .collect();
+    let mut at = 0;
+    // Most vectors are of one VRF.
+    for run in keys.chunk_by(|one, next| one.1 == next.1) {
+        let addresses: ArrayVec<Ipv6Addr, VECTOR> = run.iter().map(|(to, _)| *to).collect();
+        if let Some((_, vrf)) = run.first()
+            && let Some(vrf) = tables.vrfs.get(*vrf)
+            && let Some(results) = found.get_mut(at..at + run.len())
+        {
+            vrf.fib6.lookup_batch(&addresses, results);
         }
+        at += run.len();
     }
+    ordinary
+}
+
+/// Neither of one link, nor of many, nor of nobody.
+#[inline(always)]
+const fn is_ordinary(source: Ipv6Addr, destination: Ipv6Addr) -> bool {
+    !(source.is_unspecified()
+        || source.is_unicast_link_local()
+        || destination.is_unicast_link_local()
+        || destination.is_multicast())
 }
 
 /// Under which address the routes of a link-local address lie.

@@ -14,7 +14,6 @@
 //! Where policies alone protect, policy-input stands behind the inputs, and policy-output before every way out of the
 //! lookups into the clear. Where policies or selectors look at ports, fragments take the way round by fragment-ports.
 
-mod ahead;
 pub mod arp_input;
 pub mod decapsulate;
 mod dispatch;
