@@ -14,7 +14,8 @@ use std::{
 
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::{Pid, SysconfVar, sysconf},
+    time::ClockId,
+    unistd::Pid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -122,16 +123,12 @@ impl ProcessIdentity {
         })
     }
 
-    /// Processor time that it has used so far, in user and system mode, all threads together; counted by the
-    /// kernel in steps of 10 ms. `None` when it is gone.
+    /// Processor time that it has used so far, in user and system mode, all threads together; to the nanosecond, for an
+    /// idle process uses less in a second than the steps in which `/proc` counts. `None` when it is gone.
     pub fn processor_time(self) -> Option<Duration> {
-        let numbers = stat_numbers(self.pid)?;
-        // Fields 14 and 15, and 22 again.
-        let user = numbers.get(14 - FIRST_NUMBER)?;
-        let system = numbers.get(15 - FIRST_NUMBER)?;
-        let per_second = sysconf(SysconfVar::CLK_TCK).ok()??;
-        let ticks = Duration::from_secs(user + system) / u32::try_from(per_second).ok()?;
-        (*numbers.get(22 - FIRST_NUMBER)? == self.start_ticks).then_some(ticks)
+        let pid = Pid::from_raw(i32::try_from(self.pid).ok()?);
+        let used = ClockId::pid_cpu_clock_id(pid).ok()?.now().ok()?;
+        self.is_running().then_some(used.into())
     }
 
     /// Whether this very process still runs.
