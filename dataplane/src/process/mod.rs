@@ -110,6 +110,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
             Worker::start(number, &common, all)
         })
         .collect::<Result<Vec<_>, _>>()?;
+    say_which_pages(&workers);
     let shared = Arc::new(Shared::new(State {
         publisher,
         plane,
@@ -172,4 +173,18 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
     value_server.stop().await;
     sa_server.stop().await;
     Ok(())
+}
+
+/// Says whether packets lie in huge pages, and what to do if not.
+fn say_which_pages(workers: &[Worker]) {
+    let huge = workers.iter().filter(|one| one.memory().huge_pages());
+    let huge = huge.count();
+    if huge == workers.len() {
+        tracing::info!(workers = huge, "packets lie in huge pages");
+    } else {
+        tracing::info!(
+            workers = workers.len() - huge,
+            "no huge pages are left for packets: ordinary ones, which the kernel may join; vm.nr_hugepages reserves some"
+        );
+    }
 }
