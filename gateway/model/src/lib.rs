@@ -45,7 +45,6 @@ pub mod plan;
 mod redaction;
 pub mod rules;
 pub mod schema;
-pub mod tree;
 mod wipe;
 
 #[allow(
