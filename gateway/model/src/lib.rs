@@ -45,6 +45,7 @@ pub mod plan;
 mod redaction;
 pub mod rules;
 pub mod schema;
+pub mod tree;
 mod wipe;
 
 #[allow(

@@ -9,18 +9,42 @@ use super::{MAX_DEPTH, MAX_ERRORS, leaf, path};
 use crate::options::FieldType;
 use crate::rules::{self, Rules};
 
-/// All that is wrong with a message. References are followed only when all of it could be read.
-pub(super) fn message(message: &DynamicMessage, follow: bool) -> Vec<DecodeError> {
-    let mut checker = Checker::default();
+/// How much of a message is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Each leaf, and the keys: of what is still being written.
+    Leaves,
+    /// Also that nothing is missing.
+    Complete,
+    /// Also that references lead to something.
+    Whole,
+}
+
+/// What is let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Admission {
+    pub(super) extent: Extent,
+    /// Whether the digest of a secret may stand for it.
+    pub(super) digests: bool,
+}
+
+/// All that is wrong with a message.
+pub(super) fn message(message: &DynamicMessage, admission: Admission) -> Vec<DecodeError> {
+    let mut checker = Checker {
+        errors: Vec::new(),
+        keys: BTreeMap::new(),
+        references: Vec::new(),
+        admission,
+    };
     checker.message(message, "", 1);
-    if follow {
+    if admission.extent == Extent::Whole {
         checker.references();
     }
     checker.errors
 }
 
-#[derive(Default)]
 struct Checker {
+    admission: Admission,
     errors: Vec<DecodeError>,
     /// Keys of each list, by the full name of the list field.
     keys: BTreeMap<String, BTreeSet<String>>,
@@ -59,7 +83,8 @@ impl Checker {
                 if field.is_list() {
                     self.built_in(&field, rules);
                 }
-                if rules.field.required {
+                let wanted = self.admission.extent != Extent::Leaves || rules.field.key;
+                if rules.field.required && wanted {
                     self.refuse(&path, Reason::Missing);
                 }
                 continue;
@@ -142,7 +167,11 @@ impl Checker {
                 Ok(())
             }
             Value::String(text) => {
-                let result = leaf::check_text(rules, text);
+                let result = if rules.field.secret {
+                    leaf::check_secret(rules, text, self.admission.digests)
+                } else {
+                    leaf::check_text(rules, text)
+                };
                 if result.is_ok() && !rules.references.is_empty() {
                     self.references.push(Reference {
                         path: at.to_owned(),
@@ -174,8 +203,16 @@ impl Checker {
                     .filter_map(|list| self.keys.get(list))
                     .flatten()
             };
-            if known().any(|key| *key == reference.given) {
+            let found = lists
+                .iter()
+                .filter_map(|list| self.keys.get(list))
+                .any(|keys| keys.contains(&reference.given));
+            if found {
                 continue;
+            }
+            // To look for the nearest of many names takes a while: not for more than are told.
+            if self.errors.len() >= MAX_ERRORS {
+                return;
             }
             let nearest = nearest(&reference.given, known().map(String::as_str));
             let lists = lists

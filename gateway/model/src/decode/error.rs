@@ -167,6 +167,9 @@ pub enum Reason {
         /// What was meant.
         network: String,
     },
+    /// A digest where the secret itself belongs.
+    #[error("a digest stands for a secret that is there already; here the secret itself is needed")]
+    DigestOfSecret,
     /// Text that is too long.
     #[error("{length} bytes; at most {max} are taken")]
     TooLong {
@@ -214,13 +217,13 @@ pub enum Reason {
     },
 }
 
-fn did_you_mean(nearest: Option<&str>) -> String {
+pub(crate) fn did_you_mean(nearest: Option<&str>) -> String {
     nearest
         .map(|name| format!("; is {name:?} meant?"))
         .unwrap_or_default()
 }
 
-fn unit_text(unit: &str) -> String {
+pub(crate) fn unit_text(unit: &str) -> String {
     if unit.is_empty() || unit == "1" {
         String::new()
     } else {
@@ -237,7 +240,7 @@ fn likeness(given: &str, name: &str) -> Option<f64> {
 }
 
 /// The one of `known` that is most like `given`, if any is like it at all.
-pub(super) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     // Hostile names are compared by their beginning only: the comparison is quadratic.
     let given: String = given.chars().take(64).collect::<String>().to_lowercase();
     known

@@ -10,7 +10,7 @@ use crate::options::FieldType;
 use crate::rules::Rules;
 
 /// Checks type, length and pattern of a text.
-pub(super) fn check_text(rules: &Rules, text: &str) -> Result<(), Reason> {
+pub(crate) fn check_text(rules: &Rules, text: &str) -> Result<(), Reason> {
     if text.len() > rules.max_length() {
         return Err(Reason::TooLong {
             length: text.len(),
@@ -105,8 +105,41 @@ pub(super) fn check_text(rules: &Rules, text: &str) -> Result<(), Reason> {
     }
 }
 
+/// What the digest of a secret begins with, where it stands for the secret.
+pub(crate) const DIGEST_PREFIX: &str = "$digest:";
+
+/// The digest that a text stands for; `None`: it is a secret itself, or means to be a digest and is none.
+pub(crate) fn digest(text: &str) -> Option<[u8; 32]> {
+    let digits = text.strip_prefix(DIGEST_PREFIX)?.as_bytes();
+    let mut digest = [0; 32];
+    if digits.len() != 2 * digest.len() {
+        return None;
+    }
+    for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
+        let [high, low] = pair else { return None };
+        let high = char::from(*high).to_digit(16)?;
+        let low = char::from(*low).to_digit(16)?;
+        *byte = (high << 4 | low) as u8;
+    }
+    Some(digest)
+}
+
+/// Checks a secret, or the digest that stands for one where that is taken.
+pub(crate) fn check_secret(rules: &Rules, text: &str, digests: bool) -> Result<(), Reason> {
+    if !text.starts_with(DIGEST_PREFIX) {
+        return check_text(rules, text);
+    }
+    if !digests {
+        return Err(Reason::DigestOfSecret);
+    }
+    digest(text).map(|_| ()).ok_or(Reason::Malformed {
+        given: None,
+        expected: "a digest: $digest: and 64 hexadecimal digits",
+    })
+}
+
 /// Checks the range of a number.
-pub(super) fn check_number(rules: &Rules, number: u64, type_max: u64) -> Result<(), Reason> {
+pub(crate) fn check_number(rules: &Rules, number: u64, type_max: u64) -> Result<(), Reason> {
     let min = rules.field.min.unwrap_or(0);
     let max = rules.field.max.unwrap_or(type_max);
     if (min..=max).contains(&number) {
@@ -122,7 +155,7 @@ pub(super) fn check_number(rules: &Rules, number: u64, type_max: u64) -> Result<
 }
 
 /// One spelling for all texts that mean the same.
-pub(super) fn normalised(kind: FieldType, text: &str) -> String {
+pub(crate) fn normalised(kind: FieldType, text: &str) -> String {
     let parsed = match kind {
         FieldType::Ip => text.parse::<IpAddr>().ok().map(|ip| ip.to_string()),
         FieldType::Prefix | FieldType::InterfaceAddress => {
@@ -242,7 +275,7 @@ fn is_selector(text: &str) -> bool {
 }
 
 /// A text as an error repeats it: not so long that it hides the message.
-pub(super) fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     if text.chars().count() <= 64 {
         text.to_owned()
     } else {

@@ -12,15 +12,16 @@
 
 mod build;
 mod check;
-mod error;
+pub(crate) mod error;
 mod json;
-mod leaf;
+pub(crate) mod leaf;
 pub(crate) mod path;
 
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
 use zeroize::{Zeroize, Zeroizing};
 
+use check::{Admission, Extent};
 pub use error::{DecodeError, DecodeErrors, Reason};
 pub(crate) use leaf::address_range;
 pub use leaf::key_bytes;
@@ -47,8 +48,36 @@ pub fn config_from_binary(bytes: &[u8]) -> Result<Config, DecodeErrors> {
     binary(&config_descriptor()?, bytes).and_then(typed)
 }
 
+/// What a configuration that takes effect must be.
+const IN_FULL: Admission = Admission {
+    extent: Extent::Whole,
+    digests: false,
+};
+
+/// What is asked of a configuration that is still being written.
+const IN_PART: Admission = Admission {
+    extent: Extent::Leaves,
+    digests: true,
+};
+
 /// Any message of the schema from JSON text.
 pub fn json(descriptor: &MessageDescriptor, text: &[u8]) -> Result<DynamicMessage, DecodeErrors> {
+    json_as(descriptor, text, IN_FULL)
+}
+
+/// As [`json`], but something may be missing yet, and digests may stand for secrets.
+pub(crate) fn json_in_part(
+    descriptor: &MessageDescriptor,
+    text: &[u8],
+) -> Result<DynamicMessage, DecodeErrors> {
+    json_as(descriptor, text, IN_PART)
+}
+
+fn json_as(
+    descriptor: &MessageDescriptor,
+    text: &[u8],
+    admission: Admission,
+) -> Result<DynamicMessage, DecodeErrors> {
     let tree = json::parse(text).map_err(whole)?;
     let (message, mut errors) = build::message(descriptor, tree);
     // What could not be read is absent from the message: the check would tell it as missing once more.
@@ -59,10 +88,20 @@ pub fn json(descriptor: &MessageDescriptor, text: &[u8]) -> Result<DynamicMessag
                 || (error.reason == Reason::Missing && path::within(&error.path, path))
         })
     };
+    let extent = match admission.extent {
+        Extent::Whole if !unread.is_empty() => Extent::Complete,
+        extent => extent,
+    };
     errors.extend(
-        check::message(&message, unread.is_empty())
-            .into_iter()
-            .filter(|error| !told(error)),
+        check::message(
+            &message,
+            Admission {
+                extent,
+                ..admission
+            },
+        )
+        .into_iter()
+        .filter(|error| !told(error)),
     );
     finish(message, errors)
 }
@@ -71,6 +110,33 @@ pub fn json(descriptor: &MessageDescriptor, text: &[u8]) -> Result<DynamicMessag
 pub fn binary(
     descriptor: &MessageDescriptor,
     bytes: &[u8],
+) -> Result<DynamicMessage, DecodeErrors> {
+    binary_as(descriptor, bytes, IN_FULL)
+}
+
+/// As [`binary`], but something may be missing yet, and digests may stand for secrets.
+pub(crate) fn binary_in_part(
+    descriptor: &MessageDescriptor,
+    bytes: &[u8],
+) -> Result<DynamicMessage, DecodeErrors> {
+    binary_as(descriptor, bytes, IN_PART)
+}
+
+/// All that is wrong with a configuration of which each leaf is right; digests may stand for secrets.
+pub(crate) fn faults(message: &DynamicMessage) -> Vec<DecodeError> {
+    check::message(
+        message,
+        Admission {
+            digests: true,
+            ..IN_FULL
+        },
+    )
+}
+
+fn binary_as(
+    descriptor: &MessageDescriptor,
+    bytes: &[u8],
+    admission: Admission,
 ) -> Result<DynamicMessage, DecodeErrors> {
     if bytes.len() > MAX_BYTES {
         return Err(whole(Reason::TooLarge {
@@ -83,7 +149,7 @@ pub fn binary(
             message: error.to_string(),
         })
     })?;
-    let mut errors = check::message(&message, true);
+    let mut errors = check::message(&message, admission);
     let canonical = message.encoded_len();
     if errors.is_empty() && canonical != bytes.len() {
         errors.push(DecodeError {
@@ -97,7 +163,7 @@ pub fn binary(
     finish(message, errors)
 }
 
-fn config_descriptor() -> Result<MessageDescriptor, DecodeErrors> {
+pub(crate) fn config_descriptor() -> Result<MessageDescriptor, DecodeErrors> {
     schema::message("culvert.config.v1.Config").ok_or_else(|| {
         whole(Reason::Wire {
             message: "the schema lacks culvert.config.v1.Config".to_owned(),
@@ -135,7 +201,7 @@ fn finish(
 }
 
 /// Wipes every text of a message, secrets among them.
-fn wipe(message: &mut DynamicMessage) {
+pub(crate) fn wipe(message: &mut DynamicMessage) {
     for (_, value) in message.fields_mut() {
         wipe_value(value);
     }

@@ -19,6 +19,20 @@ impl DigestKey {
         Self(bytes)
     }
 
+    /// HMAC-SHA-256 over a secret of the configuration, the same wherever a field of that name holds it.
+    pub fn secret(&self, field: &str, secret: &[u8]) -> [u8; 32] {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else {
+            // HMAC takes keys of any length.
+            return [0; 32];
+        };
+        // Apart from the digests of credentials, which begin with the tag of a protobuf field.
+        mac.update(b"\0secret\0");
+        mac.update(field.as_bytes());
+        mac.update(b"\0");
+        mac.update(secret);
+        mac.finalize().into_bytes().into()
+    }
+
     /// HMAC-SHA-256 over all of the credential but its digest.
     pub fn digest(&self, credential: &Credential) -> Vec<u8> {
         let plain = Credential {
