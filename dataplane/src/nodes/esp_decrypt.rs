@@ -60,27 +60,26 @@ impl Node for EspDecrypt {
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
         let tables = context.tables;
         let mut last = None;
-        let mut places: ArrayVec<Result<Place<'_>, DropReason>, VECTOR> = vector
-            .iter()
-            .enumerate()
-            .map(|(at, packet)| {
-                if let Some(ahead) = vector.get(at + AHEAD) {
-                    context.buffers.prefetch(ahead);
-                }
-                locate(context, tables, packet, &mut last)
-            })
-            .collect();
+        // Filled where it is: collected, it would be built elsewhere and copied, six kilobytes for a single packet.
+        let mut places = ArrayVec::<Result<Place<'_>, DropReason>, VECTOR>::new();
+        places.extend(vector.iter().enumerate().map(|(at, packet)| {
+            if let Some(ahead) = vector.get(at + AHEAD) {
+                context.buffers.prefetch(ahead);
+            }
+            locate(context, tables, packet, &mut last)
+        }));
         check_windows(&mut places);
         open(context, vector, &mut places);
         update_windows(context, vector, &mut places);
         let mut inside = None;
-        let mut places = places.into_iter();
+        let mut places = places.iter();
         let mut detour = false;
         forward_or_drop(context, vector, |context, packet| {
-            let place = places.next().unwrap_or(Err(DropReason::EspUnknownSpi))?;
+            let place = places.next().ok_or(DropReason::EspUnknownSpi)?;
+            let place = place.as_ref().map_err(|reason| *reason)?;
             place.verdict?;
             let inside = Inside::of(&mut inside, context, tables, place.sa)?;
-            let node = deliver(context, tables, packet, &place, inside)?;
+            let node = deliver(context, tables, packet, place, inside)?;
             if detour && node != NodeId::FragmentPorts {
                 fragment_ports::pass(context.buffers.meta_mut(packet), node);
                 return Ok(NodeId::FragmentPorts);
@@ -318,20 +317,18 @@ fn check_windows(places: &mut [Result<Place<'_>, DropReason>]) {
 /// Authenticates and decrypts everything that is left, in one batch.
 fn open(context: &Context<'_>, vector: &mut Vector, places: &mut [Result<Place<'_>, DropReason>]) {
     let buffers: &BufferPool = context.buffers;
-    let mut ops: ArrayVec<OpenOp<'_>, VECTOR> = vector
-        .iter_mut()
-        .zip(places.iter_mut())
-        .filter_map(|(packet, place)| {
-            let place = place.as_mut().ok().filter(|place| place.verdict.is_ok())?;
-            let (_, area) = buffers.area_mut(packet);
-            let esp = usize::from(place.esp);
-            let Some(bytes) = area.get_mut(esp..esp + usize::from(place.length)) else {
-                place.verdict = Err(DropReason::EspTruncated);
-                return None;
-            };
-            Some(OpenOp::new(place.sa.state.key(), place.seq, bytes))
-        })
-        .collect();
+    let mut ops = ArrayVec::<OpenOp<'_>, VECTOR>::new();
+    let waiting = vector.iter_mut().zip(places.iter_mut());
+    ops.extend(waiting.filter_map(|(packet, place)| {
+        let place = place.as_mut().ok().filter(|place| place.verdict.is_ok())?;
+        let (_, area) = buffers.area_mut(packet);
+        let esp = usize::from(place.esp);
+        let Some(bytes) = area.get_mut(esp..esp + usize::from(place.length)) else {
+            place.verdict = Err(DropReason::EspTruncated);
+            return None;
+        };
+        Some(OpenOp::new(place.sa.state.key(), place.seq, bytes))
+    }));
     context.engine.open_batch(&mut ops);
     if ops.iter().all(|op| op.result.is_ok()) {
         return;

@@ -49,7 +49,8 @@ impl Node for Ip4Lookup {
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
         let tables = context.tables;
-        let seen = Seen::of(context.buffers, vector);
+        let mut found = ArrayVec::new();
+        let seen = Seen::of(context.buffers, vector, &mut found);
         let mut dispatch = Dispatch::new(tables, IP4);
         if seen.one_destination
             && !seen.several_vrfs
@@ -59,7 +60,6 @@ impl Node for Ip4Lookup {
             let found = vrf.fib4.lookup(Ipv4Addr::from_bits(seen.destination));
             return dispatch.send_all(context, vector, found);
         }
-        let mut found = seen.destinations;
         if seen.several_vrfs {
             let vrf_of = |packet: &Packet| context.buffers.meta(packet).vrf;
             let mut rest = found.as_mut_slice();
@@ -92,11 +92,11 @@ impl Node for Ip4Lookup {
             return;
         }
         dispatch.look_ahead(&found);
-        for (packet, adjacency) in vector.drain(..).zip(found) {
-            if adjacency == NOWHERE {
+        for (packet, adjacency) in vector.drain(..).zip(&found) {
+            if *adjacency == NOWHERE {
                 context.drop(packet, DropReason::IpBadDestination);
             } else {
-                dispatch.send(context, packet, adjacency);
+                dispatch.send(context, packet, *adjacency);
             }
         }
     }
@@ -104,7 +104,6 @@ impl Node for Ip4Lookup {
 
 /// What the packets of a vector ask for.
 struct Seen {
-    destinations: ArrayVec<u32, VECTOR>,
     /// VRF and destination of the first.
     vrf: u32,
     destination: u32,
@@ -116,24 +115,21 @@ struct Seen {
 }
 
 impl Seen {
+    /// Writes the destination of each packet to `destinations`, too.
     #[inline(always)]
-    fn of(buffers: &BufferPool, vector: &Vector) -> Self {
+    fn of(buffers: &BufferPool, vector: &Vector, destinations: &mut ArrayVec<u32, VECTOR>) -> Self {
         let (vrf, first) = vector.first().map_or((VRF_DEFAULT, 0), |packet| {
             (buffers.meta(packet).vrf, destination(buffers.data(packet)))
         });
         let (mut other_vrfs, mut others, mut highest) = (0, 0, 0);
-        let destinations = vector
-            .iter()
-            .map(|packet| {
-                let to = destination(buffers.data(packet));
-                other_vrfs |= buffers.meta(packet).vrf ^ vrf;
-                others |= to ^ first;
-                highest = highest.max(to);
-                to
-            })
-            .collect();
+        destinations.extend(vector.iter().map(|packet| {
+            let to = destination(buffers.data(packet));
+            other_vrfs |= buffers.meta(packet).vrf ^ vrf;
+            others |= to ^ first;
+            highest = highest.max(to);
+            to
+        }));
         Self {
-            destinations,
             vrf,
             destination: first,
             one_destination: others == 0,
