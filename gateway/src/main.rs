@@ -4,6 +4,7 @@
 //!   culvert run          parent of a gateway's processes
 //!   culvert dataplane    forwards packets            (started by `run`)
 //!   culvert iked-bridge  joins charon to the dataplane (started by `run`)
+//!   culvert cli          the command line: configure it, look at it
 //!   culvert show         what a running gateway knows
 //!   culvert trace        what its nodes do with chosen packets
 //!   culvert capture      packets as they pass, as pcapng
@@ -22,6 +23,7 @@ mod show;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -43,6 +45,8 @@ enum Command {
     /// Join charon to the dataplane; started by `run`.
     #[command(name = "iked-bridge")]
     IkedBridge(process::iked_bridge::Arguments),
+    /// The command line of a gateway: configure it, look at it, roll it back.
+    Cli(culvert_cli::Arguments),
     /// What a running gateway knows: interfaces, SAs, drops and more.
     Show(show::Arguments),
     /// What each node of a running gateway does with the next packets that match.
@@ -73,6 +77,10 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::execute(arguments).map_err(anyhow::Error::from),
         Command::Dataplane(arguments) => process::dataplane::execute(&arguments),
         Command::IkedBridge(arguments) => process::iked_bridge::execute(arguments),
+        Command::Cli(arguments) => {
+            let operations = Arc::new(show::OverTheBus::new(arguments.root.clone()));
+            culvert_cli::execute(arguments, operations).map_err(anyhow::Error::from)
+        }
         Command::Show(arguments) => show::execute(&arguments).map_err(anyhow::Error::from),
         Command::Trace(arguments) => {
             observe::trace::execute(&arguments).map_err(anyhow::Error::from)

@@ -6,6 +6,7 @@
 //!
 //! It reads only, and never a key: the messages that it asks for have none.
 
+mod operations;
 mod rows;
 mod table;
 
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+pub use self::operations::OverTheBus;
 use clap::{Parser, ValueEnum};
 use culvert_bus::{BusError, Call, CallError, Client};
 use culvert_model::bus;
@@ -107,6 +109,17 @@ pub enum ShowError {
     /// The process refused, or did not answer.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// What the command line asks for is not understood.
+    #[error("{0}")]
+    Question(String),
+    /// `culvert run` has not said what it does.
+    #[error("no gateway runs in {}", path.display())]
+    Status {
+        /// The file that it keeps.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: std::io::Error,
+    },
     /// The answer cannot be written.
     #[error("cannot write the answer")]
     Write(#[source] std::io::Error),
@@ -114,6 +127,22 @@ pub enum ShowError {
 
 /// Shows.
 pub fn execute(arguments: &Arguments) -> Result<ExitCode, ShowError> {
+    let (text, note) = answer(arguments)?;
+    if let Some(note) = note {
+        eprintln!("{note}");
+    }
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        outcome => outcome
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(ShowError::Write),
+    }
+}
+
+/// What there is to say, and beside it.
+fn answer(arguments: &Arguments) -> Result<(String, Option<String>), ShowError> {
+    let mut note = None;
     let gateway = Gateway::of(&arguments.root)?;
     let all = arguments.all;
     let text = match arguments.topic {
@@ -124,10 +153,10 @@ pub fn execute(arguments: &Arguments) -> Result<ExitCode, ShowError> {
         Topic::Routes => {
             let (routes, more) = gateway.routes(arguments)?;
             if more {
-                eprintln!(
+                note = Some(format!(
                     "There are more than {} routes: --vrf, --prefix and --to choose, --limit shows more.",
                     arguments.limit
-                );
+                ));
             }
             arguments.text(&rows::routes(&routes))
         }
@@ -162,13 +191,7 @@ pub fn execute(arguments: &Arguments) -> Result<ExitCode, ShowError> {
             arguments.text(&rows::nodes(&reply, all))
         }
     };
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        outcome => outcome
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(ShowError::Write),
-    }
+    Ok((text, note))
 }
 
 impl Arguments {

@@ -1,0 +1,88 @@
+//! mgmt, as the command line sees it: connected when first needed, asked on behalf of one person.
+
+use std::path::PathBuf;
+
+use culvert_mgmt_api::{ConfigurationClient, MESSAGE_LIMIT, ORIGIN, PRINCIPAL, connect};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use crate::error::CliError;
+
+/// For whom calls are made, and from where.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    principal: Option<MetadataValue<Ascii>>,
+    origin: Option<MetadataValue<Ascii>>,
+}
+
+impl Identity {
+    /// Of a login shell for a principal, or of whoever runs the process.
+    pub fn new(principal: Option<&str>, origin: &str) -> Result<Self, CliError> {
+        let principal = principal
+            .map(|name| {
+                name.parse().map_err(|_| {
+                    CliError::Not(
+                        "the name of a principal has visible ASCII characters only".to_owned(),
+                    )
+                })
+            })
+            .transpose()?;
+        Ok(Self {
+            principal,
+            // What an environment says about an address is worth no error.
+            origin: origin.parse().ok(),
+        })
+    }
+}
+
+impl Interceptor for Identity {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let metadata = request.metadata_mut();
+        if let Some(principal) = &self.principal {
+            metadata.insert(PRINCIPAL, principal.clone());
+        }
+        if let Some(origin) = &self.origin {
+            metadata.insert(ORIGIN, origin.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// The configuration service.
+pub type Service = ConfigurationClient<InterceptedService<Channel, Identity>>;
+
+/// The way to mgmt.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+    identity: Identity,
+    service: Option<Service>,
+}
+
+impl Client {
+    /// Not connected yet: much of what is asked needs no mgmt.
+    pub fn new(socket: PathBuf, identity: Identity) -> Self {
+        Self {
+            socket,
+            identity,
+            service: None,
+        }
+    }
+
+    /// The service; connects if that was not done.
+    pub async fn service(&mut self) -> Result<&mut Service, CliError> {
+        if self.service.is_none() {
+            let channel = connect(&self.socket).await?;
+            let service = ConfigurationClient::with_interceptor(channel, self.identity.clone())
+                .max_decoding_message_size(MESSAGE_LIMIT)
+                .max_encoding_message_size(MESSAGE_LIMIT);
+            self.service = Some(service);
+        }
+        self.service
+            .as_mut()
+            .ok_or_else(|| CliError::Not("mgmt is not reached".to_owned()))
+    }
+}

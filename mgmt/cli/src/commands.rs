@@ -1,0 +1,425 @@
+//! The commands: which there are, in which mode, and what each is for.
+//!
+//! Operational commands look, configuration commands change a candidate. Who may do what is decided by the server alone.
+
+use culvert_model::api::complete_request::Verb;
+
+use crate::grammar::{Kind, Node, Nodes, keyword, location, value};
+use crate::operations::Topic;
+
+/// What a line does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Enter configuration mode.
+    Configure,
+    /// Ask the gateway.
+    Show(Topic),
+    /// Text of the running configuration.
+    ShowConfiguration,
+    /// Text of an older one.
+    ShowRevision,
+    /// The list of revisions.
+    ShowRevisions,
+    /// How far the gateway is.
+    ShowStatus,
+    /// What differs from a revision.
+    ShowDifferences,
+    /// Who did what.
+    ShowAudit,
+    /// An earlier revision runs again.
+    RollbackRunning,
+    /// Keep what is on probation.
+    Confirm,
+    /// Leave the mode.
+    Exit,
+    /// Leave it all.
+    Quit,
+    /// What there is.
+    Help,
+    /// Set a leaf, or make an item.
+    Set,
+    /// Remove a leaf, an item or more.
+    Delete,
+    /// Go into a part.
+    Edit,
+    /// Go one level out.
+    Up,
+    /// Go all the way out.
+    Top,
+    /// Another name.
+    Rename,
+    /// Another one like it.
+    Copy,
+    /// Text of the candidate.
+    ShowCandidate,
+    /// What the candidate changes.
+    Compare,
+    /// Make it run.
+    Commit,
+    /// The candidate becomes an earlier revision.
+    Rollback,
+    /// Text in.
+    Load,
+    /// Text out.
+    Save,
+    /// Forget the changes.
+    Discard,
+    /// About this candidate, and how far the gateway is.
+    Status,
+}
+
+// Values and endings that several commands have.
+
+static ALL: Node = keyword("all", "rows that are all zero, too").ending();
+static NEWEST_FIRST: Node = value("NUMBER", Kind::Number(1, 10_000), "how many; by default 20");
+
+// show
+
+static LIMIT_NUMBER: Node =
+    value("LIMIT", Kind::Number(1, 10_000_000), "at most so many").then(&ROUTE_CHOICES);
+static LIMIT: Node = keyword("limit", "how many at most; by default 1000").then(&[&LIMIT_NUMBER]);
+static TOWARDS: Node = value("ADDRESS", Kind::Address, "the destination").then(&ROUTE_CHOICES);
+static TO_ADDRESS: Node =
+    keyword("to", "the route by which an address is reached").then(&[&TOWARDS]);
+static NETWORK: Node = value("NETWORK", Kind::Network, "the network").then(&ROUTE_CHOICES);
+static PREFIX: Node = keyword("prefix", "routes within a network").then(&[&NETWORK]);
+static VRF_NAME: Node =
+    value("VRF", Kind::Text, "name of the routing instance").then(&ROUTE_CHOICES);
+static VRF: Node = keyword("vrf", "of one routing instance").then(&[&VRF_NAME]);
+static ROUTE_CHOICES: [&Node; 4] = [&VRF, &PREFIX, &TO_ADDRESS, &LIMIT];
+
+static SYSTEM: Node = keyword(
+    "system",
+    "processes, and how far the gateway is with its configuration",
+)
+.does(Action::Show(Topic::System));
+static INTERFACES: Node = keyword("interfaces", "interfaces and tunnels with their counters")
+    .does(Action::Show(Topic::Interfaces));
+static TUNNELS: Node =
+    keyword("tunnels", "what is up: the same as ipsec").does(Action::Show(Topic::Children));
+static ROUTES: Node = keyword(
+    "routes",
+    "routes as packets find them, with what they lead to",
+)
+.does(Action::Show(Topic::Routes))
+.then(&ROUTE_CHOICES);
+static NEIGHBOURS: Node = keyword("neighbours", "neighbours with what is known of them")
+    .does(Action::Show(Topic::Neighbours));
+static IKE: Node = keyword("ike", "IKE_SAs").does(Action::Show(Topic::Ike));
+static SAS: Node =
+    keyword("sas", "security associations of the dataplane").does(Action::Show(Topic::Sas));
+static POLICIES: Node =
+    keyword("policies", "policies of the dataplane").does(Action::Show(Topic::Policies));
+static IPSEC: Node = keyword("ipsec", "CHILD_SAs with their selectors")
+    .does(Action::Show(Topic::Children))
+    .then(&[&SAS, &POLICIES]);
+static REASSEMBLY: Node = keyword(
+    "reassembly",
+    "fragments that wait for the rest of their packets",
+)
+.does(Action::Show(Topic::Reassembly));
+static PATHS: Node = keyword(
+    "paths",
+    "paths that take less than the link by which they begin",
+)
+.does(Action::Show(Topic::Paths));
+static TOO_BIG: Node = keyword(
+    "too-big",
+    "messages of routers that ESP packets were too big",
+)
+.does(Action::Show(Topic::TooBig));
+static DROPS: Node = keyword("drops", "packets dropped, by reason")
+    .does(Action::Show(Topic::Drops))
+    .then(&[&ALL]);
+static NODES: Node = keyword("nodes", "what each node of the packet graph has cost")
+    .does(Action::Show(Topic::Nodes))
+    .then(&[&ALL]);
+
+static REVISIONS: Node = keyword("revisions", "revisions, newest first")
+    .does(Action::ShowRevisions)
+    .then(&[&NEWEST_FIRST]);
+static STATUS_OF: Node =
+    keyword("status", "how far the gateway is with it").does(Action::ShowStatus);
+static SINCE: Node = value(
+    "REVISION",
+    Kind::Number(1, u64::MAX),
+    "number of a revision",
+);
+static DIFFERENCES: Node = keyword(
+    "differences",
+    "what the newest revision changed, or all since one",
+)
+.does(Action::ShowDifferences)
+.then(&[&SINCE]);
+static PART: Node = location(Verb::Location, "a part of it");
+static OLD: Node = value("REVISION", Kind::Number(1, u64::MAX), "its number").then(&[&PART]);
+static REVISION: Node = keyword("revision", "an older one")
+    .wants(Action::ShowRevision)
+    .then(&[&OLD]);
+static CONFIGURATION: Node = keyword("configuration", "what is configured")
+    .does(Action::ShowConfiguration)
+    .then(&[&REVISIONS, &REVISION, &STATUS_OF, &DIFFERENCES, &PART]);
+static AUDIT: Node = keyword("audit", "who did what, newest last")
+    .does(Action::ShowAudit)
+    .then(&[&NEWEST_FIRST]);
+
+static SHOWN: [&Node; 14] = [
+    &AUDIT,
+    &CONFIGURATION,
+    &DROPS,
+    &IKE,
+    &INTERFACES,
+    &IPSEC,
+    &NEIGHBOURS,
+    &NODES,
+    &PATHS,
+    &REASSEMBLY,
+    &ROUTES,
+    &SYSTEM,
+    &TOO_BIG,
+    &TUNNELS,
+];
+static SHOW: Node = keyword("show", "what the gateway knows and does").then(&SHOWN);
+
+// The others of operational mode.
+
+static EXCLUSIVE: Node = keyword("exclusive", "nobody else may commit meanwhile").ending();
+static CANDIDATE_ID: Node = value("ID", Kind::Text, "as `configure` and `status` tell it");
+static CANDIDATE: Node =
+    keyword("candidate", "go on with one that was left").then(&[&CANDIDATE_ID]);
+static CONFIGURE: Node = keyword("configure", "change the configuration")
+    .does(Action::Configure)
+    .then(&[&EXCLUSIVE, &CANDIDATE]);
+static BACK: Node = value(
+    "STEPS",
+    Kind::Number(0, 10_000),
+    "how many revisions back; 1: what ran before the last commit",
+);
+static BACK_TO: Node = value("REVISION", Kind::Number(1, u64::MAX), "its number");
+static TO_REVISION: Node = keyword("revision", "to the revision of a number").then(&[&BACK_TO]);
+static ROLLBACK_RUNNING: Node = keyword("rollback", "make an earlier revision run again")
+    .wants(Action::RollbackRunning)
+    .then(&[&BACK, &TO_REVISION]);
+static CONFIRM: Node =
+    keyword("confirm", "keep the revision that is on probation").does(Action::Confirm);
+static HELP: Node = keyword("help", "what there is").does(Action::Help);
+static EXIT: Node = keyword("exit", "leave").does(Action::Exit);
+static QUIT: Node = keyword("quit", "leave").does(Action::Quit);
+
+static OPERATIONAL: [&Node; 7] = [
+    &CONFIGURE,
+    &CONFIRM,
+    &EXIT,
+    &HELP,
+    &QUIT,
+    &ROLLBACK_RUNNING,
+    &SHOW,
+];
+
+/// Commands of operational mode.
+pub static OPERATIONAL_MODE: Nodes = &OPERATIONAL;
+
+// Configuration mode.
+
+static SET_WHAT: Node = location(Verb::Set, "what, and its value");
+static SET: Node = keyword("set", "set a value, or make an item of a list")
+    .wants(Action::Set)
+    .then(&[&SET_WHAT]);
+static DELETE_WHAT: Node = location(Verb::Delete, "what");
+static DELETE: Node = keyword(
+    "delete",
+    "remove a value, an item of a list or a whole part",
+)
+.wants(Action::Delete)
+.then(&[&DELETE_WHAT]);
+static EDIT_WHERE: Node = location(Verb::Location, "where to");
+static EDIT: Node = keyword("edit", "go into a part: what follows is about it")
+    .wants(Action::Edit)
+    .then(&[&EDIT_WHERE]);
+static LEVELS: Node = value("LEVELS", Kind::Number(1, 64), "how many levels");
+static UP: Node = keyword("up", "go one level out")
+    .does(Action::Up)
+    .then(&[&LEVELS]);
+static TOP: Node = keyword("top", "go all the way out").does(Action::Top);
+static NEW_KEY: Node = value("NAME", Kind::Text, "its new name").then(&[&NEW_KEY]);
+static TO: Node = keyword("to", "how the other one is called").then(&[&NEW_KEY]);
+static MOVED: Node = location(Verb::Location, "an item of a list")
+    .unfinished()
+    .then(&[&TO]);
+static RENAME: Node = keyword("rename", "call an item of a list something else")
+    .wants(Action::Rename)
+    .then(&[&MOVED]);
+static COPY: Node = keyword("copy", "make another item like one that is there")
+    .wants(Action::Copy)
+    .then(&[&MOVED]);
+static CANDIDATE_PART: Node = location(Verb::Location, "a part of it");
+static SHOW_CANDIDATE: Node = keyword("show", "the candidate, or a part of it")
+    .does(Action::ShowCandidate)
+    .then(&[&CANDIDATE_PART]);
+static COMPARE_ROLLBACK: Node = keyword("rollback", "with so many revisions back").then(&[&BACK]);
+static COMPARE_REVISION: Node =
+    keyword("revision", "with the revision of a number").then(&[&BACK_TO]);
+static COMPARE: Node = keyword("compare", "what the candidate changes")
+    .does(Action::Compare)
+    .then(&[&COMPARE_REVISION, &COMPARE_ROLLBACK]);
+
+static COMMENT_TEXT: Node = value("TEXT", Kind::Text, "in quotes").then(&COMMIT_OPTIONS);
+static COMMENT: Node = keyword("comment", "why; kept with the revision").then(&[&COMMENT_TEXT]);
+static MINUTES: Node =
+    value("MINUTES", Kind::Number(1, 1440), "how long; by default 10").then(&COMMIT_OPTIONS);
+static CONFIRMED: Node = keyword(
+    "confirmed",
+    "taken back unless `confirm` or `commit` follows in time",
+)
+.ending()
+.then(&[&MINUTES, &COMMENT, &AND_QUIT, &FORCE]);
+static AND_QUIT: Node = keyword("and-quit", "then leave configuration mode")
+    .ending()
+    .then(&COMMIT_OPTIONS);
+static FORCE: Node = keyword("force", "even if it cuts off the one who asks")
+    .ending()
+    .then(&COMMIT_OPTIONS);
+static COMMIT_OPTIONS: [&Node; 4] = [&AND_QUIT, &COMMENT, &CONFIRMED, &FORCE];
+static CHECK: Node = keyword("check", "say what it would do, and change nothing").ending();
+static COMMIT: Node = keyword("commit", "make the candidate the running configuration")
+    .does(Action::Commit)
+    .then(&[&AND_QUIT, &CHECK, &COMMENT, &CONFIRMED, &FORCE]);
+static ROLLBACK: Node = keyword(
+    "rollback",
+    "make the candidate what an earlier revision was",
+)
+.wants(Action::Rollback)
+.then(&[&BACK, &TO_REVISION]);
+
+static LOAD_FILE: Node = value(
+    "FILE",
+    Kind::Text,
+    "name of a file; for the local administrator",
+);
+static LOAD_TERMINAL: Node = keyword(
+    "terminal",
+    "what is typed or pasted, until Ctrl-D or a line with a dot alone",
+)
+.ending();
+static MERGE: Node =
+    keyword("merge", "what is in it is set, all else stays").then(&[&LOAD_TERMINAL, &LOAD_FILE]);
+static OVERRIDE: Node =
+    keyword("override", "it becomes the whole configuration").then(&[&LOAD_TERMINAL, &LOAD_FILE]);
+static LOAD: Node = keyword("load", "take in set lines or JSON")
+    .wants(Action::Load)
+    .then(&[&MERGE, &OVERRIDE]);
+static SAVE_FILE: Node = value("FILE", Kind::Text, "name of a new file; JSON if it ends so");
+static SAVE: Node = keyword(
+    "save",
+    "write the candidate to a file; for the local administrator",
+)
+.wants(Action::Save)
+.then(&[&SAVE_FILE]);
+static DISCARD: Node =
+    keyword("discard", "forget all changes of this candidate").does(Action::Discard);
+static STATUS: Node =
+    keyword("status", "about this candidate, others, and the gateway").does(Action::Status);
+static RUN: Node = keyword("run", "an operational command").then(&RUNNABLE);
+static RUNNABLE: [&Node; 2] = [&CONFIRM, &SHOW];
+
+static CONFIGURING: [&Node; 20] = [
+    &COMMIT,
+    &COMPARE,
+    &CONFIRM,
+    &COPY,
+    &DELETE,
+    &DISCARD,
+    &EDIT,
+    &EXIT,
+    &HELP,
+    &LOAD,
+    &QUIT,
+    &RENAME,
+    &ROLLBACK,
+    &RUN,
+    &SAVE,
+    &SET,
+    &SHOW_CANDIDATE,
+    &STATUS,
+    &TOP,
+    &UP,
+];
+
+/// Commands of configuration mode.
+pub static CONFIGURATION_MODE: Nodes = &CONFIGURING;
+
+// Behind a pipe.
+
+static REGEX: Node = value("REGEX", Kind::Pattern, "a regular expression");
+static MATCH: Node = keyword("match", "lines in which it occurs").then(&[&REGEX]);
+static EXCEPT: Node = keyword("except", "lines in which it does not occur").then(&[&REGEX]);
+static COUNT: Node = keyword("count", "how many lines").ending();
+static NO_MORE: Node = keyword("no-more", "all at once, without stopping at each page").ending();
+static LINES: Node = value("LINES", Kind::Number(1, 1_000_000), "how many");
+static LAST: Node = keyword("last", "the last lines").then(&[&LINES]);
+static AS_SET: Node = keyword("set", "as commands").ending();
+static AS_JSON: Node = keyword("json", "for programs").ending();
+static AS_TEXT: Node = keyword("text", "for people").ending();
+static DEFAULTS: Node = keyword("defaults", "with what holds without being written").ending();
+static DISPLAY: Node =
+    keyword("display", "in another form").then(&[&DEFAULTS, &AS_JSON, &AS_SET, &AS_TEXT]);
+static FILTERS: [&Node; 6] = [&COUNT, &DISPLAY, &EXCEPT, &LAST, &MATCH, &NO_MORE];
+
+/// What may stand behind `|`.
+pub static PIPES: Nodes = &FILTERS;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grammar::Token;
+
+    /// Every node, once, with whether a line may end there without meaning anything.
+    fn visit(nodes: Nodes, acts: bool, seen: &mut Vec<(*const Node, bool)>) {
+        for node in nodes {
+            let acts = acts || node.action.is_some();
+            let key = (std::ptr::from_ref::<Node>(node), acts);
+            if seen.contains(&key) {
+                continue;
+            }
+            seen.push(key);
+            assert!(!node.help.is_empty(), "{} has no help", node.name());
+            assert!(
+                acts || !node.ends,
+                "a line may end with {} and does nothing",
+                node.name()
+            );
+            assert!(
+                node.ends || !node.next.is_empty(),
+                "{} leads nowhere",
+                node.name()
+            );
+            let mut names: Vec<_> = node.next.iter().map(|next| next.name()).collect();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(
+                names.len(),
+                node.next.len(),
+                "two ways behind {}",
+                node.name()
+            );
+            visit(node.next, acts, seen);
+        }
+    }
+
+    #[test]
+    fn every_line_that_may_end_does_something() {
+        for (mode, acts) in [
+            (OPERATIONAL_MODE, false),
+            (CONFIGURATION_MODE, false),
+            (PIPES, true),
+        ] {
+            visit(mode, acts, &mut Vec::new());
+            let names: Vec<_> = mode.iter().map(|node| node.name()).collect();
+            assert!(names.is_sorted(), "{names:?}");
+            assert!(
+                mode.iter()
+                    .all(|node| matches!(node.token, Token::Keyword(_)))
+            );
+        }
+    }
+}

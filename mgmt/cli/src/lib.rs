@@ -1,0 +1,134 @@
+//! The command line of a gateway: the login shell, `culvert cli`.
+//!
+//! ```text
+//!   terminal ── editor ── words ── grammar ──┐                        ┌── mgmt, over ROOT/run/api: configurations
+//!   ssh, heredoc ── script ── words ─────────┴── session ── pipes ────┤
+//!                                               one mode,             └── Operations: what the gateway does now
+//!                                               one candidate
+//! ```
+//!
+//! It is a thin client: what is right in a configuration, who may do what, and what came of a commit is said by mgmt.
+//! Here is only how it is asked for. No process is started, and no file is written but the history of each user's lines.
+//!
+//! Configurations, revisions, commits and the audit trail are asked of mgmt. `show interfaces` and its siblings are asked of an
+//! implementation of [`Operations`], which the `culvert` binary has: today it asks the gateway's processes over the bus.
+
+mod client;
+mod commands;
+mod completion;
+mod editor;
+mod error;
+mod grammar;
+mod idle;
+mod interactive;
+mod operations;
+mod pipes;
+mod screen;
+mod script;
+mod secrets;
+mod session;
+mod table;
+mod words;
+
+use std::env;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use tokio::runtime::Builder;
+
+use crate::client::{Client, Identity};
+pub use crate::error::CliError;
+pub use crate::operations::{Answer, Operations, Question, Topic};
+use crate::screen::Screen;
+use crate::session::Session;
+
+/// How the command line is started.
+#[derive(Debug, Parser)]
+pub struct Arguments {
+    /// The folder of the gateway.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/culvert")]
+    pub root: PathBuf,
+    /// Speak for this user: for the login shell, which sshd starts after it knows who is there.
+    #[arg(long, value_name = "NAME")]
+    pub principal: Option<String>,
+    /// Do these lines instead of reading any.
+    #[arg(long, value_name = "TEXT")]
+    pub command: Option<String>,
+    /// End the session when nobody presses a key for so many minutes; 0: never.
+    #[arg(long, value_name = "MINUTES", default_value_t = 0)]
+    pub idle_timeout: u64,
+}
+
+/// Runs a session to its end.
+pub fn execute(
+    arguments: Arguments,
+    operations: Arc<dyn Operations>,
+) -> Result<ExitCode, CliError> {
+    let origin = env::var("SSH_CONNECTION")
+        .ok()
+        .and_then(|connection| connection.split_whitespace().next().map(str::to_owned))
+        .unwrap_or_else(|| "console".to_owned());
+    let identity = Identity::new(arguments.principal.as_deref(), &origin)?;
+    let client = Client::new(arguments.root.join("run/api"), identity);
+    // One thread moves the connection while another waits for keys.
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(CliError::io("cannot start the runtime"))?;
+    // What sshd was asked to run instead of its forced command.
+    let command = match arguments.command {
+        Some(command) if secrets::may_hold_secret(&command) => {
+            return Err(CliError::Not(
+                "other users of this machine see the arguments of a command: give lines that may hold a secret by standard input"
+                    .to_owned(),
+            ));
+        }
+        Some(command) => Some(command),
+        None => env::var("SSH_ORIGINAL_COMMAND")
+            .ok()
+            .filter(|command| !command.trim().is_empty()),
+    };
+    let screen = Screen::of_process();
+    let files = arguments.principal.is_none();
+    let name = arguments.principal.unwrap_or_else(user_name);
+    let interactive = command.is_none() && screen.person;
+    let mut session = Session::new(client, operations, files, interactive && screen.capable);
+    let outcome = match command {
+        Some(command) => script::run(&runtime, &mut session, screen, command.as_bytes()),
+        None if interactive => interactive::run(
+            &runtime,
+            session,
+            screen,
+            interactive::Beginning {
+                history: editor::history_of(&arguments.root, &name),
+                name,
+                host: host_name(),
+                idle: (arguments.idle_timeout > 0)
+                    .then(|| Duration::from_secs(arguments.idle_timeout.saturating_mul(60))),
+            },
+        ),
+        None => script::run(&runtime, &mut session, screen, io::stdin()),
+    };
+    // A question that is still being answered keeps nobody.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Of whoever runs the process.
+fn user_name() -> String {
+    nix::unistd::User::from_uid(nix::unistd::geteuid())
+        .ok()
+        .flatten()
+        .map_or_else(|| "admin".to_owned(), |user| user.name)
+}
+
+fn host_name() -> String {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy();
+    name.split('.').next().unwrap_or("gateway").to_owned()
+}

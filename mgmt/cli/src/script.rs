@@ -1,0 +1,316 @@
+//! Lines from a file, a pipe or another machine: `ssh box 'show ipsec'`, a heredoc of `set` lines.
+//!
+//! The first line that fails ends it. What was not committed then is forgotten, so that a script changes the gateway by its
+//! `commit` or not at all. Edits that are there together are sent together.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read};
+use std::process::ExitCode;
+
+use culvert_model::api;
+use tokio::runtime::Runtime;
+use zeroize::Zeroizing;
+
+use crate::commands::{Action, CONFIGURATION_MODE};
+use crate::error::{CliError, sentence};
+use crate::screen::Screen;
+use crate::secrets::may_hold_secret;
+use crate::session::{Console, Failure, Session, edit_of};
+use crate::words::{LexError, lex};
+
+/// Edits that are sent together, at most.
+const TOGETHER: usize = 500;
+
+/// A longer line is none.
+const LONGEST_LINE: u64 = 16 << 20;
+
+/// Lines, and where each begins.
+struct Lines<R> {
+    reader: BufReader<R>,
+    number: u64,
+}
+
+/// One line, which quotes may have made of several.
+struct Numbered {
+    number: u64,
+    text: Zeroizing<String>,
+}
+
+/// Reads and does lines until the end or the first mistake.
+pub fn run(
+    runtime: &Runtime,
+    session: &mut Session,
+    screen: Screen,
+    input: impl Read,
+) -> Result<ExitCode, CliError> {
+    let mut lines = Lines {
+        reader: BufReader::new(input),
+        number: 0,
+    };
+    let mut waiting = VecDeque::new();
+    let outcome = all(runtime, session, screen, &mut lines, &mut waiting);
+    let left = runtime.block_on(async {
+        match session.uncommitted().await {
+            Ok(0) | Err(_) => None,
+            Ok(changes) => Some(changes),
+        }
+    });
+    let dropped = runtime.block_on(session.drop_candidate());
+    match outcome {
+        Err((number, line, failure)) => {
+            screen.complain(&describe(number, &line, &failure));
+            if left.is_some() {
+                screen.complain("nothing of what came before it is committed");
+            }
+            Ok(ExitCode::FAILURE)
+        }
+        Ok(()) => match (left, dropped) {
+            (Some(changes), _) => {
+                screen.complain(&format!(
+                    "{changes} changes were not committed: the last line should be `commit`"
+                ));
+                Ok(ExitCode::FAILURE)
+            }
+            // It went with its commit, or mgmt will forget it by itself.
+            (None, _) => Ok(ExitCode::SUCCESS),
+        },
+    }
+}
+
+type Wrong = (u64, Zeroizing<String>, Failure);
+
+fn all(
+    runtime: &Runtime,
+    session: &mut Session,
+    screen: Screen,
+    lines: &mut Lines<impl Read>,
+    waiting: &mut VecDeque<(Numbered, api::Edit)>,
+) -> Result<(), Wrong> {
+    loop {
+        if !waiting.is_empty() && (waiting.len() >= TOGETHER || !lines.more_is_there()) {
+            send(runtime, session, waiting)?;
+        }
+        let Some(line) = lines.next()? else {
+            return send(runtime, session, waiting);
+        };
+        let failed = |line: &Numbered, failure| (line.number, line.text.clone(), failure);
+        if session.configuring().is_none() && is_change(&line.text) {
+            runtime.block_on(session.open()).map_err(|error| {
+                failed(
+                    &line,
+                    Failure {
+                        error,
+                        column: None,
+                    },
+                )
+            })?;
+        }
+        let understood = session
+            .understand(&line.text)
+            .map_err(|failure| failed(&line, failure));
+        let understood = match understood {
+            Ok(understood) => understood,
+            Err(wrong) => {
+                // A mistake before this one comes first.
+                send(runtime, session, waiting)?;
+                return Err(wrong);
+            }
+        };
+        let Some(understood) = understood else {
+            continue;
+        };
+        if let Some(edit) = edit_of(&understood.parsed, &understood.line.words) {
+            waiting.push_back((line, edit));
+            continue;
+        }
+        send(runtime, session, waiting)?;
+        let mut console = Pipe(lines);
+        let output = runtime
+            .block_on(session.execute(&line.text, &mut console))
+            .map_err(|failure| failed(&line, failure))?;
+        let leave = output.leave;
+        match screen.show(&output) {
+            // Whoever reads has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            shown => shown
+                .map_err(CliError::io("cannot write the answer"))
+                .map_err(|error| {
+                    failed(
+                        &line,
+                        Failure {
+                            error,
+                            column: None,
+                        },
+                    )
+                })?,
+        }
+        if leave {
+            return Ok(());
+        }
+    }
+}
+
+/// A line that is for configuration mode alone.
+fn is_change(line: &str) -> bool {
+    let Ok(line) = lex(line) else {
+        return false;
+    };
+    crate::grammar::parse(CONFIGURATION_MODE, &line.words).is_ok_and(|parsed| {
+        matches!(
+            parsed.action,
+            Action::Set
+                | Action::Delete
+                | Action::Rename
+                | Action::Copy
+                | Action::Load
+                | Action::Edit
+        )
+    })
+}
+
+fn send(
+    runtime: &Runtime,
+    session: &mut Session,
+    waiting: &mut VecDeque<(Numbered, api::Edit)>,
+) -> Result<(), Wrong> {
+    let (lines, edits): (Vec<_>, Vec<_>) = waiting.drain(..).unzip();
+    let Some(first) = lines.first() else {
+        return Ok(());
+    };
+    let failed = |line: &Numbered, failure| (line.number, line.text.clone(), failure);
+    let found = runtime.block_on(session.edit_all(edits)).map_err(|error| {
+        failed(
+            first,
+            Failure {
+                error,
+                column: None,
+            },
+        )
+    })?;
+    let Some(problem) = found.first() else {
+        return Ok(());
+    };
+    let line = problem
+        .edit
+        .and_then(|edit| lines.get(usize::try_from(edit).ok()?))
+        .unwrap_or(first);
+    let column = problem.word.and_then(|word| {
+        let understood = session.understand(&line.text).ok()??;
+        let word = crate::session::word_of(&understood.parsed, usize::try_from(word).ok()?);
+        understood.line.words.get(word).map(|word| word.start)
+    });
+    let error = CliError::Not(if column.is_some() {
+        problem.message.clone()
+    } else {
+        sentence(problem)
+    });
+    Err(failed(line, Failure { error, column }))
+}
+
+/// Names the line, shows it with the word that is wrong, unless it may hold a secret.
+fn describe(number: u64, line: &str, failure: &Failure) -> String {
+    let mut text = format!("line {number}: {}", failure.error.sentence());
+    let single = line.trim_end();
+    if may_hold_secret(line) || single.contains('\n') || single.is_empty() {
+        return text;
+    }
+    text.push_str(&format!("\n  {single}"));
+    if let Some(column) = failure.column {
+        let before = line
+            .get(..column)
+            .map_or_else(|| line.chars().count() + 1, |before| before.chars().count());
+        text.push_str(&format!("\n  {}^", " ".repeat(before)));
+    }
+    text
+}
+
+impl<R: Read> Lines<R> {
+    /// Without waiting.
+    fn more_is_there(&self) -> bool {
+        self.reader.buffer().contains(&b'\n')
+    }
+
+    /// The next line; quotes that are open at its end go on in the one behind.
+    fn next(&mut self) -> Result<Option<Numbered>, Wrong> {
+        let mut text = Zeroizing::new(String::new());
+        let number = self.number + 1;
+        loop {
+            let wrong = |error| {
+                (
+                    number,
+                    Zeroizing::new(String::new()),
+                    Failure {
+                        error,
+                        column: None,
+                    },
+                )
+            };
+            let more = self.read_line(&mut text).map_err(wrong)?;
+            let open = matches!(lex(trimmed(&text)), Err(LexError::OpenQuote { .. }));
+            if !more && text.is_empty() {
+                return Ok(None);
+            }
+            if !more || !open {
+                let whole = Zeroizing::new(trimmed(&text).to_owned());
+                return Ok(Some(Numbered {
+                    number,
+                    text: whole,
+                }));
+            }
+        }
+    }
+
+    /// Whether there was one.
+    fn read_line(&mut self, text: &mut String) -> Result<bool, CliError> {
+        let room = LONGEST_LINE.saturating_sub(text.len() as u64);
+        let read = (&mut self.reader)
+            .take(room)
+            .read_line(text)
+            .map_err(CliError::io("cannot read the lines"))?;
+        self.number += u64::from(read > 0);
+        if text.len() as u64 >= LONGEST_LINE {
+            return Err(CliError::Not(format!(
+                "a line is longer than {} MiB",
+                LONGEST_LINE >> 20
+            )));
+        }
+        Ok(read > 0)
+    }
+}
+
+fn trimmed(text: &str) -> &str {
+    text.strip_suffix('\n')
+        .map_or(text, |line| line.strip_suffix('\r').unwrap_or(line))
+}
+
+/// Nobody is asked; a text comes from the lines behind.
+struct Pipe<'a, R>(&'a mut Lines<R>);
+
+impl<R: Read> Console for Pipe<'_, R> {
+    fn ask(&mut self, _: &str) -> Result<Option<String>, CliError> {
+        Ok(None)
+    }
+
+    fn text(&mut self) -> Result<Zeroizing<String>, CliError> {
+        let mut text = Zeroizing::new(String::new());
+        let mut line = Zeroizing::new(String::new());
+        while self.0.read_line(&mut line)? {
+            if trimmed(&line) == "." {
+                break;
+            }
+            text.push_str(&line);
+            line.clear();
+            if text.len() as u64 > LONGEST_LINE {
+                return Err(CliError::Not(format!(
+                    "the text is longer than {} MiB",
+                    LONGEST_LINE >> 20
+                )));
+            }
+        }
+        Ok(text)
+    }
+
+    fn is_person(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,416 @@
+//! Changing: edits of the candidate, and going about in it.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use culvert_model::api::{self, Format, edit, load, source};
+use zeroize::Zeroizing;
+
+use super::{Configuring, Console, Output, Session, problems};
+use crate::commands::Action;
+use crate::error::CliError;
+use crate::grammar::Parsed;
+use crate::table::span;
+use crate::words::{Word, join, texts};
+
+/// The largest text that is loaded: that of a configuration.
+const LARGEST_TEXT: u64 = 16 << 20;
+
+/// The edit that a line says, if it says one that needs nothing else.
+pub fn edit_of(parsed: &Parsed, words: &[Word]) -> Option<api::Edit> {
+    let location = parsed.location(0);
+    let change = match parsed.action {
+        Action::Set => edit::Change::Set(api::Words {
+            words: texts(words, location),
+        }),
+        Action::Delete => edit::Change::Delete(api::Words {
+            words: texts(words, location),
+        }),
+        Action::Rename => edit::Change::Rename(moved(parsed, words)),
+        Action::Copy => edit::Change::Copy(moved(parsed, words)),
+        _ => return None,
+    };
+    Some(api::Edit {
+        change: Some(change),
+    })
+}
+
+/// `FROM to KEY...`
+fn moved(parsed: &Parsed, words: &[Word]) -> api::Move {
+    let from = parsed.location(0);
+    api::Move {
+        to: texts(words, (from.end + 1).min(words.len())..words.len()),
+        from: texts(words, from),
+    }
+}
+
+/// Which word of a line a problem's word is: those of the configuration begin behind the verb, and `to` is none of them.
+pub fn word_of(parsed: &Parsed, word: usize) -> usize {
+    let location = parsed.location(0);
+    if word < location.len() {
+        location.start + word
+    } else {
+        location.end + 1 + word - location.len()
+    }
+}
+
+impl Session {
+    pub(super) async fn configure(
+        &mut self,
+        parsed: &Parsed,
+        words: &[Word],
+    ) -> Result<Output, CliError> {
+        let exclusive = parsed.has("exclusive");
+        let request = api::OpenRequest {
+            candidate: parsed.value("ID", words).unwrap_or_default().to_owned(),
+            exclusive,
+        };
+        let reply = self.service().await?.open(request).await?.into_inner();
+        let mut notes = Vec::new();
+        for other in reply
+            .others
+            .iter()
+            .filter(|other| other.id != reply.candidate)
+        {
+            notes.push(format!(
+                "{} has a candidate, too: {} on revision {}, last used {} ago{}",
+                other.principal,
+                other.id,
+                other.base,
+                span(other.idle_seconds),
+                if other.exclusive { ", exclusive" } else { "" }
+            ));
+        }
+        self.configuring = Some(Configuring {
+            candidate: reply.candidate,
+            base: reply.base,
+            exclusive,
+            at: Vec::new(),
+        });
+        Ok(Output {
+            note: (!notes.is_empty()).then(|| notes.join("\n")),
+            ..Output::default()
+        })
+    }
+
+    /// Without a line: for scripts.
+    pub async fn open(&mut self) -> Result<(), CliError> {
+        let request = api::OpenRequest::default();
+        let reply = self.service().await?.open(request).await?.into_inner();
+        self.configuring = Some(Configuring {
+            candidate: reply.candidate,
+            base: reply.base,
+            exclusive: false,
+            at: Vec::new(),
+        });
+        Ok(())
+    }
+
+    pub(super) async fn edit(
+        &mut self,
+        parsed: &Parsed,
+        words: &[Word],
+    ) -> Result<Output, CliError> {
+        let Some(edit) = edit_of(parsed, words) else {
+            return Ok(Output::default());
+        };
+        let found = self.edit_all(vec![edit]).await?;
+        if found.is_empty() {
+            Ok(Output::default())
+        } else {
+            Err(problems(found, |word| word_of(parsed, word)))
+        }
+    }
+
+    /// All edits, or none and what is wrong with them.
+    pub async fn edit_all(&mut self, edits: Vec<api::Edit>) -> Result<Vec<api::Problem>, CliError> {
+        let configuring = self.candidate()?;
+        let request = api::EditRequest {
+            candidate: configuring.candidate.clone(),
+            at: configuring.at.clone(),
+            edits,
+        };
+        Ok(self
+            .service()
+            .await?
+            .edit(request)
+            .await?
+            .into_inner()
+            .problems)
+    }
+
+    pub(super) async fn go_into(
+        &mut self,
+        parsed: &Parsed,
+        words: &[Word],
+    ) -> Result<Output, CliError> {
+        let configuring = self.candidate()?;
+        let before = configuring.at.len();
+        let mut at = configuring.at.clone();
+        let range = parsed.location(0);
+        let start = range.start;
+        at.extend(texts(words, range));
+        // Whether there can be such a place is what completion knows: something can be written in it.
+        let request = api::CompleteRequest {
+            candidate: configuring.candidate.clone(),
+            at: Vec::new(),
+            verb: api::complete_request::Verb::Set.into(),
+            words: at.clone(),
+            partial: String::new(),
+        };
+        let reply = self.service().await?.complete(request).await?.into_inner();
+        let keywords =
+            |completion: &api::Completion| completion.kind() == api::completion::Kind::Keyword;
+        if !reply.completions.iter().any(keywords) {
+            return Err(problems(
+                vec![api::Problem {
+                    message: format!("there is no such part: {}", join(&at)),
+                    word: u32::try_from(at.len().saturating_sub(1)).ok(),
+                    ..api::Problem::default()
+                }],
+                |word| (start + word).saturating_sub(before),
+            ));
+        }
+        if let Some(configuring) = &mut self.configuring {
+            configuring.at = at;
+        }
+        Ok(Output::default())
+    }
+
+    pub(super) fn go_out(&mut self, levels: u64) -> Result<Output, CliError> {
+        self.candidate()?;
+        if let Some(configuring) = &mut self.configuring {
+            let levels = usize::try_from(levels).unwrap_or(usize::MAX);
+            let left = configuring.at.len().saturating_sub(levels);
+            configuring.at.truncate(left);
+        }
+        Ok(Output::default())
+    }
+
+    pub(super) async fn compare(
+        &mut self,
+        parsed: &Parsed,
+        words: &[Word],
+    ) -> Result<Output, CliError> {
+        let candidate = self.candidate()?.candidate.clone();
+        let from = self.revision_named(parsed, words).await?;
+        self.differences(
+            from.map(source::Which::Revision),
+            source::Which::Candidate(candidate),
+        )
+        .await
+    }
+
+    pub(super) async fn roll_back(
+        &mut self,
+        parsed: &Parsed,
+        words: &[Word],
+    ) -> Result<Output, CliError> {
+        self.candidate()?;
+        let number = self
+            .revision_named(parsed, words)
+            .await?
+            .unwrap_or_default();
+        let found = self
+            .edit_all(vec![api::Edit {
+                change: Some(edit::Change::Rollback(number)),
+            }])
+            .await?;
+        if !found.is_empty() {
+            return Err(CliError::Problems(found));
+        }
+        Ok(Output::note(format!(
+            "the candidate is as revision {number} was: `commit` makes it run"
+        )))
+    }
+
+    pub(super) async fn load(
+        &mut self,
+        parsed: &Parsed,
+        words: &[Word],
+        console: &mut dyn Console,
+    ) -> Result<Output, CliError> {
+        self.candidate()?;
+        let text = match parsed.value("FILE", words) {
+            None => console.text()?,
+            Some(_) if !self.files => return Err(no_files("load merge terminal")),
+            Some(name) => read(name)?,
+        };
+        let json = text.trim_start().starts_with('{');
+        let mut text = text;
+        let load = api::Load {
+            mode: if parsed.has("override") {
+                load::Mode::Override
+            } else {
+                load::Mode::Merge
+            }
+            .into(),
+            format: if json { Format::Json } else { Format::Set }.into(),
+            text: std::mem::take(&mut *text),
+        };
+        let found = self
+            .edit_all(vec![api::Edit {
+                change: Some(edit::Change::Load(load)),
+            }])
+            .await?;
+        if found.is_empty() {
+            Ok(Output::note("loaded: `compare` shows what it changes"))
+        } else {
+            Err(CliError::Problems(found))
+        }
+    }
+
+    pub(super) async fn save(
+        &mut self,
+        parsed: &Parsed,
+        words: &[Word],
+    ) -> Result<Output, CliError> {
+        let candidate = self.candidate()?.candidate.clone();
+        let name = parsed.value("FILE", words).unwrap_or_default().to_owned();
+        if !self.files {
+            return Err(no_files("show | display set"));
+        }
+        let format = if name.ends_with(".json") {
+            Format::Json
+        } else {
+            Format::Set
+        };
+        let request = api::GetRequest {
+            source: Some(api::Source {
+                which: Some(source::Which::Candidate(candidate)),
+            }),
+            at: Vec::new(),
+            format: format.into(),
+            defaults: false,
+        };
+        let reply = self.service().await?.get(request).await?.into_inner();
+        let failed = || CliError::io(format!("cannot write {name}"));
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&name)
+            .map_err(failed())?;
+        file.write_all(reply.text.as_bytes()).map_err(failed())?;
+        file.sync_all().map_err(failed())?;
+        Ok(Output::note(format!(
+            "written to {name}; in place of secrets there are digests"
+        )))
+    }
+
+    pub(super) async fn discard(&mut self) -> Result<Output, CliError> {
+        let request = api::DiscardRequest {
+            candidate: self.candidate()?.candidate.clone(),
+            keep: true,
+        };
+        self.service().await?.discard(request).await?;
+        Ok(Output::note(
+            "the candidate is as the running configuration again",
+        ))
+    }
+
+    /// Ends the candidate, whatever is in it.
+    pub async fn drop_candidate(&mut self) -> Result<(), CliError> {
+        if let Some(configuring) = self.configuring.take() {
+            let request = api::DiscardRequest {
+                candidate: configuring.candidate,
+                keep: false,
+            };
+            self.service().await?.discard(request).await?;
+        }
+        Ok(())
+    }
+
+    /// How many leaves the candidate changes.
+    pub async fn uncommitted(&mut self) -> Result<usize, CliError> {
+        let Some(configuring) = &self.configuring else {
+            return Ok(0);
+        };
+        let request = api::CompareRequest {
+            from: None,
+            to: Some(api::Source {
+                which: Some(source::Which::Candidate(configuring.candidate.clone())),
+            }),
+            at: Vec::new(),
+        };
+        let reply = self.service().await?.compare(request).await?.into_inner();
+        Ok(reply.differences.len())
+    }
+
+    pub(super) async fn leave_configuration(
+        &mut self,
+        console: &mut dyn Console,
+    ) -> Result<Output, CliError> {
+        let candidate = self.candidate()?.candidate.clone();
+        let changes = self.uncommitted().await?;
+        if changes == 0 {
+            self.drop_candidate().await?;
+            return Ok(Output::default());
+        }
+        let question = format!(
+            "{changes} changes are not committed. Discard them (yes), keep the candidate for later (keep), or stay (no)? [no] "
+        );
+        match console.ask(&question)?.as_deref().map(str::trim) {
+            Some("yes" | "y") => {
+                self.drop_candidate().await?;
+                Ok(Output::note("discarded"))
+            }
+            Some("keep" | "k") => {
+                self.configuring = None;
+                Ok(Output::note(format!(
+                    "kept: `configure candidate {candidate}` goes on with it"
+                )))
+            }
+            Some(_) => Ok(Output::note("still in configuration mode")),
+            None => Err(CliError::Not(format!(
+                "{changes} changes are not committed: `commit` or `discard` first"
+            ))),
+        }
+    }
+
+    pub(super) async fn status(&mut self) -> Result<Output, CliError> {
+        let configuring = self.candidate()?.clone();
+        let changes = self.uncommitted().await?;
+        let status = self
+            .service()
+            .await?
+            .status(api::StatusRequest {})
+            .await?
+            .into_inner();
+        let mut text = format!(
+            "candidate {} on revision {}{}: {changes} changes\n",
+            configuring.candidate,
+            configuring.base,
+            if configuring.exclusive {
+                ", exclusive"
+            } else {
+                ""
+            }
+        );
+        text.push_str(&super::looking::status_text(&status));
+        Ok(Output::text(text))
+    }
+}
+
+fn no_files(instead: &str) -> CliError {
+    CliError::Not(format!(
+        "files of the gateway are for its local administrator: `{instead}` goes through this terminal"
+    ))
+}
+
+fn read(name: &str) -> Result<Zeroizing<String>, CliError> {
+    let failed = || CliError::io(format!("cannot read {name}"));
+    let file = fs::File::open(name).map_err(failed())?;
+    let mut text = Zeroizing::new(String::new());
+    file.take(LARGEST_TEXT + 1)
+        .read_to_string(&mut text)
+        .map_err(failed())?;
+    if text.len() as u64 > LARGEST_TEXT {
+        return Err(CliError::Not(format!(
+            "{name} is larger than {} MiB",
+            LARGEST_TEXT >> 20
+        )));
+    }
+    Ok(text)
+}
