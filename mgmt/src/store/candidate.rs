@@ -62,7 +62,7 @@ pub struct CandidateInfo {
 }
 
 /// A candidate with what is in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// All but the content.
     pub info: CandidateInfo,
@@ -70,6 +70,17 @@ pub struct Candidate {
     pub content: Vec<u8>,
     /// The secrets in it.
     pub secrets: Vec<Secret>,
+}
+
+impl fmt::Debug for Candidate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Candidate")
+            .field("info", &self.info)
+            .field("bytes", &self.content.len())
+            .field("secrets", &self.secrets.len())
+            .finish()
+    }
 }
 
 /// A row of `candidates`.

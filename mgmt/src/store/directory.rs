@@ -40,8 +40,6 @@ impl Directory {
                         .and_then(|parent| parent.sync_all())
                         .map_err(failed)?;
                 }
-                #[cfg(test)]
-                super::disk_log::made_directory(path);
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             // On a read-only file system this is said before it is looked whether the directory exists.
@@ -85,7 +83,7 @@ impl Directory {
             .sync_all()
             .map_err(|source| StoreError::file(&self.path, source))?;
         #[cfg(test)]
-        super::disk_log::synced_directory(&self.path);
+        super::tests::disk_log::synced_directory(&self.path);
         Ok(())
     }
 
@@ -166,7 +164,7 @@ impl Directory {
             .open(&path)
             .map_err(|source| StoreError::file(&path, source))?;
         #[cfg(test)]
-        super::disk_log::created(&path);
+        super::tests::disk_log::created(&path);
         Ok(file)
     }
 
@@ -197,7 +195,7 @@ impl Directory {
         file.write_all(bytes)
             .map_err(|source| StoreError::file(self.path_of(name), source))?;
         #[cfg(test)]
-        super::disk_log::wrote(&self.path_of(name), 0, bytes);
+        super::tests::disk_log::wrote(&self.path_of(name), 0, bytes);
         self.sync_file(name, &file)
     }
 
@@ -206,7 +204,7 @@ impl Directory {
         file.sync_all()
             .map_err(|source| StoreError::file(&path, source))?;
         #[cfg(test)]
-        super::disk_log::synced(&path);
+        super::tests::disk_log::synced(&path);
         Ok(())
     }
 
@@ -215,7 +213,7 @@ impl Directory {
         let (from, to) = (self.path_of(from), self.path_of(to));
         fs::rename(&from, &to).map_err(|source| StoreError::file(&from, source))?;
         #[cfg(test)]
-        super::disk_log::renamed(&from, &to);
+        super::tests::disk_log::renamed(&from, &to);
         Ok(())
     }
 
@@ -225,7 +223,7 @@ impl Directory {
         match fs::remove_file(&path) {
             Ok(()) => {
                 #[cfg(test)]
-                super::disk_log::removed(&path);
+                super::tests::disk_log::removed(&path);
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

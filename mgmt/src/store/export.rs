@@ -177,7 +177,10 @@ impl Store {
             let Some(stored) = Stored::load(&self.connection, number)? else {
                 continue;
             };
-            let export = read(&self.exports, &name(number), &self.limits)?;
+            // One that cannot be read is as good as none.
+            let export = read(&self.exports, &name(number), &self.limits)
+                .ok()
+                .flatten();
             if export.is_none_or(|export| state(&export) != state(&stored)) {
                 self.exports_due.insert(number);
             }
@@ -191,6 +194,15 @@ impl Store {
             return Ok(());
         }
         let wanted = self.exported()?;
+        // Where the history is pruned, an older revision comes back among the last ones.
+        let there: Vec<_> = self
+            .exports
+            .names()?
+            .iter()
+            .filter_map(|name| number(name))
+            .collect();
+        self.exports_due
+            .extend(wanted.iter().filter(|number| !there.contains(number)));
         while let Some(number) = self.exports_due.first().copied() {
             if wanted.contains(&number)
                 && let Some(stored) = Stored::load(&self.connection, number)?

@@ -3,6 +3,7 @@
 //! ```text
 //!                      ┌ nothing, no exports ─────────> new
 //! lock ── key ── store ┼ sound ───────────────────────> (upgrade, end a rotation) ──> sound
+//!                      ├ behind its exports ── append ─> loudly ─────────────────────> completed
 //!                      └ missing or damaged ── aside ─> from the exports, loudly ───> replaced
 //! ```
 //!
@@ -13,6 +14,7 @@ use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -26,9 +28,9 @@ use super::export::{self, Found};
 use super::head::Head;
 use super::key_file::Keys;
 use super::limits::Limits;
-use super::revision::{RevisionNumber, Stored};
+use super::revision::{RevisionNumber, Stored, newest_confirmed};
 use super::schema;
-use super::verify::verify;
+use super::verify::{missing_is_damage, verify};
 
 pub(super) const DATABASE: &str = "store.db";
 pub(super) const LOG: &str = "store.db-wal";
@@ -47,6 +49,9 @@ pub enum Condition {
     New,
     /// All of it is as it was written.
     Sound,
+    /// The database's log had lost its end; the exports gave those revisions back. What went with them beside
+    /// revisions (candidates, audit entries) is lost.
+    Completed(Replacement),
     /// The database was damaged or gone; the exports took its place. What was newer than them is lost, with the audit
     /// trail and all candidates. The damaged one lies beside it as `store.db.damaged`.
     Replaced(Replacement),
@@ -118,13 +123,10 @@ impl Store {
             read_only,
         };
         match parts.existing(durability) {
-            Ok(Some((connection, keys))) => {
+            Ok(Some((connection, keys, condition))) => {
                 let mut store = parts.store(connection, keys, lock);
                 store.catch_up()?;
-                Ok(Opened {
-                    store,
-                    condition: Condition::Sound,
-                })
+                Ok(Opened { store, condition })
             }
             Ok(None) => parts.fresh(None, durability, lock),
             Err(StoreError::Damaged(cause)) => {
@@ -175,24 +177,77 @@ impl Parts {
     }
 
     /// The sound database that is there; none if there is nothing yet.
-    fn existing(&self, durability: &Durability) -> Result<Option<(Connection, Keys)>, StoreError> {
+    fn existing(
+        &self,
+        durability: &Durability,
+    ) -> Result<Option<(Connection, Keys, Condition)>, StoreError> {
         if self.directory.length(DATABASE)?.unwrap_or(0) == 0 {
             return Ok(None);
         }
         self.directory.make_private(DATABASE)?;
-        let mut connection = connect(&self.directory, durability, self.read_only)?;
-        // A damaged database is kept as it was found, with its log.
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        if schema::is_empty(&connection)? {
+        let mut connection =
+            connect(&self.directory, durability, self.read_only).map_err(missing_is_damage)?;
+        if schema::is_empty(&connection).map_err(missing_is_damage)? {
             return Ok(None);
         }
         verify(&connection)?;
         let keys = Keys::read(&self.directory)?
             .ok_or_else(|| StoreError::KeyMissing(self.directory.path_of(super::key_file::NAME)))?;
+        let mut condition = Condition::Sound;
         if !self.read_only {
             schema::migrate(&mut connection)?;
+            if let Some(completion) = self.complete(&mut connection)? {
+                condition = Condition::Completed(completion);
+            }
         }
-        Ok(Some((connection, keys)))
+        Ok(Some((connection, keys, condition)))
+    }
+
+    /// Puts back what the exports know and the database lost: revisions, and that one was confirmed. A log whose end is
+    /// damaged reads like one that ends earlier; but an export is written only after what it says is durable, so it is
+    /// never ahead by itself.
+    fn complete(&self, connection: &mut Connection) -> Result<Option<Replacement>, StoreError> {
+        let head = Head::load(connection)?;
+        let found = export::read_all(&self.exports, &self.limits)?;
+        let (known, newer): (Vec<_>, Vec<_>) = found
+            .good
+            .into_iter()
+            .partition(|stored| stored.revision.number.get() <= head.newest);
+        let mut chain = head.chain;
+        let mut next = head.newest;
+        let follows = newer.iter().all(|stored| {
+            next += 1;
+            let follows = stored.revision.number.get() == next && stored.previous == chain;
+            chain = stored.chain;
+            follows
+        });
+        let cause = format!("its log ends with revision {}", head.newest);
+        if !follows {
+            return Err(StoreError::Damaged(cause));
+        }
+        let transaction = connection.transaction()?;
+        let confirmed = reconfirm(&transaction, &known)?;
+        let restored = restore(&transaction, newer)?;
+        if restored.is_empty() && confirmed == 0 {
+            return Ok(None);
+        }
+        transaction.commit()?;
+        let completion = Replacement {
+            cause,
+            newest: restored
+                .last()
+                .copied()
+                .or(RevisionNumber::new(head.newest)),
+            revisions: restored.len(),
+            bad_exports: found.bad,
+        };
+        tracing::error!(
+            cause = completion.cause,
+            newest = completion.newest.map(RevisionNumber::get),
+            revisions = completion.revisions,
+            "the configuration database had lost its end; the exports gave it back"
+        );
+        Ok(Some(completion))
     }
 
     /// Takes a damaged database out of the way. The database goes first: a log without one is never taken for part of
@@ -277,16 +332,38 @@ impl Parts {
     }
 }
 
-/// Puts exported revisions into an empty database. One that waited for its confirmation still does, with nothing left
+/// Confirms the revisions whose exports say that they were; tells how many.
+fn reconfirm(connection: &Connection, exported: &[Stored]) -> Result<usize, StoreError> {
+    let mut count = 0;
+    for export in exported.iter().filter(|export| export.revision.confirmed) {
+        let number = export.revision.number;
+        let Some(mut stored) = Stored::load(connection, number)? else {
+            continue;
+        };
+        if stored.chain == export.chain && !stored.revision.confirmed {
+            stored.revision.confirmed = true;
+            stored.save_state(connection)?;
+            count += 1;
+            if confirm::load(connection)?.is_some_and(|pending| pending.revision == number) {
+                confirm::forget(connection)?;
+            }
+        }
+    }
+    Ok(count)
+}
+
+/// Puts exported revisions at the end of a database. One that waited for its confirmation still does, with nothing left
 /// of its window.
 fn restore(
     connection: &Connection,
     mut revisions: Vec<Stored>,
 ) -> Result<Vec<RevisionNumber>, StoreError> {
+    let confirmed_before = newest_confirmed(connection)?;
     let confirmed = revisions
         .iter()
         .rfind(|stored| stored.revision.confirmed)
-        .map(|stored| stored.revision.number);
+        .map(|stored| stored.revision.number)
+        .or(confirmed_before);
     let Some(newest) = revisions.last_mut() else {
         return Ok(Vec::new());
     };
@@ -304,7 +381,7 @@ fn restore(
             deadline: Moment {
                 wall: newest.revision.time,
                 boot: BootId::NEVER,
-                since_boot: std::time::Duration::ZERO,
+                since_boot: Duration::ZERO,
             },
         }),
         _ => None,
@@ -318,10 +395,10 @@ fn restore(
         head.bytes += stored.revision.bytes;
     }
     head.save(connection)?;
+    confirm::forget(connection)?;
     if let Some(pending) = pending {
         pending.save(connection)?;
     }
-    debug_assert!(confirm::load(connection).is_ok());
     Ok(revisions
         .iter()
         .map(|stored| stored.revision.number)
@@ -368,6 +445,9 @@ fn connect(
         Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs)?,
         None => Connection::open_with_flags(path, flags)?,
     };
+    // A damaged database is kept as it was found, with its log; and the log stays where it is in any case, as without
+    // one SQLite cannot read a database from a read-only file system.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     // One process at a time: the log's index stays in memory, and nobody else gets in between.

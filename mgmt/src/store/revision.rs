@@ -105,7 +105,7 @@ impl FromSql for Source {
 }
 
 /// What is to be committed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NewRevision {
     /// The newest revision as the committer knows it; the commit is refused if there is a newer one.
     pub parent: Option<RevisionNumber>,
@@ -151,7 +151,7 @@ pub struct Revision {
 }
 
 /// A committed revision with its content.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Committed {
     /// All but the content.
     pub revision: Revision,
@@ -161,8 +161,35 @@ pub struct Committed {
     pub secrets: Vec<Secret>,
 }
 
+/// A configuration has thousands of lines, and none of them belongs into a log.
+impl fmt::Debug for NewRevision {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("NewRevision")
+            .field("parent", &self.parent)
+            .field("author", &self.author)
+            .field("source", &self.source)
+            .field("origin", &self.origin)
+            .field("comment", &self.comment)
+            .field("bytes", &self.content.len())
+            .field("secrets", &self.secrets.len())
+            .finish()
+    }
+}
+
+impl fmt::Debug for Committed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Committed")
+            .field("revision", &self.revision)
+            .field("secrets", &self.secrets.len())
+            .finish_non_exhaustive()
+    }
+}
+
 /// A whole revision as it lies in the database and in exports: its secrets are sealed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
 pub(super) struct Stored {
     pub(super) revision: Revision,
     /// Over the secrets' paths: which secrets there are never changes, how they are sealed does.

@@ -43,8 +43,9 @@ pub(super) fn verify(connection: &Connection) -> Result<(), StoreError> {
     contents(connection, &head).map_err(missing_is_damage)
 }
 
-/// A statement that the schema does not carry, or a row that is not there: what should be in the database is not.
-fn missing_is_damage(error: StoreError) -> StoreError {
+/// A header that names another format, a statement that the schema does not carry, a row that is not there: what
+/// should be in the database is not.
+pub(super) fn missing_is_damage(error: StoreError) -> StoreError {
     match error {
         StoreError::Database(
             error @ (rusqlite::Error::SqliteFailure(

@@ -1,55 +1,12 @@
 //! What the store does as a whole, on real files.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::*;
-
-/// A place on a memory file system if there is one: these tests sync much.
-pub(super) fn place() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() {
-        tempfile::tempdir_in(memory).unwrap()
-    } else {
-        tempfile::tempdir().unwrap()
-    }
-}
-
-pub(super) fn at(seconds: u64) -> Moment {
-    Moment {
-        wall: WallTime(1_700_000_000_000 + seconds * 1000),
-        boot: BootId::new([1; 16]),
-        since_boot: Duration::from_secs(seconds),
-    }
-}
-
-pub(super) fn number(number: u64) -> RevisionNumber {
-    RevisionNumber::new(number).unwrap()
-}
-
-pub(super) fn new_revision(parent: Option<RevisionNumber>, content: &[u8]) -> NewRevision {
-    NewRevision {
-        parent,
-        author: "ann".into(),
-        source: Source::Cli,
-        origin: None,
-        comment: "why not".into(),
-        content: content.to_vec(),
-        secrets: vec![Secret::new("keys[hq].secret", *b"canary-hunter2-canary")],
-    }
-}
-
-pub(super) fn commit(store: &mut Store, content: &[u8]) -> Revision {
-    let parent = store.newest().unwrap().map(|newest| newest.number);
-    store
-        .commit(new_revision(parent, content), None, &at(1))
-        .unwrap()
-}
+use super::super::*;
+use super::{at, commit, new_revision, number, place};
 
 fn open(place: &TempDir) -> Opened {
     Store::open(&place.path().join("mgmt")).unwrap()
