@@ -273,6 +273,8 @@ pub enum RegionError {
 /// The buffers of one worker and the lists of those that are free.
 pub struct BufferPool {
     region: Arc<Mapping>,
+    /// Where the region begins: asked for with every packet, so it does not lie behind a pointer.
+    start: Start,
     free: Vec<Packet>,
     free_large: Vec<Packet>,
     /// Lines of the ordinary buffers; packets with a higher number are large.
@@ -281,6 +283,14 @@ pub struct BufferPool {
     count: usize,
     capacity: usize,
 }
+
+/// The address of a region's first byte.
+struct Start(NonNull<u8>);
+
+// SAFETY: an address is a number; the region behind it goes with its pool to another thread, as `Mapping` may.
+unsafe impl Send for Start {}
+// SAFETY: as above; nothing can be done with it but through the pool.
+unsafe impl Sync for Start {}
 
 impl BufferPool {
     /// Maps and threads `count` ordinary buffers, and one large one for every eight of them.
@@ -315,6 +325,7 @@ impl BufferPool {
             .filter_map(packet)
             .collect();
         Ok(Self {
+            start: Start(region.base()),
             region: Arc::new(region),
             capacity: free.len() + free_large.len(),
             free,
@@ -441,7 +452,7 @@ impl BufferPool {
         debug_assert!(packet.line() * LINE < self.region.bytes());
         // SAFETY: packets are made in `new` only, one for each buffer, and the region has room for all of them.
         // A process has one pool a worker, and a packet stays with its worker.
-        unsafe { self.region.base().add(packet.line() * LINE) }
+        unsafe { self.start.0.add(packet.line() * LINE) }
     }
 
     /// Where the view is in the area of this packet. Metadata that was written over as a whole, with that of a larger
