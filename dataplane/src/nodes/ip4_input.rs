@@ -10,7 +10,7 @@
 use culvert_net::{Ipv4Error, Ipv4Header, Ipv4View, checksum};
 
 use super::mss_clamp::clamp_arriving;
-use super::together::forward_or_drop;
+use super::together::{forward_rest, ready};
 use crate::buffer::{BufferPool, Metadata, Packet};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, Node, NodeId, NodeSpec, Vector};
@@ -39,7 +39,13 @@ impl Node for Ip4Input {
         };
         let clamps = context.tables.mss_arriving;
         let mut arriving = None;
-        forward_or_drop(context, vector, |context, packet| {
+        let buffers = &*context.buffers;
+        let done = if clamps {
+            (0, None)
+        } else {
+            ready(buffers, vector, next, |packet| is_ordinary(buffers, packet))
+        };
+        let decide = |context: &mut Context<'_>, packet: &mut Packet| {
             check(context.buffers, packet)?;
             if clamps {
                 clamp_arriving(
@@ -51,6 +57,9 @@ impl Node for Ip4Input {
                 )?;
             }
             Ok(next)
+        };
+        forward_rest(context, vector, done, decide, |context, packet, reason| {
+            context.drop(packet, reason);
         });
     }
 }
@@ -75,14 +84,23 @@ const OCTETS: [u8; 256] = {
     octets
 };
 
-/// Most headers have no options and ordinary addresses, and are right: a few comparisons say so of all of it. What is in
-/// any way different is looked at closely.
 #[inline(always)]
 fn check(buffers: &BufferPool, packet: &mut Packet) -> Result<(), DropReason> {
+    if is_ordinary(buffers, packet) {
+        return Ok(());
+    }
+    let (meta, data) = buffers.parts_mut(packet);
+    check_closely(meta, data)
+}
+
+/// Most headers have no options and ordinary addresses, and are right: a few comparisons say so of all of it. What is in
+/// any way different is left to be looked at closely.
+#[inline(always)]
+fn is_ordinary(buffers: &BufferPool, packet: &mut Packet) -> bool {
     let (meta, data) = buffers.parts_mut(packet);
     let have = data.len();
     let Some(header) = data.first_chunk::<{ Ipv4Header::LEN }>() else {
-        return Err(DropReason::Ip4Malformed);
+        return false;
     };
     let [version, _, l0, l1, .., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
     let total = u16::from_be_bytes([l0, l1]);
@@ -91,12 +109,12 @@ fn check(buffers: &BufferPool, packet: &mut Packet) -> Result<(), DropReason> {
         && OCTETS[usize::from(d0)] & RECEIVER != 0
         && [s0, s1, s2, s3] != [d0, d1, d2, d3];
     if !(lengths && addresses && checksum::ipv4_header_holds(header)) {
-        return check_closely(meta, data);
+        return false;
     }
     meta.l3_offset = meta.offset() as u16;
     meta.l4_offset = (meta.offset() + Ipv4Header::LEN) as u16;
     meta.truncate(total);
-    Ok(())
+    true
 }
 
 #[cold]

@@ -13,7 +13,7 @@ use culvert_net::{Ipv4Mut, MacAddr};
 use super::dispatch::is_own;
 use super::icmp_error;
 use super::ip_fragment;
-use super::together::forward;
+use super::together::{forward_rest, ready};
 use super::way_out::{Refusal, WayOut, complete, finish};
 use crate::buffer::{BufferPool, IcmpCause, Packet, flags};
 use crate::drop_reason::DropReason;
@@ -42,9 +42,18 @@ impl Node for Ip4Rewrite {
         let tables = context.tables;
         let mut way = WayOut::NONE;
         let mut detour = false;
-        forward(
+        let buffers = &*context.buffers;
+        let done = ready(buffers, vector, NodeId::InterfaceOutput, |packet| {
+            let adjacency = buffers.meta(packet).adjacency;
+            if adjacency != way.adjacency {
+                way = WayOut::of(tables, adjacency, false);
+            }
+            is_rewritten(buffers, packet, &way)
+        });
+        forward_rest(
             context,
             vector,
+            done,
             |context, packet| {
                 let adjacency = context.buffers.meta(packet).adjacency;
                 if adjacency != way.adjacency {

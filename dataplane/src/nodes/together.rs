@@ -7,7 +7,7 @@
 
 use arrayvec::ArrayVec;
 
-use crate::buffer::Packet;
+use crate::buffer::{BufferPool, Packet};
 use crate::drop_reason::DropReason;
 use crate::graph::{Context, NodeId, VECTOR, Vector};
 
@@ -21,12 +21,43 @@ const AHEAD: usize = 4;
 pub(super) fn forward<E: Copy>(
     context: &mut Context<'_>,
     vector: &mut Vector,
+    decide: impl FnMut(&mut Context<'_>, &mut Packet) -> Result<NodeId, E>,
+    refuse: impl FnMut(&mut Context<'_>, Packet, E),
+) {
+    forward_rest(context, vector, (0, None), decide, refuse);
+}
+
+/// Readies packets for `node` as long as `is_ready` finds nothing about them that needs a decision: how many, and for
+/// which. The rest is [`forward_rest`]'s.
+#[inline(always)]
+pub(super) fn ready(
+    buffers: &BufferPool,
+    vector: &mut Vector,
+    node: NodeId,
+    mut is_ready: impl FnMut(&mut Packet) -> bool,
+) -> (usize, Option<NodeId>) {
+    for at in 0..vector.len() {
+        if let Some(ahead) = vector.get(at + AHEAD) {
+            buffers.prefetch(ahead);
+        }
+        if !vector.get_mut(at).is_some_and(&mut is_ready) {
+            return (at, (at > 0).then_some(node));
+        }
+    }
+    (vector.len(), Some(node))
+}
+
+/// [`forward`] for a vector of which the first packets are decided upon: all of them go to one node.
+#[inline(always)]
+pub(super) fn forward_rest<E: Copy>(
+    context: &mut Context<'_>,
+    vector: &mut Vector,
+    (done, mut agreed): (usize, Option<NodeId>),
     mut decide: impl FnMut(&mut Context<'_>, &mut Packet) -> Result<NodeId, E>,
     mut refuse: impl FnMut(&mut Context<'_>, Packet, E),
 ) {
-    let mut agreed = None;
     let mut verdicts = Verdicts::new();
-    for at in 0..vector.len() {
+    for at in done..vector.len() {
         if let Some(ahead) = vector.get(at + AHEAD) {
             context.buffers.prefetch(ahead);
         }
@@ -86,7 +117,10 @@ mod tests {
     use crate::nodes::workbench::{LAN, Workbench};
 
     /// Sends by the first byte: 0 and 1 to two nodes, else it drops.
-    struct Sorter;
+    struct Sorter {
+        /// Zeros need no decision.
+        readies: bool,
+    }
 
     const SPEC: NodeSpec = NodeSpec {
         id: NodeId::Ip4Input,
@@ -99,27 +133,44 @@ mod tests {
         }
 
         fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
-            forward_or_drop(context, vector, |context, packet| {
-                match context.buffers.data(packet)[0] {
-                    0 => Ok(NodeId::Ip4Lookup),
-                    1 => Ok(NodeId::Ip6Lookup),
-                    _ => Err(DropReason::NoRoute),
-                }
+            let decide = |context: &mut Context<'_>, packet: &mut Packet| match context
+                .buffers
+                .data(packet)[0]
+            {
+                0 => Ok(NodeId::Ip4Lookup),
+                1 => Ok(NodeId::Ip6Lookup),
+                _ => Err(DropReason::NoRoute),
+            };
+            if !self.readies {
+                return forward_or_drop(context, vector, decide);
+            }
+            let buffers = &*context.buffers;
+            let done = ready(buffers, vector, NodeId::Ip4Lookup, |packet| {
+                buffers.data(packet)[0] == 0
+            });
+            forward_rest(context, vector, done, decide, |context, packet, reason| {
+                context.drop(packet, reason);
             });
         }
     }
 
     #[test]
     fn each_packet_goes_its_way_in_order() {
-        for kinds in [
+        let vectors = [
             vec![0; 256],
             vec![1; 3],
             vec![2; 5],
             vec![0, 0, 1, 2, 0],
             vec![2, 0, 0],
             vec![0, 0, 2],
-        ] {
-            let mut bench = Workbench::only(Box::new(Sorter));
+            vec![0, 0, 1, 1],
+            vec![0, 2, 0],
+        ];
+        for (kinds, readies) in vectors
+            .iter()
+            .flat_map(|kinds| [(kinds, false), (kinds, true)])
+        {
+            let mut bench = Workbench::only(Box::new(Sorter { readies }));
             for (number, kind) in kinds.iter().enumerate() {
                 bench.put(NodeId::Ip4Input, LAN, &[*kind, number as u8], |_| {});
             }
