@@ -10,6 +10,7 @@
 //! proto/culvert/bus             between processes, free to change    bus
 //!
 //!  JSON or binary --decode--> Config --plan--> key -> value, part, dependencies
+//!  set lines, JSON, stored bytes <--tree--> Config: what people and programs change, compare and merge
 //! ```
 //!
 //! ```
@@ -41,6 +42,7 @@
 
 pub mod convert;
 pub mod decode;
+pub mod golden;
 pub mod plan;
 mod redaction;
 pub mod rules;

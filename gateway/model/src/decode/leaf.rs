@@ -88,6 +88,10 @@ pub(crate) fn check_text(rules: &Rules, text: &str) -> Result<(), Reason> {
             is_mac(text),
             "an Ethernet address such as 02:00:00:00:00:01",
         ),
+        FieldType::Host => (
+            text.parse::<IpAddr>().is_ok() || is_named_host(text),
+            "the name or address of a host, such as ntp.example.com or 192.0.2.1",
+        ),
         FieldType::Unspecified | FieldType::Duration | FieldType::Number => (true, ""),
     };
     if !right {
@@ -158,6 +162,10 @@ pub(crate) fn check_number(rules: &Rules, number: u64, type_max: u64) -> Result<
 pub(crate) fn normalised(kind: FieldType, text: &str) -> String {
     let parsed = match kind {
         FieldType::Ip => text.parse::<IpAddr>().ok().map(|ip| ip.to_string()),
+        FieldType::Host => Some(match text.parse::<IpAddr>() {
+            Ok(ip) => ip.to_string(),
+            Err(_) => text.to_ascii_lowercase(),
+        }),
         FieldType::Prefix | FieldType::InterfaceAddress => {
             text.parse::<IpNet>().ok().map(|prefix| prefix.to_string())
         }
@@ -226,6 +234,12 @@ fn is_host_name(text: &str) -> bool {
                     .bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         })
+}
+
+/// A host name that cannot be meant as an address.
+fn is_named_host(text: &str) -> bool {
+    let last = text.rsplit('.').next().unwrap_or(text);
+    is_host_name(text) && !last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn is_mac(text: &str) -> bool {
@@ -377,6 +391,11 @@ mod tests {
                 FieldType::Mac,
                 &["02:00:00:00:00:0a"],
                 &["02:00:00:00:00", "2:0:0:0:0:0", "gg:00:00:00:00:00"],
+            ),
+            (
+                FieldType::Host,
+                &["ntp.example.com", "192.0.2.1", "2001:db8::1", "a"],
+                &["192.0.2.256", "192.0.2", "a_b", "", "fe80::1%eth0"],
             ),
             (FieldType::File, &["psk.txt"], &["", "a\0b"]),
         ];

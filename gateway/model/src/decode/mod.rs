@@ -122,7 +122,9 @@ pub(crate) fn binary_in_part(
     binary_as(descriptor, bytes, IN_PART)
 }
 
-/// All that is wrong with a configuration of which each leaf is right; digests may stand for secrets.
+/// All that is wrong with a configuration of which each leaf is right; digests may stand for secrets. It is
+/// what `Tree::validate` must find.
+#[cfg(test)]
 pub(crate) fn faults(message: &DynamicMessage) -> Vec<DecodeError> {
     check::message(
         message,

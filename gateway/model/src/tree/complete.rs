@@ -287,6 +287,7 @@ pub(crate) fn hint(field: &Field) -> String {
                 FieldType::File => "file",
                 FieldType::KeyText => "secret",
                 FieldType::Mac => "Ethernet address",
+                FieldType::Host => "host name or address",
                 _ => "text",
             };
             match field.default() {

@@ -406,6 +406,7 @@ impl Cursor {
         if field.key.is_some() {
             let name = field.name.clone();
             return match &self.open {
+                Some(_) if field.rules.field.required => Err(WordReason::Key { name }),
                 Some(open) if open.given(field) => Err(WordReason::Twice { name }),
                 Some(open) => {
                     self.state = State::Key(open.list, field);

@@ -45,6 +45,7 @@ mod rename;
 mod secrets;
 mod shape;
 mod show;
+mod validate;
 mod wire;
 pub mod words;
 
@@ -178,26 +179,6 @@ impl Tree {
     /// without, and it tells nothing of them.
     pub fn hash(&self, digests: &DigestKey) -> [u8; 32] {
         Sha256::digest(self.encoded(Secrets::Digests(digests)).as_slice()).into()
-    }
-
-    /// All that is wrong by the schema: what is missing, and references to nothing. What does not fit together
-    /// across fields is found by [`plan`](crate::plan::plan).
-    pub fn validate(&self) -> Result<(), DecodeErrors> {
-        let descriptor = decode::config_descriptor()?;
-        let bytes = self.canonical_bytes();
-        let mut message = DynamicMessage::decode(descriptor, bytes.as_slice()).map_err(
-            |error| match wire_error(&error.to_string()) {
-                TreeError::Decode(errors) => errors,
-                _ => DecodeErrors(Vec::new()),
-            },
-        )?;
-        let faults = decode::faults(&message);
-        decode::wipe(&mut message);
-        if faults.is_empty() {
-            Ok(())
-        } else {
-            Err(DecodeErrors(faults))
-        }
     }
 
     /// Whether it says nothing.

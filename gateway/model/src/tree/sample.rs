@@ -67,6 +67,8 @@ const TEXTS: &[&str] = &[
     "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
     "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     "/etc/key.pem",
+    "Log.example.com",
+    "branch.example.com",
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl a@b",
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJm",
 ];
@@ -191,7 +193,8 @@ fn changed(base: &Tree, tape: &[u16]) -> Tree {
         }
         tree.delete(&places[tape.next(places.len())]).unwrap();
     }
-    tree.overlay(&from_tape(additions)).unwrap();
+    // Refused where a list would be too long; the tree is as it was then.
+    let _ = tree.overlay(&from_tape(additions));
     tree
 }
 

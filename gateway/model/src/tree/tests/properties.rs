@@ -1,0 +1,106 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::tree::sample::{forks, trees};
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn every_form_reads_back_as_the_same_tree(tree in trees()) {
+        let text = lines(&tree);
+        prop_assert_eq!(&from_lines(&text), &tree, "{}", text);
+        let json = tree.to_json(&Location::root(), &Show::PLAIN);
+        prop_assert_eq!(&Tree::from_json(json.as_bytes()).unwrap(), &tree);
+        let compact = tree.json(&Location::root(), &Show::PLAIN, true);
+        prop_assert_eq!(&Tree::from_json(compact.as_bytes()).unwrap(), &tree);
+        let bytes = tree.canonical_bytes();
+        let again = Tree::from_canonical_bytes(&bytes).unwrap();
+        prop_assert_eq!(&again, &tree);
+        prop_assert_eq!(again.hash(&key()), tree.hash(&key()));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_difference_applied_is_the_other(before in trees(), after in trees(), (base, ours, _) in forks()) {
+        for (before, after) in [(&before, &after), (&base, &ours), (&ours, &base)] {
+            let changes = diff(before, after);
+            prop_assert_eq!(&before.apply(&changes).unwrap(), after);
+            prop_assert_eq!(changes.is_empty(), before == after);
+            for change in &changes {
+                prop_assert!(!change.lines().is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn merging_is_fair((base, ours, theirs) in forks()) {
+        prop_assert_eq!(&merge(&base, &ours, &ours).unwrap(), &ours);
+        prop_assert_eq!(&merge(&base, &ours, &base).unwrap(), &ours);
+        prop_assert_eq!(&merge(&base, &base, &theirs).unwrap(), &theirs);
+        match (merge(&base, &ours, &theirs), merge(&base, &theirs, &ours)) {
+            (Ok(one), Ok(other)) => {
+                prop_assert_eq!(&one, &other);
+                // What only one side changed is as that side has it.
+                let (mine, yours) = (diff(&base, &ours), diff(&base, &theirs));
+                let left = diff(&one, &ours);
+                let unrelated = |change: &Change, others: &[Change]| {
+                    !others.iter().any(|other| {
+                        other.location().contains(change.location())
+                            || change.location().contains(other.location())
+                    })
+                };
+                for change in mine.iter().filter(|change| unrelated(change, &yours)) {
+                    prop_assert!(unrelated(change, &left), "{change} is lost");
+                }
+            }
+            (Err(MergeError::Conflicts(one)), Err(MergeError::Conflicts(other))) => {
+                prop_assert_eq!(one.len(), other.len());
+            }
+            (Err(MergeError::Bounds(_)), Err(MergeError::Bounds(_))) => {}
+            (one, other) => prop_assert!(false, "{one:?} but {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_decoder_finds_the_same_faults(tree in trees()) {
+        let bytes = tree.canonical_bytes();
+        let descriptor = crate::decode::config_descriptor().unwrap();
+        let message = prost_reflect::DynamicMessage::decode(descriptor, bytes.as_slice()).unwrap();
+        let mut expected = crate::decode::faults(&message);
+        // The decoder stops at 100 of both kinds together.
+        prop_assume!(expected.len() < crate::decode::MAX_ERRORS);
+        let mut found = tree.validate().err().map_or(Vec::new(), |errors| errors.0);
+        for errors in [&mut expected, &mut found] {
+            errors.sort_by(|left, right| left.path.cmp(&right.path));
+        }
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn weights_are_kept_through_all_changes((base, ours, _) in forks()) {
+        // What set and delete count is what a whole count gives.
+        let mut tree = base;
+        for place in ours.places() {
+            let mut words = place.words();
+            if let Some(Found::Leaf(leaf)) = ours.find(&place) {
+                words.push(leaf.word(place.last_field().unwrap()).into_owned());
+            }
+            // Refused where a list would be too long.
+            let _ = tree.set(&Setting::parse(&words, &Location::root()).unwrap());
+            prop_assert_eq!(tree.weight, Tree::bounded(tree.root.as_ref().clone()).unwrap().weight);
+        }
+        for place in ours.places() {
+            if tree.contains(&place) {
+                tree.delete(&place).unwrap();
+                prop_assert_eq!(tree.weight, Tree::bounded(tree.root.as_ref().clone()).unwrap().weight);
+            }
+        }
+        // The weight is at least what JSON takes.
+        let compact = ours.json(&Location::root(), &Show::PLAIN, true);
+        prop_assert!(ours.weight.bytes + 1 >= compact.len(), "{:?} {}", ours.weight, compact.len());
+    }
+}
