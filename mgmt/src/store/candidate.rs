@@ -202,20 +202,24 @@ fn clear_bytes(
 const COLUMNS: &str =
     "id, session, principal, base, created, wall, boot, since_boot, generation, sealed, checksum";
 
+fn info_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<CandidateInfo> {
+    Ok(CandidateInfo {
+        session: SessionId(row.get(1)?),
+        principal: row.get(2)?,
+        base: RevisionNumber::new(row.get(3)?),
+        created: WallTime(row.get(4)?),
+        last_used: Moment {
+            wall: WallTime(row.get(5)?),
+            boot: BootId::new(row.get(6)?),
+            since_boot: Duration::from_millis(row.get(7)?),
+        },
+    })
+}
+
 fn row_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<(Row, Sum)> {
     let found = Row {
         id: row.get(0)?,
-        info: CandidateInfo {
-            session: SessionId(row.get(1)?),
-            principal: row.get(2)?,
-            base: RevisionNumber::new(row.get(3)?),
-            created: WallTime(row.get(4)?),
-            last_used: Moment {
-                wall: WallTime(row.get(5)?),
-                boot: BootId::new(row.get(6)?),
-                since_boot: Duration::from_millis(row.get(7)?),
-            },
-        },
+        info: info_of(row)?,
         generation: row.get(8)?,
         sealed: row.get(9)?,
     };
@@ -239,6 +243,14 @@ pub(super) fn load_all(connection: &Connection) -> Result<Vec<Row>, StoreError> 
         connection.prepare_cached(&format!("SELECT {COLUMNS} FROM candidates ORDER BY id"))?;
     let rows = statement.query_map([], row_of)?;
     rows.map(|row| checked(row?)).collect()
+}
+
+/// All candidates without what is in them, unchecked.
+fn infos(connection: &Connection) -> Result<Vec<CandidateInfo>, StoreError> {
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM candidates ORDER BY id"))?;
+    let infos = statement.query_map([], info_of)?;
+    Ok(infos.collect::<Result<_, _>>()?)
 }
 
 fn load(connection: &Connection, session: &SessionId) -> Result<Option<Row>, StoreError> {
@@ -290,6 +302,16 @@ impl Store {
             let before = load(transaction, session)?;
             if before.is_none() && count >= limits.candidates {
                 return Err(StoreError::TooManyCandidates(count));
+            }
+            let others: u64 = transaction
+                .prepare_cached(
+                    "SELECT coalesce(sum(length(sealed)), 0) FROM candidates WHERE session <> ?1",
+                )?
+                .query_row([session.as_str()], |row| row.get(0))?;
+            let bytes = others + clear.len() as u64;
+            if bytes > limits.candidate_bytes {
+                let limit = limits.candidate_bytes;
+                return Err(StoreError::TooLarge { bytes, limit });
             }
             if let Some(base) = base {
                 let there: bool = transaction
@@ -363,8 +385,8 @@ impl Store {
         now: &Moment,
     ) -> Result<Vec<CandidateInfo>, StoreError> {
         let old = |info: &CandidateInfo| now.since(&info.last_used) >= idle;
-        // Most times there is nothing to do, and nothing is written.
-        if !self.candidates()?.iter().any(old) {
+        // Most times there is nothing to do; then nothing is written, and no candidate read as a whole.
+        if !infos(&self.connection)?.iter().any(old) {
             return Ok(Vec::new());
         }
         self.write(|transaction, _, _| {

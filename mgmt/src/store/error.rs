@@ -82,8 +82,8 @@ pub enum StoreError {
         /// The newest one.
         newest: Option<RevisionNumber>,
     },
-    /// Content and secrets together are larger than the store takes.
-    #[error("{bytes} bytes are more than the {limit} that one revision may have")]
+    /// Content and secrets together are larger than the store takes, or all candidates are.
+    #[error("{bytes} bytes are more than the {limit} that the store takes")]
     TooLarge {
         /// How much it was.
         bytes: u64,

@@ -15,6 +15,8 @@ pub struct Limits {
     pub pinned: u64,
     /// How many sessions may have a candidate.
     pub candidates: u64,
+    /// How many bytes all candidates may have together.
+    pub candidate_bytes: u64,
     /// How many audit entries are kept.
     pub audit: u64,
     /// How many revisions are exported beside the database.
@@ -29,6 +31,7 @@ impl Default for Limits {
             content: 16 << 20,
             pinned: 64,
             candidates: 32,
+            candidate_bytes: 64 << 20,
             audit: 50_000,
             exports: 10,
         }

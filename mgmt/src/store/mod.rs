@@ -12,7 +12,8 @@
 //! It knows nothing of what a configuration means: a revision is canonical bytes without secrets, and a list of
 //! secrets by path. It promises that
 //!
-//! - what [`commit`](Store::commit) returned is there after any crash or power cut, whole, and what it refused is not;
+//! - what [`commit`](Store::commit) returned is there after any crash or power cut, whole; what it refused is not,
+//!   unless the disk failed while it was made durable: then the next start may find it;
 //! - revisions follow each other: a commit on anything but the newest one is refused ([`StoreError::Moved`]);
 //! - [`running`](Store::running) is what a start must load: the last confirmed revision ([`confirm`]);
 //! - a secret lies on the disk sealed only, bound to its revision and path ([`seal`]);
@@ -38,6 +39,7 @@ mod head;
 mod key_file;
 mod limits;
 mod open;
+mod recover;
 mod revision;
 mod rotate;
 mod schema;
@@ -66,7 +68,8 @@ pub use confirm::PendingConfirmation;
 pub use error::StoreError;
 pub use exclusive::ExclusiveLock;
 pub use limits::Limits;
-pub use open::{Condition, Opened, Replacement};
+pub use open::{Condition, Opened};
+pub use recover::Replacement;
 pub use revision::{Committed, NewRevision, Revision, RevisionNumber, Source};
 pub use seal::Secret;
 

@@ -14,7 +14,8 @@ use super::error::StoreError;
 use super::key_file::Keys;
 use super::seal::{Secret, paths};
 
-/// A revision's number: 1 for the first, one more for each after it, never given twice.
+/// A revision's number: 1 for the first, one more for each after it; given again only if the revision was lost with a
+/// damaged database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RevisionNumber(NonZeroU64);
 

@@ -252,6 +252,7 @@ fn candidates_outlive_a_restart_and_not_an_idle_hour() {
     let place = place();
     let limits = Limits {
         candidates: 2,
+        candidate_bytes: 1000,
         ..Limits::default()
     };
     let path = place.path().join("mgmt");
@@ -267,6 +268,10 @@ fn candidates_outlive_a_restart_and_not_an_idle_hour() {
     assert!(matches!(
         save(&mut store, "three", b"", at(10)),
         Err(StoreError::TooManyCandidates(2))
+    ));
+    assert!(matches!(
+        save(&mut store, "one", &[0; 900], at(10)),
+        Err(StoreError::TooLarge { limit: 1000, .. })
     ));
     save(&mut store, "one", b"first, longer", at(20)).unwrap();
     drop(store);
@@ -571,4 +576,36 @@ fn what_is_too_large_is_refused_as_a_whole() {
         Err(StoreError::DuplicateSecret(path)) if path == "a"
     ));
     assert_eq!(store.newest().unwrap(), None);
+}
+
+#[test]
+fn a_rotation_that_was_broken_off_is_ended_by_the_next_start() {
+    let place = place();
+    let path = place.path().join("mgmt");
+    let mut store = open(&place).store;
+    let secrets = new_revision(None, b"").secrets;
+    for step in 0..3_u8 {
+        commit(&mut store, &[step]);
+    }
+    store.maintain().unwrap();
+    let before = fs::metadata(path.join("store.key")).unwrap().len();
+    store.keys.begin_rotation(&store.directory).unwrap();
+    // Sealed with the new key already, while the others are not.
+    commit(&mut store, b"between");
+    drop(store);
+    assert!(fs::metadata(path.join("store.key")).unwrap().len() > before);
+    let Opened { store, condition } = open(&place);
+    assert_eq!(condition, Condition::Sound);
+    assert!(!store.keys.is_rotating());
+    assert_eq!(fs::metadata(path.join("store.key")).unwrap().len(), before);
+    for revision in store.list(..).unwrap() {
+        assert_eq!(store.revision(revision.number).unwrap().secrets, secrets);
+    }
+}
+
+#[test]
+fn a_store_can_be_handed_to_another_thread() {
+    fn sent<T: Send>() {}
+    sent::<Store>();
+    sent::<StoreError>();
 }
