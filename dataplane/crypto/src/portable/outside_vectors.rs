@@ -52,11 +52,24 @@ fn opened_by(
         })
         .unwrap();
     let low = (seq as u32).to_be_bytes();
-    let mut packet = [&spi[..], &low, iv, test.ct.as_ref(), &test.tag[..icv]].concat();
-    let mut ops = [OpenOp::new(&key, seq, &mut packet)];
-    engine.open_batch(&mut ops);
-    let result = ops[0].result;
-    Some(result.map(|()| packet[suite.ciphertext(packet.len()).unwrap()].to_vec()))
+    let sealed = [&spi[..], &low, iv, test.ct.as_ref(), &test.tag[..icv]].concat();
+    // Alone, and beside itself: that takes other kernels.
+    let mut results = [1, 16].into_iter().map(|packets| {
+        let mut packets = vec![sealed.clone(); packets];
+        let mut ops: Vec<_> = packets
+            .iter_mut()
+            .map(|packet| OpenOp::new(&key, seq, packet))
+            .collect();
+        engine.open_batch(&mut ops);
+        let result = ops[0].result;
+        assert!(ops.iter().all(|op| op.result == result));
+        let plain = suite.ciphertext(sealed.len()).unwrap();
+        assert!(result.is_err() || packets.iter().all(|packet| *packet == packets[0]));
+        result.map(|()| packets[0][plain].to_vec())
+    });
+    let first = results.next()?;
+    assert!(results.all(|other| other == first));
+    Some(first)
 }
 
 /// Runs every vector that is an ESP packet; gives how many are good and how many are not.

@@ -36,17 +36,27 @@ fn opens(suite: Suite, key: &str, seq: u64, esn: bool, packet: &str, plaintext: 
             })
             .unwrap();
         let sealed = unhex(packet);
-        let mut bytes = sealed.clone();
-        let mut ops = [OpenOp::new(&key, seq, &mut bytes)];
-        engine.open_batch(&mut ops);
-        assert_eq!(ops[0].result, Ok(()), "{suite} {name}");
-        assert_eq!(
-            bytes[suite.ciphertext(bytes.len()).unwrap()],
-            unhex(plaintext),
-            "{suite} {name}"
-        );
+        // Alone, and beside itself: that takes other kernels.
+        for packets in [1, 16] {
+            let mut packets = vec![sealed.clone(); packets];
+            let mut ops: Vec<_> = packets
+                .iter_mut()
+                .map(|packet| OpenOp::new(&key, seq, packet))
+                .collect();
+            engine.open_batch(&mut ops);
+            for op in &ops {
+                assert_eq!(op.result, Ok(()), "{suite} {name}");
+            }
+            for bytes in packets {
+                assert_eq!(
+                    bytes[suite.ciphertext(bytes.len()).unwrap()],
+                    unhex(plaintext),
+                    "{suite} {name}"
+                );
+            }
+        }
         if esn {
-            bytes.copy_from_slice(&sealed);
+            let mut bytes = sealed;
             let mut ops = [OpenOp::new(&key, seq & 0xffff_ffff, &mut bytes)];
             engine.open_batch(&mut ops);
             assert_eq!(ops[0].result, Err(OpenError::BadIcv), "{name}");
@@ -99,6 +109,26 @@ fn aes_256_gcm() {
          15956c96",
         "4500003069a6400080062690c0a801029389155e0a9e008b2dc57ee000000000
          7002400020bf0000020405b40101040201020201",
+    );
+}
+
+/// RFC 8439 section 2.8.2, whose associated data are those of an ESP packet with ESN.
+#[test]
+fn chacha20_poly1305_with_esn() {
+    opens(
+        Suite::CHACHA20POLY1305,
+        "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f 07000000",
+        0xc0c1_c2c3_c4c5_c6c7,
+        true,
+        "50515253 c4c5c6c7 4041424344454647
+         d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d6
+         3dbea45e8ca9671282fafb69da92728b1a71de0a9e060b2905d6a5b67ecd3b36
+         92ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831d7bc
+         3ff4def08e4b7a9de576d26586cec64b6116 1ae10b594f09e26a7e902ecbd0600691",
+        "4c616469657320616e642047656e746c656d656e206f662074686520636c6173
+         73206f66202739393a204966204920636f756c64206f6666657220796f75206f
+         6e6c79206f6e652074697020666f7220746865206675747572652c2073756e73
+         637265656e20776f756c642062652069742e",
     );
 }
 

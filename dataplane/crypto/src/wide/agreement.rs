@@ -11,14 +11,17 @@ use crate::{
 /// The longest payload of a packet: what the 10 KiB buffers are for.
 const LONGEST: usize = 9200;
 
-/// Suites that go to a kernel.
-fn gcm_suites() -> Vec<Suite> {
+/// AEAD suites that go to a kernel.
+fn aead_suites() -> Vec<Suite> {
     Suite::ALL
         .into_iter()
         .filter(|suite| {
             matches!(
                 suite.cipher(),
-                Cipher::AesGcm16(_) | Cipher::AesGcm12(_) | Cipher::AesGcm8(_)
+                Cipher::AesGcm16(_)
+                    | Cipher::AesGcm12(_)
+                    | Cipher::AesGcm8(_)
+                    | Cipher::ChaCha20Poly1305
             )
         })
         .collect()
@@ -176,7 +179,7 @@ fn agree(wide: Wide, suites: &[(Suite, bool)], plans: &[Plan]) {
             && let Some(text) = suite.ciphertext(plan.length)
         {
             // What is left of the text is the engine's affair, but that it is no plaintext.
-            if gcm_suites().contains(&suite) {
+            if aead_suites().contains(&suite) {
                 assert!(
                     mine.packet()[text.clone()].iter().all(|byte| *byte == 0)
                         || plan.length > 10_200
@@ -194,7 +197,7 @@ fn agree(wide: Wide, suites: &[(Suite, bool)], plans: &[Plan]) {
 #[test]
 fn every_short_length_at_once() {
     for wide in Wide::levels() {
-        for suite in gcm_suites() {
+        for suite in aead_suites() {
             for esn in [false, true] {
                 let plans: Vec<_> = (0..=1200)
                     .map(|length| Plan {
@@ -224,11 +227,9 @@ fn the_same_length_again_and_again() {
                     forged: (number == 7).then_some(length * 3),
                 })
                 .collect();
-            agree(
-                wide,
-                &[(Suite::AES128GCM16, false), (Suite::AES128GCM16, true)],
-                &plans,
-            );
+            for suite in [Suite::AES128GCM16, Suite::CHACHA20POLY1305] {
+                agree(wide, &[(suite, false), (suite, true)], &plans);
+            }
         }
     }
 }
@@ -237,7 +238,7 @@ fn the_same_length_again_and_again() {
 fn keys_of_either_engine_work_with_the_other() {
     for wide in Wide::levels() {
         let engines: [&dyn Engine; 2] = [&wide, &Portable];
-        for suite in gcm_suites() {
+        for suite in aead_suites() {
             for (sealing, opening) in [(0, 1), (1, 0)] {
                 let keys = engines.map(|engine| key(engine, suite, true, 3));
                 let plain = filled(suite.sealed_len(700), 5);
@@ -291,12 +292,31 @@ proptest! {
     }
 
     #[test]
-    fn batches_of_gcm(
-        suites in proptest::collection::vec((proptest::sample::select(gcm_suites()), any::<bool>()), 8),
+    fn batches_of_aeads(
+        suites in proptest::collection::vec((proptest::sample::select(aead_suites()), any::<bool>()), 8),
         plans in plans(8),
     ) {
         for wide in Wide::levels() {
             agree(wide, &suites, &plans);
+        }
+    }
+
+    #[test]
+    fn batches_of_chacha20(esn in proptest::array::uniform8(any::<bool>()), plans in plans(8)) {
+        for wide in Wide::levels() {
+            agree(wide, &esn.map(|esn| (Suite::CHACHA20POLY1305, esn)), &plans);
+        }
+    }
+
+    #[test]
+    fn small_batches_of_chacha20(plans in plans(2), packets in 1..40_usize, longest in 0..600_usize) {
+        let plans: Vec<_> = plans
+            .into_iter()
+            .take(packets)
+            .map(|plan| Plan { length: plan.length.min(longest), ..plan })
+            .collect();
+        for wide in Wide::levels() {
+            agree(wide, &[(Suite::CHACHA20POLY1305, false), (Suite::CHACHA20POLY1305, true)], &plans);
         }
     }
 }

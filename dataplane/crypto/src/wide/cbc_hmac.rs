@@ -16,9 +16,9 @@ use arrayvec::ArrayVec;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::cbc::{self, Blocks, Keys, LANES, OwnKeys, RoundKeys, Text};
+use super::direction::{Direction, Parts};
 use super::sha::{self, Digest, GROUP, Message, Sha1, Sha256, Sha512};
 use super::{BATCH, Level, WideKey};
-use crate::engine::{OpenError, OpenOp, SealError, SealOp};
 use crate::key::KeyMaterial;
 use crate::mac::{HmacSha1, HmacSha256, HmacSha384, HmacSha512, Mac as _, same_icv};
 use crate::portable::{self, Keystream};
@@ -238,91 +238,58 @@ impl Order {
     }
 }
 
-/// Seals packets of these suites; there are at most [`BATCH`].
-pub(super) fn seal(level: Level, ops: &mut [&mut SealOp<'_>]) {
+/// Works through packets of these suites; there are at most [`BATCH`].
+pub(super) fn run<D: Direction>(level: Level, ops: &mut [&mut D::Op<'_>]) {
     if let [op] = ops {
         // Nothing to share registers with: the least that is around the cipher counts.
-        op.result = op.key.portable.seal(op);
+        D::portable(op);
         return;
     }
     let mut order = Order::new();
     for (at, op) in ops.iter_mut().enumerate() {
-        let WideKey::Hmac(key) = &op.key.wide else {
+        let Parts {
+            key,
+            packet,
+            result,
+            ..
+        } = D::parts(op);
+        let WideKey::Hmac(key) = &key.wide else {
             continue;
         };
-        op.result = match key.covered(op.packet.len()) {
+        *result = match key.covered(packet.len()) {
             Some(covered) => {
                 order.push(key.class, covered, at);
                 Ok(())
             }
-            None => Err(SealError::Length),
+            None => Err(D::MALFORMED),
         };
     }
     order.sort();
     for group in order.groups() {
         let mut jobs: ArrayVec<Job<'_>, GROUP> = ArrayVec::new();
-        for op in group.iter().copied().map(Order::op) {
-            if let Some(sealed) = ops.get_mut(op)
-                && let WideKey::Hmac(key) = &sealed.key.wide
-            {
-                jobs.push(Job::new(
-                    key,
-                    std::mem::take(&mut sealed.packet),
-                    sealed.seq,
-                    op,
-                ));
+        for at in group.iter().copied().map(Order::op) {
+            let Some(op) = ops.get_mut(at) else { continue };
+            let Parts {
+                key, seq, packet, ..
+            } = D::parts(op);
+            if let WideKey::Hmac(key) = &key.wide {
+                jobs.push(Job::new(key, std::mem::take(packet), seq, at));
             }
         }
-        seal_group(level, &mut jobs);
-        for job in jobs {
-            if let Some(op) = ops.get_mut(job.op) {
-                op.packet = job.packet;
-            }
-        }
-    }
-}
-
-/// Opens packets of these suites; there are at most [`BATCH`].
-pub(super) fn open(level: Level, ops: &mut [&mut OpenOp<'_>]) {
-    if let [op] = ops {
-        op.result = op.key.portable.open(op);
-        return;
-    }
-    let mut order = Order::new();
-    for (at, op) in ops.iter_mut().enumerate() {
-        let WideKey::Hmac(key) = &op.key.wide else {
-            continue;
+        let genuine = if D::OPEN {
+            open_group(level, &mut jobs)
+        } else {
+            seal_group(level, &mut jobs);
+            u32::MAX
         };
-        op.result = match key.covered(op.packet.len()) {
-            Some(covered) => {
-                order.push(key.class, covered, at);
-                Ok(())
-            }
-            None => Err(OpenError::Malformed),
-        };
-    }
-    order.sort();
-    for group in order.groups() {
-        let mut jobs: ArrayVec<Job<'_>, GROUP> = ArrayVec::new();
-        for op in group.iter().copied().map(Order::op) {
-            if let Some(opened) = ops.get_mut(op)
-                && let WideKey::Hmac(key) = &opened.key.wide
-            {
-                jobs.push(Job::new(
-                    key,
-                    std::mem::take(&mut opened.packet),
-                    opened.seq,
-                    op,
-                ));
-            }
-        }
-        let genuine = open_group(level, &mut jobs);
         for (lane, job) in jobs.into_iter().enumerate() {
-            if let Some(op) = ops.get_mut(job.op) {
-                op.packet = job.packet;
-                if genuine & 1 << lane == 0 {
-                    op.result = Err(OpenError::BadIcv);
-                }
+            let Some(op) = ops.get_mut(job.op) else {
+                continue;
+            };
+            let Parts { packet, result, .. } = D::parts(op);
+            *packet = job.packet;
+            if genuine & 1 << lane == 0 {
+                *result = Err(D::FORGED);
             }
         }
     }

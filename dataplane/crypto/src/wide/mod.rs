@@ -1,11 +1,12 @@
 //! The wide engine: many packets at once in registers of 512 or 256 bits.
 //!
 //! ```text
-//!   batch   | gcm128 | cbc | gcm128 | chacha | gcm128 |          as the dataplane has it
-//!              |        |      |        |        |
-//!              '--------|------+--------|--------'-> gcm kernel     one call for each family
-//!                       '---------------|----------> cbc kernel
-//!                                       '----------> portable       what has no kernel
+//!   batch   | gcm128 | cbc | gcm128 | chacha | gmac | gcm128 |   as the dataplane has it
+//!              |        |      |        |       |       |
+//!              '--------|------+--------|-------|-------'-> gcm kernel      one call for each family
+//!                       '---------------|-------|---------> cbc kernel
+//!                                       '-------|---------> chacha kernel
+//!                                               '---------> portable        what has no kernel
 //! ```
 //!
 //! A *family* is what one kernel takes together: packets of different SAs, lengths and ICVs, but of the same steps.
@@ -16,8 +17,8 @@
 //! its hash is one chain. So:
 //!
 //! *Packets lie side by side.* A register has four blocks, four packets of 64 bytes go through the rounds together, each
-//! with the round keys of its own SA from memory. Where a mode chains blocks (CBC, SHA), each lane has another packet,
-//! and takes the next one as soon as its own ends.
+//! with the round keys of its own SA from memory. Where a mode chains blocks (CBC, SHA, Poly1305), each lane has another
+//! packet. Packets are sorted by length first, so that lanes end together.
 //!
 //! ```text
 //!   packet 1 | mask text text text | text text len  -  |   \
@@ -26,7 +27,15 @@
 //!   packet 4 | mask text text text | text text len  -  |   /
 //! ```
 //!
-//! *Work of different kinds is mixed.* Of a long packet, one chunk is hashed between the rounds that encrypt the next.
+//! ```text
+//!              lane 1     lane 2     lane 3    ...  lane 16
+//!   step 1   | packet 1 | packet 2 | packet 3 | ... | packet 16 |    the first block of each
+//!   step 2   | packet 1 | packet 2 | packet 3 | ... | packet 16 |    the second, which needs the first
+//!   step 3   | packet 1 | packet 2 |    -     | ... |     -     |    the short ones have ended
+//! ```
+//!
+//! *Work of different kinds is mixed.* Of a long packet, one chunk is hashed between the rounds that encrypt the next; the
+//! AES unit, the multiplier and the adders are different parts of a CPU.
 //!
 //! *The hash is a sum.* A packet's blocks are multiplied by powers of the SA's hash key, which are kept, and their
 //! products are added as they are; only the sum is reduced, once for up to 640 bytes. The powers stand in memory in
@@ -45,9 +54,12 @@ mod cbc;
 mod cbc_hmac;
 #[cfg(test)]
 mod cbc_hmac_tests;
+mod chacha;
 mod cpu;
+mod direction;
 mod gcm;
 mod sha;
+mod transpose;
 
 use arrayvec::ArrayVec;
 
@@ -55,6 +67,7 @@ use crate::engine::{Engine, OpenOp, SealOp};
 use crate::key::{KeyError, KeyMaterial, SaKey};
 use crate::portable::Portable;
 use crate::suite::{Cipher, KeyBits};
+use direction::{Direction, Open, Seal};
 
 /// Operations that are handed to a kernel at once.
 const BATCH: usize = 256;
@@ -100,6 +113,8 @@ pub(crate) enum WideKey {
     Hmac(Box<cbc_hmac::Key>),
     /// AES-GCM with a key of this length.
     Gcm(KeyBits, Box<gcm::GcmKey>),
+    /// ChaCha20-Poly1305.
+    ChaCha(Box<chacha::ChaChaKey>),
 }
 
 impl WideKey {
@@ -108,6 +123,9 @@ impl WideKey {
         match material.suite.cipher() {
             Cipher::AesGcm16(bits) | Cipher::AesGcm12(bits) | Cipher::AesGcm8(bits) => {
                 gcm::GcmKey::new(level, material).map_or(Self::None, |key| Self::Gcm(bits, key))
+            }
+            Cipher::ChaCha20Poly1305 => {
+                chacha::ChaChaKey::new(level, material).map_or(Self::None, Self::ChaCha)
             }
             _ => cbc_hmac::Key::new(level, material, portable.portable.iv_key())
                 .map_or(Self::None, |key| Self::Hmac(Box::new(key))),
@@ -133,15 +151,17 @@ enum Family {
     Gcm128,
     Gcm192,
     Gcm256,
+    ChaCha,
 }
 
 impl Family {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Portable,
         Self::Hmac,
         Self::Gcm128,
         Self::Gcm192,
         Self::Gcm256,
+        Self::ChaCha,
     ];
 
     #[inline]
@@ -152,6 +172,7 @@ impl Family {
             WideKey::Gcm(KeyBits::B128, _) => Self::Gcm128,
             WideKey::Gcm(KeyBits::B192, _) => Self::Gcm192,
             WideKey::Gcm(KeyBits::B256, _) => Self::Gcm256,
+            WideKey::ChaCha(_) => Self::ChaCha,
         }
     }
 
@@ -179,78 +200,47 @@ impl Engine for Wide {
     }
 
     fn seal_batch(&self, ops: &mut [SealOp<'_>]) {
-        for ops in ops.chunks_mut(BATCH) {
-            let Some(first) = ops.first().map(|op| op.key) else {
-                break;
-            };
-            let (mut present, mut same_key) = (0, true);
-            for op in ops.iter() {
-                same_key &= std::ptr::eq(op.key, first);
-                present |= Family::of(op.key).bit();
-            }
-            for family in Family::ALL {
-                if present & family.bit() == 0 {
-                    continue;
-                }
-                if family == Family::Portable && present == family.bit() {
-                    Portable.seal_batch(ops);
-                    continue;
-                }
-                // Most often they are all alike.
-                let alone = present == family.bit();
-                let mut run: ArrayVec<&mut SealOp<'_>, BATCH> = ops
-                    .iter_mut()
-                    .filter(|op| alone || Family::of(op.key) == family)
-                    .collect();
-                match family {
-                    Family::Portable => {
-                        for op in &mut run {
-                            op.result = op.key.portable.seal(op);
-                        }
-                    }
-                    Family::Hmac => cbc_hmac::seal(self.level, &mut run),
-                    Family::Gcm128 => gcm::seal(self.level, KeyBits::B128, same_key, &mut run),
-                    Family::Gcm192 => gcm::seal(self.level, KeyBits::B192, same_key, &mut run),
-                    Family::Gcm256 => gcm::seal(self.level, KeyBits::B256, same_key, &mut run),
-                }
-            }
-        }
+        self.batch::<Seal>(ops);
     }
 
     fn open_batch(&self, ops: &mut [OpenOp<'_>]) {
+        self.batch::<Open>(ops);
+    }
+}
+
+impl Wide {
+    /// Hands each family of a batch to its kernel.
+    fn batch<D: Direction>(self, ops: &mut [D::Op<'_>]) {
         for ops in ops.chunks_mut(BATCH) {
-            let Some(first) = ops.first().map(|op| op.key) else {
+            let Some(first) = ops.first().map(D::key) else {
                 break;
             };
             let (mut present, mut same_key) = (0, true);
             for op in ops.iter() {
-                same_key &= std::ptr::eq(op.key, first);
-                present |= Family::of(op.key).bit();
+                same_key &= std::ptr::eq(D::key(op), first);
+                present |= Family::of(D::key(op)).bit();
             }
             for family in Family::ALL {
                 if present & family.bit() == 0 {
                     continue;
                 }
-                if family == Family::Portable && present == family.bit() {
-                    Portable.open_batch(ops);
-                    continue;
-                }
                 // Most often they are all alike.
                 let alone = present == family.bit();
-                let mut run: ArrayVec<&mut OpenOp<'_>, BATCH> = ops
+                let run = ops
                     .iter_mut()
-                    .filter(|op| alone || Family::of(op.key) == family)
-                    .collect();
+                    .filter(|op| alone || Family::of(D::key(op)) == family);
+                if family == Family::Portable {
+                    run.for_each(D::portable);
+                    continue;
+                }
+                let mut run: ArrayVec<&mut D::Op<'_>, BATCH> = run.collect();
                 match family {
-                    Family::Portable => {
-                        for op in &mut run {
-                            op.result = op.key.portable.open(op);
-                        }
-                    }
-                    Family::Hmac => cbc_hmac::open(self.level, &mut run),
-                    Family::Gcm128 => gcm::open(self.level, KeyBits::B128, same_key, &mut run),
-                    Family::Gcm192 => gcm::open(self.level, KeyBits::B192, same_key, &mut run),
-                    Family::Gcm256 => gcm::open(self.level, KeyBits::B256, same_key, &mut run),
+                    Family::Portable => {}
+                    Family::Hmac => cbc_hmac::run::<D>(self.level, &mut run),
+                    Family::Gcm128 => gcm::run::<D>(self.level, KeyBits::B128, same_key, &mut run),
+                    Family::Gcm192 => gcm::run::<D>(self.level, KeyBits::B192, same_key, &mut run),
+                    Family::Gcm256 => gcm::run::<D>(self.level, KeyBits::B256, same_key, &mut run),
+                    Family::ChaCha => chacha::run::<D>(&mut run),
                 }
             }
         }

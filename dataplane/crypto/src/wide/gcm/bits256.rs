@@ -18,8 +18,9 @@ use core::arch::x86_64::{
 use arrayvec::ArrayVec;
 
 use super::super::cpu::Bits256;
+use super::super::direction::Direction;
 use super::front::Front;
-use super::job::{Direction, Job, admit};
+use super::job::{Job, admit, look};
 use super::key::{AHEAD, GcmKey, POLYNOMIAL, POWERS};
 use super::tables::COUNTERS;
 use crate::mac::same_icv;
@@ -55,7 +56,7 @@ fn all<D: Direction>(rounds: usize, same_key: bool, ops: &mut [&mut D::Op<'_>]) 
     for at in 0..ops.len() {
         if !same_key
             && let Some(op) = ops.get(at + AHEAD)
-            && let (Some(key), length) = D::look(op)
+            && let (Some(key), length) = look::<D>(op)
         {
             key.prefetch(length);
         }
@@ -69,7 +70,7 @@ fn all<D: Direction>(rounds: usize, same_key: bool, ops: &mut [&mut D::Op<'_>]) 
             if let Ok(places) = <[usize; TOGETHER]>::try_from(waiting.as_slice()) {
                 waiting.clear();
                 if let Ok([a, b]) = ops.get_disjoint_mut(places)
-                    && let (Some(a), Some(b)) = (D::job(a), D::job(b))
+                    && let (Some(a), Some(b)) = (Job::<D>::of(a), Job::<D>::of(b))
                 {
                     some::<D, TOGETHER>(rounds, registers, &mut [a, b]);
                 }
@@ -80,7 +81,7 @@ fn all<D: Direction>(rounds: usize, same_key: bool, ops: &mut [&mut D::Op<'_>]) 
     }
     for (waiting, registers) in waiting.iter().zip(1..) {
         for at in waiting {
-            if let Some(job) = ops.get_mut(*at).and_then(|op| D::job(op)) {
+            if let Some(job) = ops.get_mut(*at).and_then(|op| Job::<D>::of(op)) {
                 some::<D, 1>(rounds, registers, &mut [job]);
             }
         }

@@ -31,8 +31,9 @@ use core::arch::x86_64::{
 use arrayvec::ArrayVec;
 
 use super::super::cpu::Bits512;
+use super::super::direction::Direction;
 use super::front::Front;
-use super::job::{Direction, Job, admit};
+use super::job::{Job, admit, look};
 use super::key::{AHEAD, GcmKey, POLYNOMIAL, POWERS};
 use super::tables::COUNTERS;
 
@@ -67,14 +68,18 @@ fn all<D: Direction>(rounds: usize, same_key: bool, ops: &mut [&mut D::Op<'_>]) 
     while at < ops.len() {
         if !same_key {
             for op in ops.iter().skip(at + AHEAD).take(4) {
-                if let (Some(key), length) = D::look(op) {
+                if let (Some(key), length) = look::<D>(op) {
                     key.prefetch(length);
                 }
             }
         }
         if let Some([a, b, c, d]) = ops.get_mut(at..at + 4)
-            && let (Some(a), Some(b), Some(c), Some(d)) =
-                (D::job(a), D::job(b), D::job(c), D::job(d))
+            && let (Some(a), Some(b), Some(c), Some(d)) = (
+                Job::<D>::of(a),
+                Job::<D>::of(b),
+                Job::<D>::of(c),
+                Job::<D>::of(d),
+            )
             && let registers = a.registers()
             && registers <= SHORT
             && registers == b.registers()
@@ -99,8 +104,12 @@ fn all<D: Direction>(rounds: usize, same_key: bool, ops: &mut [&mut D::Op<'_>]) 
             if let Ok(places) = <[usize; 4]>::try_from(waiting.as_slice()) {
                 waiting.clear();
                 if let Ok([a, b, c, d]) = ops.get_disjoint_mut(places)
-                    && let (Some(a), Some(b), Some(c), Some(d)) =
-                        (D::job(a), D::job(b), D::job(c), D::job(d))
+                    && let (Some(a), Some(b), Some(c), Some(d)) = (
+                        Job::<D>::of(a),
+                        Job::<D>::of(b),
+                        Job::<D>::of(c),
+                        Job::<D>::of(d),
+                    )
                 {
                     four(rounds, registers, &mut [a, b, c, d]);
                 }
@@ -110,7 +119,7 @@ fn all<D: Direction>(rounds: usize, same_key: bool, ops: &mut [&mut D::Op<'_>]) 
     }
     for (waiting, registers) in waiting.iter().zip(1..) {
         for at in waiting {
-            if let Some(mut job) = ops.get_mut(*at).and_then(|op| D::job(op)) {
+            if let Some(mut job) = ops.get_mut(*at).and_then(|op| Job::<D>::of(op)) {
                 one(rounds, registers, &mut job);
             }
         }
@@ -263,7 +272,7 @@ fn powers(key: &GcmKey, left: usize) -> __m512i {
 fn counters(number: usize) -> __m512i {
     debug_assert!(number < COUNTERS.len());
     #[allow(unsafe_code)]
-    // SAFETY: jobs are at most as long as the table (`Job::new`), and its lines are 64 bytes.
+    // SAFETY: jobs are at most as long as the table (`Job::of`), and its lines are 64 bytes.
     unsafe {
         _mm512_load_si512(COUNTERS.as_ptr().add(number).cast())
     }
@@ -330,7 +339,7 @@ fn finish<D: Direction>(
     let tag = _mm_xor_si128(_mm_shuffle_epi8(hash, order), _mm512_castsi512_si128(first));
     let mask = job.key.icv_mask;
     #[allow(unsafe_code)]
-    // SAFETY: the ICV's bytes, which the mask names, stand behind the text (`Job::new`); the header's 16 before it.
+    // SAFETY: the ICV's bytes, which the mask names, stand behind the text (`Job::of`); the header's 16 before it.
     unsafe {
         let place = job.start_mut().wrapping_add(job.covered());
         if D::OPEN {

@@ -10,7 +10,8 @@ use core::arch::x86_64::{
     __m128i, _mm_insert_epi32, _mm_loadu_si128, _mm_set_epi64x, _mm_shuffle_epi8, _mm_xor_si128,
 };
 
-use super::job::{Direction, Job};
+use super::super::direction::Direction;
+use super::job::Job;
 
 /// See the module.
 #[derive(Clone, Copy)]

@@ -1,8 +1,8 @@
 //! One packet for a kernel, its lengths checked.
 
+use super::super::direction::{Direction, Parts};
 use super::key::GcmKey;
 use super::tables::COUNTERS;
-use crate::engine::{OpenError, OpenOp, SealError, SealOp};
 use crate::suite::{ESP_HEADER_LEN, ESP_TRAILER_LEN};
 
 /// Bytes of ESP header and IV.
@@ -13,80 +13,19 @@ const HEADER: usize = ESP_HEADER_LEN + 8;
 const LONGEST: usize = 10_200;
 const _: () = assert!(LONGEST / 16 + 2 <= 4 * COUNTERS.len());
 
-/// Which way a kernel works.
-pub(super) trait Direction: Sized {
-    /// Ciphertext comes in.
-    const OPEN: bool;
-    /// What a batch is made of.
-    type Op<'o>;
-    /// Why a packet is refused.
-    type Error: Copy;
-    /// The ICV is wrong.
-    const FORGED: Self::Error;
-
-    /// The key for the kernels, and the bytes of the packet.
-    fn look<'j>(op: &'j Self::Op<'_>) -> (Option<&'j GcmKey>, usize);
-    /// Leaves it to the portable engine.
-    fn portable(op: &mut Self::Op<'_>);
-    /// `None` for what was not admitted.
-    fn job<'j>(op: &'j mut Self::Op<'_>) -> Option<Job<'j, Self>>;
-}
-
-/// Encryption.
-pub(super) struct Seal;
-
-/// Decryption.
-pub(super) struct Open;
-
-impl Direction for Seal {
-    const OPEN: bool = false;
-    type Op<'o> = SealOp<'o>;
-    type Error = SealError;
-    const FORGED: SealError = SealError::Cipher;
-
-    #[inline]
-    fn look<'j>(op: &'j SealOp<'_>) -> (Option<&'j GcmKey>, usize) {
-        (op.key.wide.gcm(), op.packet.len())
-    }
-
-    fn portable(op: &mut SealOp<'_>) {
-        op.result = op.key.portable.seal(op);
-    }
-
-    #[inline]
-    fn job<'j>(op: &'j mut SealOp<'_>) -> Option<Job<'j, Self>> {
-        Job::new(op.key.wide.gcm()?, op.packet, op.seq, &mut op.result)
-    }
-}
-
-impl Direction for Open {
-    const OPEN: bool = true;
-    type Op<'o> = OpenOp<'o>;
-    type Error = OpenError;
-    const FORGED: OpenError = OpenError::BadIcv;
-
-    #[inline]
-    fn look<'j>(op: &'j OpenOp<'_>) -> (Option<&'j GcmKey>, usize) {
-        (op.key.wide.gcm(), op.packet.len())
-    }
-
-    fn portable(op: &mut OpenOp<'_>) {
-        op.result = op.key.portable.open(op);
-    }
-
-    #[inline]
-    fn job<'j>(op: &'j mut OpenOp<'_>) -> Option<Job<'j, Self>> {
-        Job::new(op.key.wide.gcm()?, op.packet, op.seq, &mut op.result)
-    }
+/// The key for the kernels, and the bytes of the packet.
+#[inline]
+pub(super) fn look<'j, D: Direction>(op: &'j D::Op<'_>) -> (Option<&'j GcmKey>, usize) {
+    (D::key(op).wide.gcm(), D::length(op))
 }
 
 /// The job of an operation that a kernel takes. What none takes is done when this returns.
 #[inline]
-pub(super) fn admit<'j, D: Direction>(op: &'j mut D::Op<'_>) -> Option<Job<'j, D>> {
-    if let (Some(key), length) = D::look(op)
+pub(super) fn admit<'j, 'o: 'j, D: Direction>(op: &'j mut D::Op<'o>) -> Option<Job<'j, D>> {
+    if let (Some(key), length) = look::<D>(op)
         && text(key, length).is_some()
     {
-        return D::job(op);
+        return Job::of(op);
     }
     D::portable(op);
     None
@@ -115,17 +54,20 @@ pub(super) struct Job<'a, D: Direction> {
 }
 
 impl<'a, D: Direction> Job<'a, D> {
+    /// `None` for what was not admitted.
     #[inline]
-    fn new(
-        key: &'a GcmKey,
-        packet: &'a mut [u8],
-        seq: u64,
-        result: &'a mut Result<(), D::Error>,
-    ) -> Option<Self> {
+    pub(super) fn of<'o: 'a>(op: &'a mut D::Op<'o>) -> Option<Self> {
+        let Parts {
+            key,
+            seq,
+            packet,
+            result,
+        } = D::parts(op);
+        let key = key.wide.gcm()?;
         let text = text(key, packet.len())?;
         Some(Self {
             key,
-            packet,
+            packet: &mut **packet,
             seq,
             text,
             result,

@@ -10,22 +10,16 @@ mod tables;
 pub(super) use key::GcmKey;
 
 use super::Level;
-use crate::engine::{OpenOp, SealOp};
+use super::direction::Direction;
 use crate::suite::KeyBits;
-use job::{Direction, Open, Seal};
 
-/// Seals a run of packets whose keys have all this length; `same_key`: they all have one.
-pub(super) fn seal(level: Level, bits: KeyBits, same_key: bool, run: &mut [&mut SealOp<'_>]) {
-    each::<Seal>(level, bits, same_key, run);
-}
-
-/// Opens a run of packets whose keys have all this length; `same_key`: they all have one.
-pub(super) fn open(level: Level, bits: KeyBits, same_key: bool, run: &mut [&mut OpenOp<'_>]) {
-    each::<Open>(level, bits, same_key, run);
-}
-
-/// The kernel for this level.
-fn each<D: Direction>(level: Level, bits: KeyBits, same_key: bool, run: &mut [&mut D::Op<'_>]) {
+/// Works through a run of packets whose keys have all this length; `same_key`: they all have one.
+pub(super) fn run<D: Direction>(
+    level: Level,
+    bits: KeyBits,
+    same_key: bool,
+    run: &mut [&mut D::Op<'_>],
+) {
     // FIPS 197 section 5. What the compiler knows of the number it uses to unroll loops over rounds, badly: see
     // `bits512::middle_rounds`.
     let rounds = std::hint::black_box(match bits {
