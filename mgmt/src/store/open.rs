@@ -354,3 +354,25 @@ fn set(
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_setting_that_is_not_taken_is_refused() {
+        let connection = Connection::open_in_memory().unwrap();
+        set(&connection, "synchronous", "FULL", "2").unwrap();
+        // A database in memory has no log.
+        assert!(matches!(
+            set(&connection, "journal_mode", "WAL", "wal"),
+            Err(StoreError::Setting { name: "journal_mode", found, .. }) if found == "memory"
+        ));
+        assert!(matches!(
+            set(&connection, "synchronous", "NORMAL", "2"),
+            Err(StoreError::Setting { found, .. }) if found == "1"
+        ));
+    }
+}

@@ -609,3 +609,36 @@ fn a_store_can_be_handed_to_another_thread() {
     sent::<Store>();
     sent::<StoreError>();
 }
+
+#[test]
+fn without_a_good_export_a_damaged_store_is_empty_and_says_so() {
+    let place = place();
+    let path = place.path().join("mgmt");
+    let mut store = open(&place).store;
+    commit(&mut store, b"one");
+    commit(&mut store, b"two");
+    store.maintain().unwrap();
+    drop(store);
+    fs::write(path.join("store.db"), b"this is no database").unwrap();
+    for number in 1..=2 {
+        let export = path.join(format!("exports/revision-{number:010}.export"));
+        fs::write(export, b"nor is this an export").unwrap();
+    }
+    let Opened {
+        mut store,
+        condition,
+    } = open(&place);
+    let Condition::Replaced(replacement) = condition else {
+        panic!("{condition:?}");
+    };
+    assert_eq!((replacement.newest, replacement.bad_exports), (None, 2));
+    assert_eq!(store.running().unwrap(), None);
+    commit(&mut store, b"anew");
+    store.maintain().unwrap();
+    drop(store);
+    // The ruined exports are gone, and do not count as newer than what there is.
+    let Opened { store, condition } = open(&place);
+    assert_eq!(condition, Condition::Sound);
+    assert_eq!(store.running().unwrap().unwrap().content, b"anew");
+    assert_eq!(fs::read_dir(path.join("exports")).unwrap().count(), 1);
+}
