@@ -1,7 +1,8 @@
 //! A vector mostly goes one way: each packet is looked at in place, and the whole vector is handed on at once.
 //!
 //! ```text
-//!   decide for each packet (the headers of those behind are fetched meanwhile)
+//!   ready the ordinary ones at the front, which need no decision
+//!   decide for each packet of the rest (the headers of those behind are fetched meanwhile)
 //!      all the same node?  yes: the vector is handed on    no: each packet goes its way, in order
 //! ```
 
