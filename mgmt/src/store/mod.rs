@@ -103,7 +103,8 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Whether the file system was read-only when the store was opened: then nothing can be changed in this life.
+    /// Whether nothing can be changed in this life: the file system was read-only when the store was opened, or had no
+    /// room for what takes the place of a damaged database.
     pub fn is_read_only(&self) -> bool {
         self.read_only
     }

@@ -5,6 +5,7 @@
 //! lock ── key ── store ┼ sound ───────────────────────> (upgrade, end a rotation) ──> sound
 //!                      ├ behind its exports ── append ─> loudly ─────────────────────> completed
 //!                      └ missing or damaged ── aside ─> from the exports, loudly ───> replaced
+//!                                                       (in memory where there is no room)
 //! ```
 //!
 //! A sound store is opened without a single write, so a full disk keeps nobody from his configuration, and a read-only
@@ -112,10 +113,9 @@ impl Store {
             }
             Ok(None) => parts.fresh(None, durability, lock),
             Err(StoreError::Damaged(cause)) => {
-                if read_only {
-                    return Err(StoreError::Damaged(cause));
+                if !read_only {
+                    put_aside(&parts.directory)?;
                 }
-                put_aside(&parts.directory)?;
                 parts.fresh(Some(cause), durability, lock)
             }
             Err(error) => Err(error),
@@ -188,16 +188,14 @@ impl Parts {
         Ok(Some((connection, keys, condition)))
     }
 
-    /// A new database with what the exports hold.
+    /// A new database with what the exports hold. Where there is no room for one it lies in memory, and can only be
+    /// read: a box with a full disk and a damaged database still starts.
     fn fresh(
-        self,
+        mut self,
         cause: Option<String>,
         durability: &Durability,
         lock: File,
     ) -> Result<Opened, StoreError> {
-        if self.read_only {
-            return Err(StoreError::ReadOnly);
-        }
         let cause = match cause {
             None if export::any(&self.exports)? => Some("it is missing".to_owned()),
             cause => cause,
@@ -210,6 +208,52 @@ impl Parts {
                 return Err(StoreError::KeyMissing(path));
             }
         };
+        let on_disk = if self.read_only {
+            Err(StoreError::ReadOnly)
+        } else {
+            self.empty_database(durability)
+                .and_then(|connection| self.fill(connection, cause.is_some()))
+        };
+        let filled = match on_disk {
+            Err(StoreError::DiskFull | StoreError::ReadOnly) if cause.is_some() => {
+                self.read_only = true;
+                self.fill(Connection::open_in_memory()?, true)?
+            }
+            on_disk => on_disk?,
+        };
+        let condition = match cause {
+            None => Condition::New,
+            Some(cause) => {
+                let replacement = Replacement {
+                    cause,
+                    newest: filled.restored.last().copied(),
+                    revisions: filled.restored.len(),
+                    bad_exports: filled.bad_exports,
+                };
+                tracing::error!(
+                    cause = replacement.cause,
+                    newest = replacement.newest.map(RevisionNumber::get),
+                    revisions = replacement.revisions,
+                    bad_exports = replacement.bad_exports,
+                    read_only = self.read_only,
+                    "the configuration database was damaged; it was replaced by its exports"
+                );
+                Condition::Replaced(replacement)
+            }
+        };
+        let mut store = self.store(filled.connection, keys, lock);
+        store.catch_up()?;
+        // From now on a database without tables is one that was lost, not one that was never begun.
+        if !store.read_only
+            && let Err(error) = store.checkpoint()
+        {
+            tracing::warn!(%error, "the configuration database's log cannot be copied");
+        }
+        Ok(Opened { store, condition })
+    }
+
+    /// An open database file without anything in it.
+    fn empty_database(&self, durability: &Durability) -> Result<Connection, StoreError> {
         // Whatever lies there belongs to no database.
         for name in [LOG, JOURNAL] {
             self.directory.remove(name)?;
@@ -218,43 +262,36 @@ impl Parts {
             self.directory.create_empty(DATABASE)?;
         }
         self.directory.make_private(DATABASE)?;
-        let mut connection = connect(&self.directory, durability, false)?;
-        let found = match &cause {
-            None => Found {
+        connect(&self.directory, durability, false)
+    }
+
+    /// Makes the tables, and puts into them what the exports hold.
+    fn fill(&self, mut connection: Connection, from_exports: bool) -> Result<Filled, StoreError> {
+        let found = if from_exports {
+            export::read_all(&self.exports, &self.limits)?
+        } else {
+            Found {
                 good: Vec::new(),
                 bad: 0,
-            },
-            Some(_) => export::read_all(&self.exports, &self.limits)?,
+            }
         };
         let transaction = connection.transaction()?;
         schema::create(&transaction)?;
         let restored = restore(&transaction, found.good)?;
         transaction.commit()?;
-        let condition = match cause {
-            None => Condition::New,
-            Some(cause) => {
-                let replacement = Replacement {
-                    cause,
-                    newest: restored.last().copied(),
-                    revisions: restored.len(),
-                    bad_exports: found.bad,
-                };
-                tracing::error!(
-                    cause = replacement.cause,
-                    newest = replacement.newest.map(RevisionNumber::get),
-                    revisions = replacement.revisions,
-                    bad_exports = replacement.bad_exports,
-                    "the configuration database was damaged; it was replaced by its exports"
-                );
-                Condition::Replaced(replacement)
-            }
-        };
-        let mut store = self.store(connection, keys, lock);
-        store.catch_up()?;
-        // From now on a database without tables is one that was lost, not one that was never begun.
-        store.checkpoint()?;
-        Ok(Opened { store, condition })
+        Ok(Filled {
+            connection,
+            restored,
+            bad_exports: found.bad,
+        })
     }
+}
+
+/// A new database and what went into it.
+struct Filled {
+    connection: Connection,
+    restored: Vec<RevisionNumber>,
+    bad_exports: usize,
 }
 
 fn lock(directory: &Directory, read_only: bool) -> Result<File, StoreError> {

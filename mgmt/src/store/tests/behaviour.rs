@@ -642,3 +642,26 @@ fn without_a_good_export_a_damaged_store_is_empty_and_says_so() {
     assert_eq!(store.running().unwrap().unwrap().content, b"anew");
     assert_eq!(fs::read_dir(path.join("exports")).unwrap().count(), 1);
 }
+
+#[test]
+fn rights_of_others_are_taken_away() {
+    let place = place();
+    let path = place.path().join("mgmt");
+    drop(open(&place));
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    let widen = |path: &std::path::Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    widen(&path, 0o755);
+    widen(&path.join("exports"), 0o777);
+    widen(&path.join("store.db"), 0o644);
+    drop(open(&place));
+    assert_eq!(mode(&path), 0o700);
+    assert_eq!(mode(&path.join("exports")), 0o700);
+    assert_eq!(mode(&path.join("store.db")), 0o600);
+    widen(&path.join("store.key"), 0o644);
+    assert!(matches!(
+        Store::open(&path),
+        Err(StoreError::KeyExposed { mode: 0o644, .. })
+    ));
+}

@@ -148,6 +148,52 @@ fn a_read_only_file_system_can_be_started_from() {
 }
 
 #[test]
+fn a_damaged_store_without_room_for_another_is_read_from_its_exports() {
+    on_a_small_disk(2048, |disk| {
+        let path = disk.join("mgmt");
+        let mut store = Store::open(&path).unwrap().store;
+        for step in 0..3 {
+            commit(&mut store, &Random(step).bytes(50_000));
+        }
+        store.maintain().unwrap();
+        let (list, running) = (store.list(..).unwrap(), store.running().unwrap());
+        drop(store);
+        let database = path.join("store.db");
+        let length = std::fs::metadata(&database).unwrap().len() as usize;
+        std::fs::write(&database, vec![0x55; length]).unwrap();
+        let mut filler = std::fs::File::create(disk.join("filler")).unwrap();
+        while std::io::Write::write(&mut filler, &[0; 512]).is_ok() {}
+        drop(filler);
+        let check = || {
+            let Opened {
+                mut store,
+                condition,
+            } = Store::open(&path).unwrap();
+            assert!(matches!(condition, Condition::Replaced(_)));
+            assert_eq!(store.list(..).unwrap(), list);
+            assert_eq!(store.running().unwrap(), running);
+            (store.is_read_only(), {
+                let new = next(&store, b"more");
+                store.commit(new, None, &at(1))
+            })
+        };
+        // The damaged one is aside by the second start.
+        for _ in 0..2 {
+            let (read_only, outcome) = check();
+            assert!(read_only);
+            assert!(matches!(outcome, Err(StoreError::ReadOnly)));
+        }
+        remount(disk, MsFlags::MS_RDONLY);
+        assert!(check().0);
+        remount(disk, MsFlags::empty());
+        std::fs::remove_file(disk.join("filler")).unwrap();
+        let (read_only, outcome) = check();
+        assert!(!read_only);
+        assert_eq!(outcome.unwrap().number.get(), 4);
+    });
+}
+
+#[test]
 fn a_commit_that_fails_at_any_write_leaves_everything_as_it_was() {
     recording_vfs::register();
     let durability = Durability {
