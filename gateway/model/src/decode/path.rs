@@ -24,6 +24,11 @@ pub(crate) fn item(list: &str, keys: &[String], index: usize) -> String {
     format!("{list}[{}]", keys.join(","))
 }
 
+/// A path below another.
+pub(crate) fn join(parent: &str, inner: &str) -> String {
+    format!("{parent}.{inner}")
+}
+
 /// Whether `inner` is `outer` or lies below it.
 pub(crate) fn within(outer: &str, inner: &str) -> bool {
     inner

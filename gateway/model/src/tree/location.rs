@@ -24,12 +24,12 @@ use crate::decode::leaf::shortened;
 use crate::decode::path;
 
 /// A place of a configuration. It may be that nothing is there.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Location {
     pub(crate) steps: Vec<Step>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) enum Step {
     /// Into a field of the message that one is at.
     Field(&'static Field),
@@ -55,6 +55,12 @@ impl PartialEq for Location {
 }
 
 impl Eq for Location {}
+
+impl std::fmt::Debug for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Location({self})")
+    }
+}
 
 /// What is at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,16 +177,9 @@ impl Location {
                     list = Some(*field);
                 }
                 Step::Item(key) => {
-                    let keys: Vec<String> = list
-                        .and_then(Field::inner)
-                        .into_iter()
-                        .flat_map(Message::keys)
-                        .filter_map(|field| match key.get(field) {
-                            Some(value) => Some(value.word(field).into_owned()),
-                            None => field.default().map(str::to_owned),
-                        })
-                        .collect();
-                    text = path::item(&text, &keys, 0);
+                    if let Some(item) = list.and_then(Field::inner) {
+                        text.push_str(&path_of_key(item, key));
+                    }
                 }
             }
         }
@@ -258,6 +257,18 @@ impl std::fmt::Display for Location {
     }
 }
 
+/// A key as paths name it: `[default,10.0.0.0/8]`.
+pub(crate) fn path_of_key(item: &Message, key: &ItemKey) -> String {
+    let keys: Vec<String> = item
+        .keys()
+        .filter_map(|field| match key.get(field) {
+            Some(value) => Some(value.word(field).into_owned()),
+            None => field.default().map(str::to_owned),
+        })
+        .collect();
+    path::item("", &keys, 0)
+}
+
 /// The words of a key.
 pub(crate) fn key_words(item: &Message, key: &ItemKey, mut push: impl FnMut(&str)) {
     let required = |field: &&Field| field.rules.field.required;
@@ -292,7 +303,7 @@ pub(crate) fn push_key(item: &Message, key: &ItemKey, mut push: impl FnMut(&str)
 }
 
 /// What the next word may be.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) enum State {
     /// The name of a field, or of a key that the item may have.
     Message(&'static Message),
@@ -307,7 +318,7 @@ pub(crate) enum State {
 }
 
 /// Goes from word to word.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Cursor {
     pub(crate) location: Location,
     pub(crate) state: State,
@@ -315,7 +326,7 @@ pub(crate) struct Cursor {
 }
 
 /// A key to which something may be added yet.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct OpenKey {
     pub(crate) list: &'static Field,
     pub(crate) item: &'static Message,
@@ -376,7 +387,8 @@ impl Cursor {
         }
     }
 
-    fn step(&mut self, word: &str) -> Result<(), WordReason> {
+    /// Follows one word.
+    pub(crate) fn step(&mut self, word: &str) -> Result<(), WordReason> {
         match &self.state {
             State::Message(message) => self.field(message, word),
             State::List(list) => self.first_key(list, word),

@@ -12,6 +12,8 @@ use crate::schema;
 /// A message of the configuration, in one place of it.
 #[derive(Debug)]
 pub(crate) struct Message {
+    /// As the schema calls it.
+    pub(crate) full_name: String,
     /// Its fields by number.
     pub(crate) fields: Vec<Field>,
     /// Whether something secret is in it, however deep.
@@ -20,6 +22,7 @@ pub(crate) struct Message {
 
 impl Message {
     const EMPTY: Self = Self {
+        full_name: String::new(),
         fields: Vec::new(),
         secrets: false,
     };
@@ -165,7 +168,11 @@ fn message(descriptor: &MessageDescriptor, depth: usize) -> Message {
     let secrets = fields
         .iter()
         .any(|field| field.secret() || field.inner().is_some_and(|inner| inner.secrets));
-    Message { fields, secrets }
+    Message {
+        full_name: descriptor.full_name().to_owned(),
+        fields,
+        secrets,
+    }
 }
 
 /// `None`: of a type that the lint of the schema does not let in.

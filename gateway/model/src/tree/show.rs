@@ -143,6 +143,19 @@ pub(super) fn set_lines_of_item(message: &Message, item: &Branch, prefix: &str) 
     writer.into_text().to_string()
 }
 
+/// The keys of an item as the first fields of a JSON object, with a comma after each.
+pub(super) fn json_of_keys(item: &Message, key: &ItemKey) -> String {
+    let mut writer = Writer::new(&Show::PLAIN);
+    for field in item.keys() {
+        if let Some(leaf) = key.get(field) {
+            writer.text(&format!("\"{}\":", field.name));
+            writer.json_leaf(field, leaf);
+            writer.text(",");
+        }
+    }
+    writer.into_text().to_string()
+}
+
 /// Longest object of JSON that stays on one line.
 const LINE: usize = 110;
 

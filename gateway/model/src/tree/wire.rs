@@ -196,7 +196,8 @@ fn from_value(field: &Field, value: &Value) -> Option<Node> {
     })
 }
 
-fn from_keys(item: &Message, message: &DynamicMessage) -> ItemKey {
+/// The key of an item from its message.
+pub(crate) fn from_keys(item: &Message, message: &DynamicMessage) -> ItemKey {
     let values: Vec<Option<Leaf>> = item
         .keys()
         .map(|field| {

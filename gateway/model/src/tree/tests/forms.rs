@@ -225,3 +225,56 @@ fn every_default_is_a_right_value() {
     walk(shape::root(), &mut seen);
     assert!(seen > 30, "{seen}");
 }
+
+#[test]
+fn a_part_is_read_at_its_place() {
+    let tree = example();
+    for place in [
+        "interfaces",
+        "interfaces wan0",
+        "interfaces wan0 mtu",
+        "interfaces lan0 addresses",
+        "routes 10.2.0.0/24 next_hops interface ipsec0",
+        "connections to-b local",
+        "connections to-b children net start_action",
+        "credentials pre_shared_keys hq secret",
+        "system",
+    ] {
+        let place = at(place);
+        let json = tree.to_json(&place, &Show::PLAIN);
+        let part = Tree::from_json_at(&place, json.as_bytes())
+            .unwrap_or_else(|error| panic!("{place}: {error}"));
+        assert_eq!(
+            part.to_set_lines(&Location::root(), &Show::PLAIN),
+            tree.to_set_lines(&place, &Show::PLAIN)
+        );
+        let mut again = tree.clone();
+        again.replace(&place, &part).unwrap();
+        assert_eq!(again, tree);
+        again.replace(&place, &Tree::empty()).unwrap();
+        assert!(!again.contains(&place));
+    }
+    let error = |place: &str, json: &str| {
+        Tree::from_json_at(&at(place), json.as_bytes())
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        error("interfaces lan0", r#"{"name": "lan0", "mtuu": 1}"#),
+        r#"interfaces[lan0].mtuu: no such field; is "mtu" meant?"#
+    );
+    assert_eq!(
+        error("interfaces lan0 mtu", "1"),
+        "interfaces[lan0].mtu: 1 is not between 576 and 9216 bytes"
+    );
+    assert_eq!(
+        error("interfaces lan0", r#"{"name": "lan1"}"#),
+        "interfaces lan0: the keys in an object must be those of its place"
+    );
+    // Nothing is smuggled in beside the value.
+    assert!(error("interfaces lan0 mtu", r#"1400, "vrf": "blue""#).contains("only the value"));
+    assert_eq!(
+        Tree::from_json_at(&at("system"), b"{}").unwrap(),
+        Tree::empty()
+    );
+}

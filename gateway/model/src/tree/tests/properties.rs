@@ -104,3 +104,37 @@ proptest! {
         prop_assert!(ours.weight.bytes + 1 >= compact.len(), "{:?} {}", ours.weight, compact.len());
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn paths_lead_back_to_their_places(tree in trees()) {
+        for place in tree.places() {
+            let path = place.path();
+            // Paths shorten long keys; those of two items may read the same then.
+            if !path.contains("...") {
+                prop_assert_eq!(tree.locate(&path), place, "{}", path);
+            }
+        }
+    }
+
+    #[test]
+    fn no_words_panic(words in proptest::collection::vec("[a-z_0-9./]{0,12}|interfaces|routes|next_hops|vrf|0.0.0.0/0|lan0|to|set|insert", 0..8)) {
+        let tree = example();
+        let _ = Edit::parse(&words, &Location::root());
+        let _ = tree.locate(&words.join("."));
+        for purpose in [Purpose::Set, Purpose::Existing, Purpose::Edit] {
+            let _ = complete(&words, "", &Location::root(), &tree, purpose);
+        }
+        let _ = tree.load(&words.join(" "), &Location::root());
+    }
+}
+
+#[test]
+fn trees_may_go_between_threads() {
+    fn both<T: Send + Sync>() {}
+    both::<Tree>();
+    both::<Location>();
+    both::<Vec<Change>>();
+}

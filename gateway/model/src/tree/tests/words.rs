@@ -247,3 +247,68 @@ fn completion_offers_what_fits() {
     let found = complete(&words, "o", &Location::root(), &tree, Purpose::Set);
     assert_eq!(found[0].help, "It is not. (the default)");
 }
+
+fn faults(text: &str) -> Vec<String> {
+    let faults = example().load(text, &Location::root()).unwrap_err();
+    faults.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn lines_are_taken_all_or_none_and_each_fault_is_told() {
+    let tree = Tree::empty()
+        .load(
+            "# A comment\n\n\
+             set interfaces lan0 mtu 1400 # and another\n\
+             set interfaces wan0\n\
+             copy interfaces lan0 to lan1\n\
+             rename interfaces wan0 to to\n\
+             rename interfaces to to wan1\n\
+             set connections hq proposals a\n\
+             set connections hq proposals b\n\
+             insert connections hq proposals b before a\n\
+             insert connections hq proposals b last\n\
+             insert connections hq proposals b first\n\
+             delete interfaces lan0\n",
+            &Location::root(),
+        )
+        .unwrap();
+    assert_eq!(
+        lines(&tree),
+        "set interfaces lan1 mtu 1400\nset interfaces wan1\nset connections hq proposals b\nset connections hq proposals a\n"
+    );
+    let lan = at("interfaces lan1");
+    let tree = tree
+        .load("set mtu 1300\ndelete mtu\nset vrf blue", &lan)
+        .unwrap();
+    assert_eq!(
+        tree.value(&at("interfaces lan1 vrf")),
+        Some("blue".to_owned())
+    );
+
+    assert_eq!(
+        faults(
+            "set interfaces lan0 mtu 1\n\
+             sett interfaces\n\
+             set interfaces \"lan0\n\
+             delete interfaces lan9\n\
+             rename interfaces lan0\n\
+             rename interfaces lan0 to wan0\n\
+             rename interfaces to lan0\n\
+             insert interfaces lan0 first\n\
+             insert connections to-b proposals x last more\n\
+             delete interfaces lan0 mtu 1500"
+        ),
+        [
+            "line 1, column 25: 1 is not between 576 and 9216 bytes",
+            "line 2, column 1: \"sett\" is not known here; is \"set\" meant?; there is copy, delete, insert, rename, set",
+            "line 3, column 16: the quotation mark has no other; end the text with \"",
+            "line 4, column 1: interfaces lan9: not there",
+            "line 5, column 23: to belongs here",
+            "line 6, column 1: interfaces wan0: there already",
+            "line 7, column 22: \"lan0\" is not known here; is \"vlan\" meant?; there is description, device, vrf, enabled, mtu, addresses, self_traffic, mss_clamp, mss, reverse_path, driver, parent, vlan, outer_vlan",
+            "line 8, column 1: interfaces lan0: only the items of a list that is kept in order can be moved",
+            "line 9, column 42: nothing belongs here: last is complete",
+            "line 10, column 28: nothing belongs here: interfaces lan0 mtu is complete",
+        ]
+    );
+}
