@@ -46,8 +46,8 @@ impl Node for Ip6Lookup {
 
     fn process(&mut self, context: &mut Context<'_>, vector: &mut Vector) {
         let tables = context.tables;
-        let none = std::iter::repeat_n(ADJACENCY_NO_ROUTE, vector.len());
-        let mut found: ArrayVec<u32, VECTOR> = none.collect();
+        let mut found = ArrayVec::<u32, VECTOR>::new();
+        found.extend(std::iter::repeat_n(ADJACENCY_NO_ROUTE, vector.len()));
         let ordinary = look_up(context.buffers, tables, vector, &mut found);
         let mut dispatch = Dispatch::new(tables, IP6);
         if ordinary
@@ -112,37 +112,39 @@ fn within_scope(
 /// no packet has an address that means something special.
 #[inline(always)]
 fn look_up(buffers: &BufferPool, tables: &Tables, vector: &Vector, found: &mut [u32]) -> bool {
+    let vrf_of = |packet: &Packet| buffers.meta(packet).vrf;
     let mut ordinary = true;
-    let keys: ArrayVec<(Ipv6Addr, u32), VECTOR> = vector
-        .iter()
-        .enumerate()
-        .map(|(at, packet)| {
-            if let Some(ahead) = vector.get(at + AHEAD) {
-                buffers.prefetch(ahead);
-            }
-            let meta = buffers.meta(packet);
-            let unknown = (Ipv6Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
-            let (source, destination) = addresses(buffers.data(packet)).unwrap_or(unknown);
-            ordinary &= is_ordinary(source, destination);
-            let key = if destination.is_unicast_link_local() {
-                scoped(destination, meta.rx_interface)
-            } else {
-                destination
-            };
-            (key, meta.vrf)
-        })
-        .collect();
-    let mut at = 0;
-    // Most vectors are of one VRF.
-    for run in keys.chunk_by(|one, next| one.1 == next.1) {
-        let addresses: ArrayVec<Ipv6Addr, VECTOR> = run.iter().map(|(to, _)| *to).collect();
-        if let Some((_, vrf)) = run.first()
-            && let Some(vrf) = tables.vrfs.get(*vrf)
-            && let Some(results) = found.get_mut(at..at + run.len())
-        {
-            vrf.fib6.lookup_batch(&addresses, results);
+    // Filled in place: collected, four kilobytes would be moved for a single packet, too.
+    let mut keys = ArrayVec::<Ipv6Addr, VECTOR>::new();
+    for (at, packet) in vector.iter().enumerate() {
+        if let Some(ahead) = vector.get(at + AHEAD) {
+            buffers.prefetch(ahead);
         }
-        at += run.len();
+        let unknown = (Ipv6Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
+        let (source, destination) = addresses(buffers.data(packet)).unwrap_or(unknown);
+        ordinary &= is_ordinary(source, destination);
+        keys.push(if destination.is_unicast_link_local() {
+            scoped(destination, buffers.meta(packet).rx_interface)
+        } else {
+            destination
+        });
+    }
+    let (mut keys, mut found) = (keys.as_slice(), found);
+    // Most vectors are of one VRF.
+    for run in vector.chunk_by(|one, next| vrf_of(one) == vrf_of(next)) {
+        let Some((addresses, others)) = keys.split_at_checked(run.len()) else {
+            break;
+        };
+        let Some((results, rest)) = found.split_at_mut_checked(run.len()) else {
+            break;
+        };
+        (keys, found) = (others, rest);
+        if let Some(vrf) = run
+            .first()
+            .and_then(|packet| tables.vrfs.get(vrf_of(packet)))
+        {
+            vrf.fib6.lookup_batch(addresses, results);
+        }
     }
     ordinary
 }
