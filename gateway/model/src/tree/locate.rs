@@ -7,6 +7,7 @@ use super::shape::{self, Field};
 impl Tree {
     /// The deepest place that a path of the decoder, [`Tree::validate`] or [`plan`](crate::plan::plan) names,
     /// for example `interfaces[lan0].mtu`. Items must be there; a field may be missing.
+    /// Of items whose paths read the same, which is so where keys may be absent, it is the first.
     pub fn locate(&self, path: &str) -> Location {
         let mut location = Location::root();
         let mut message = shape::root();
