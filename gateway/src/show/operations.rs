@@ -1,6 +1,7 @@
 //! The command line's questions, answered as `culvert show` answers: over the bus, and from what `culvert run` says of itself.
 
 use std::error::Error;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -145,7 +146,7 @@ fn system_text(status: &Value) -> String {
     );
     text.push_str(&render(&processes));
     for (key, reason) in values["pending"].as_object().into_iter().flatten() {
-        text.push_str(&format!("\n{key}: {}", reason.as_str().unwrap_or_default()));
+        let _ = write!(text, "\n{key}: {}", reason.as_str().unwrap_or_default());
     }
     if !text.ends_with('\n') {
         text.push('\n');
@@ -155,6 +156,8 @@ fn system_text(status: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]

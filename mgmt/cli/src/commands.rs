@@ -206,15 +206,7 @@ static HELP: Node = keyword("help", "what there is").does(Action::Help);
 static EXIT: Node = keyword("exit", "leave").does(Action::Exit);
 static QUIT: Node = keyword("quit", "leave").does(Action::Quit);
 
-static OPERATIONAL: [&Node; 7] = [
-    &CONFIGURE,
-    &CONFIRM,
-    &EXIT,
-    &HELP,
-    &QUIT,
-    &ROLLBACK_RUNNING,
-    &SHOW,
-];
+static OPERATIONAL: [&Node; 6] = [&CONFIGURE, &EXIT, &HELP, &QUIT, &ROLLBACK_RUNNING, &SHOW];
 
 /// Commands of operational mode.
 pub static OPERATIONAL_MODE: Nodes = &OPERATIONAL;
@@ -320,7 +312,7 @@ static DISCARD: Node =
 static STATUS: Node =
     keyword("status", "about this candidate, others, and the gateway").does(Action::Status);
 static RUN: Node = keyword("run", "an operational command").then(&RUNNABLE);
-static RUNNABLE: [&Node; 2] = [&CONFIRM, &SHOW];
+static RUNNABLE: [&Node; 1] = [&SHOW];
 
 static CONFIGURING: [&Node; 20] = [
     &COMMIT,
@@ -370,6 +362,8 @@ pub static PIPES: Nodes = &FILTERS;
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use crate::grammar::Token;
 

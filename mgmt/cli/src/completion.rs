@@ -30,7 +30,7 @@ pub struct Offer {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Offers {
     /// All there are.
-    pub offers: Vec<Offer>,
+    pub all: Vec<Offer>,
     /// Why there are none.
     pub complaint: Option<String>,
     partial: String,
@@ -126,14 +126,14 @@ async fn offers(view: &mut View, before_cursor: &str) -> Offers {
     for node in place.next {
         match node.token {
             Token::Keyword(name) if !partial.quoted && name.starts_with(&partial.text) => {
-                found.offers.push(Offer {
+                found.all.push(Offer {
                     text: name.to_owned(),
                     help: node.help.to_owned(),
                     insert: true,
                 });
             }
             Token::Keyword(_) => {}
-            Token::Value(name, _) => found.offers.push(Offer {
+            Token::Value(name, _) => found.all.push(Offer {
                 text: name.to_owned(),
                 help: node.help.to_owned(),
                 insert: false,
@@ -148,13 +148,13 @@ async fn offers(view: &mut View, before_cursor: &str) -> Offers {
         let running =
             steps(root, &beginning.words).is_ok_and(|steps| steps.first() == Some(&"run"));
         match of_the_configuration(view, verb, words, partial, running).await {
-            Ok(offers) => found.offers.extend(offers),
-            Err(complaint) if found.offers.is_empty() => found.complaint = Some(complaint),
+            Ok(offers) => found.all.extend(offers),
+            Err(complaint) if found.all.is_empty() => found.complaint = Some(complaint),
             Err(_) => {}
         }
     }
     if place.ends && partial.text.is_empty() && !partial.quoted {
-        found.offers.push(Offer {
+        found.all.push(Offer {
             text: "<return>".to_owned(),
             help: "do it".to_owned(),
             insert: false,
@@ -186,13 +186,20 @@ async fn of_the_configuration(
         .service()
         .await
         .map_err(|error| error.sentence())?;
-    let reply = service
-        .complete(request)
-        .await
-        .map_err(|status| status.message().to_owned())?
-        .into_inner();
-    Ok(reply
-        .completions
+    let said = |status: tonic::Status| status.message().to_owned();
+    let reply = service.complete(request.clone()).await.map_err(said)?;
+    let mut completions = reply.into_inner().completions;
+    if completions.is_empty() && !partial.text.is_empty() {
+        // Nothing begins so: then what is written is one's own, and what it should be like is all there is to say.
+        let all = api::CompleteRequest {
+            partial: String::new(),
+            ..request
+        };
+        let reply = service.complete(all).await.map_err(said)?;
+        completions = reply.into_inner().completions;
+        completions.retain(|completion| completion.kind() == completion::Kind::Hint);
+    }
+    Ok(completions
         .into_iter()
         .map(|completion| Offer {
             insert: completion.kind() != completion::Kind::Hint,
@@ -200,6 +207,11 @@ async fn of_the_configuration(
             help: completion.help,
         })
         .collect())
+}
+
+/// Fields may be written with `-` where their name has `_`.
+fn begins(word: &str, partial: &str) -> bool {
+    word.starts_with(partial) || word.starts_with(&partial.replace('-', "_"))
 }
 
 fn complaint(text: &str) -> Offers {
@@ -214,9 +226,9 @@ impl Offers {
     pub fn tab(&self) -> Tab {
         let partial = self.partial.as_str();
         let mut words: Vec<&str> = self
-            .offers
+            .all
             .iter()
-            .filter(|offer| offer.insert && offer.text.starts_with(partial))
+            .filter(|offer| offer.insert && begins(&offer.text, partial))
             .map(|offer| offer.text.as_str())
             .collect();
         words.sort_unstable();
@@ -224,7 +236,7 @@ impl Offers {
         let Some(first) = words.first() else {
             return Tab::List;
         };
-        let hinted = self.offers.iter().any(|offer| !offer.insert);
+        let hinted = self.all.iter().any(|offer| !offer.insert);
         // A name of one's own may be meant.
         if hinted && partial.is_empty() {
             return Tab::List;
@@ -262,10 +274,10 @@ impl Offers {
     pub fn list(&self) -> String {
         match &self.complaint {
             Some(complaint) => format!("{complaint}\n"),
-            None if self.offers.is_empty() => "nothing more can be written here\n".to_owned(),
+            None if self.all.is_empty() => "nothing more can be written here\n".to_owned(),
             None => {
                 let rows: Vec<_> = self
-                    .offers
+                    .all
                     .iter()
                     .map(|offer| (offer.text.clone(), offer.help.clone()))
                     .collect();
@@ -277,11 +289,13 @@ impl Offers {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn of(partial: &str, quote: Option<char>, words: &[(&str, bool)]) -> Offers {
         Offers {
-            offers: words
+            all: words
                 .iter()
                 .map(|(text, insert)| Offer {
                     text: (*text).to_owned(),

@@ -5,10 +5,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustyline::error::ReadlineError;
-use rustyline::history::{FileHistory, MemHistory};
+use rustyline::history::FileHistory;
 use rustyline::{
     Cmd, ConditionalEventHandler, Config, Editor, Event, EventContext, EventHandler, KeyCode,
     KeyEvent, Modifiers, RepeatCount,
@@ -48,6 +49,7 @@ pub struct LineEditor {
     editor: Editor<(), FileHistory>,
     history: Option<PathBuf>,
     asked: Arc<Mutex<Option<Asked>>>,
+    plain: Arc<AtomicBool>,
 }
 
 struct Asked {
@@ -67,6 +69,7 @@ impl LineEditor {
         let lines = FileHistory::with_config(&config);
         let mut editor = Editor::with_history(config, lines).map_err(terminal)?;
         let asked = Arc::new(Mutex::new(None));
+        let plain = Arc::new(AtomicBool::new(false));
         for (key, meaning) in [('\t', Key::Tab), ('?', Key::Help)] {
             let event = match meaning {
                 Key::Tab => KeyEvent(KeyCode::Tab, Modifiers::NONE),
@@ -76,11 +79,14 @@ impl LineEditor {
                 meaning,
                 completer: Arc::clone(completer),
                 asked: Arc::clone(&asked),
+                plain: Arc::clone(&plain),
                 idle: idle.clone(),
             };
             editor.bind_sequence(event, EventHandler::Conditional(Box::new(handler)));
         }
-        editor.bind_sequence(KeyEvent::ctrl('Z'), Cmd::Noop);
+        for key in ['Z', '\\'] {
+            editor.bind_sequence(KeyEvent::ctrl(key), Cmd::Noop);
+        }
         editor.bind_sequence(
             Event::Any,
             EventHandler::Conditional(Box::new(Awake(idle.clone()))),
@@ -97,6 +103,7 @@ impl LineEditor {
             editor,
             history,
             asked,
+            plain,
         })
     }
 
@@ -127,6 +134,21 @@ impl LineEditor {
         })
     }
 
+    /// One answer, or a line of a text, where TAB and `?` are characters; none: Ctrl-D. It is in no history.
+    ///
+    /// The same editor reads it, since it may hold keys that were pressed before they were asked for.
+    pub fn plain(&mut self, prompt: &str) -> Result<Option<Zeroizing<String>>, CliError> {
+        self.plain.store(true, Ordering::Relaxed);
+        let read = self.editor.readline(prompt);
+        self.plain.store(false, Ordering::Relaxed);
+        match read {
+            Ok(line) => Ok(Some(Zeroizing::new(line))),
+            Err(ReadlineError::Eof) => Ok(None),
+            Err(ReadlineError::Interrupted) => Err(CliError::Interrupted),
+            Err(error) => Err(terminal(error)),
+        }
+    }
+
     /// Keeps a line, unless it may hold a secret.
     pub fn remember(&mut self, line: &str) {
         if line.trim().is_empty() || may_hold_secret(line) {
@@ -137,30 +159,6 @@ impl LineEditor {
             && let Some(path) = &self.history
         {
             let _ = self.editor.append_history(path);
-        }
-    }
-}
-
-/// Reads one answer, or lines of a text, which are in no history.
-pub struct PlainReader(Editor<(), MemHistory>);
-
-impl PlainReader {
-    /// On the same terminal.
-    pub fn new() -> Result<Self, CliError> {
-        let config = settings();
-        let lines = MemHistory::with_config(&config);
-        let mut editor = Editor::with_history(config, lines).map_err(terminal)?;
-        editor.bind_sequence(KeyEvent::ctrl('Z'), Cmd::Noop);
-        Ok(Self(editor))
-    }
-
-    /// A line; none: Ctrl-D.
-    pub fn read(&mut self, prompt: &str) -> Result<Option<Zeroizing<String>>, CliError> {
-        match self.0.readline(prompt) {
-            Ok(line) => Ok(Some(Zeroizing::new(line))),
-            Err(ReadlineError::Eof) => Ok(None),
-            Err(ReadlineError::Interrupted) => Err(CliError::Interrupted),
-            Err(error) => Err(terminal(error)),
         }
     }
 }
@@ -206,12 +204,19 @@ struct Guide {
     meaning: Key,
     completer: Arc<Completer>,
     asked: Arc<Mutex<Option<Asked>>>,
+    plain: Arc<AtomicBool>,
     idle: Idle,
 }
 
 impl ConditionalEventHandler for Guide {
     fn handle(&self, _: &Event, _: RepeatCount, _: bool, context: &EventContext) -> Option<Cmd> {
         self.idle.touch();
+        if self.plain.load(Ordering::Relaxed) {
+            return match self.meaning {
+                Key::Tab => Some(Cmd::Insert(1, "\t".to_owned())),
+                Key::Help => None,
+            };
+        }
         let (before, behind) = context.line().split_at_checked(context.pos())?;
         let help = match self.meaning {
             Key::Tab => false,
@@ -251,6 +256,8 @@ impl ConditionalEventHandler for Awake {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]

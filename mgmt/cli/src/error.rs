@@ -1,5 +1,6 @@
 //! What can go wrong with a line, in words for the one who wrote it.
 
+use std::fmt::Write as _;
 use std::io;
 
 use culvert_mgmt_api::ConnectError;
@@ -118,10 +119,10 @@ fn sentences(problems: &[Problem]) -> String {
 pub fn sentence(problem: &Problem) -> String {
     let mut text = String::new();
     if let Some(line) = problem.line {
-        text.push_str(&format!("line {line}: "));
+        let _ = write!(text, "line {line}: ");
     }
     if !problem.path.is_empty() {
-        text.push_str(&format!("{}: ", problem.path));
+        let _ = write!(text, "{}: ", problem.path);
     }
     text.push_str(&problem.message);
     text

@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use zeroize::Zeroizing;
 
 use crate::completion::{Completer, View};
-use crate::editor::{LineEditor, PlainReader, Read};
+use crate::editor::{LineEditor, Read};
 use crate::error::CliError;
 use crate::idle::Idle;
 use crate::screen::{NoStopping, Screen, size};
@@ -37,19 +37,13 @@ pub fn run(
     screen: Screen,
     beginning: Beginning,
 ) -> Result<ExitCode, CliError> {
-    let no_stopping = NoStopping::begin();
+    let no_stopping = NoStopping::begin(screen.capable);
     let idle = Idle::begin();
     if let Some(limit) = beginning.idle {
         idle.end_after(limit, no_stopping.before());
     }
     let completer = Arc::new(Completer::new(runtime.handle().clone(), view(&session)));
     let mut editor = LineEditor::new(&completer, beginning.history, &idle)?;
-    // From here on Ctrl-C ends what runs, and not the session.
-    let guard = runtime.enter();
-    let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(CliError::io("cannot wait for Ctrl-C"))?;
-    drop(guard);
-
     let mut begun: Option<(Zeroizing<String>, Zeroizing<String>)> = None;
     loop {
         if let Some(place) = session.place().filter(|_| begun.is_none()) {
@@ -66,6 +60,11 @@ pub fn run(
         let initial = begun
             .as_ref()
             .map(|(before, behind)| (before.as_str(), behind.as_str()));
+        // From here on Ctrl-C ends what this line does, and not the session.
+        let guard = runtime.enter();
+        let mut interrupt =
+            signal(SignalKind::interrupt()).map_err(CliError::io("cannot wait for Ctrl-C"))?;
+        drop(guard);
         let read = editor.read(&prompt, initial)?;
         idle.touch();
         begun = None;
@@ -90,7 +89,10 @@ pub fn run(
         }
         editor.remember(&line);
         let outcome = idle.while_busy(|| {
-            let mut console = Person { screen };
+            let mut console = Person {
+                screen,
+                editor: &mut editor,
+            };
             runtime.block_on(until_interrupted(
                 &mut session,
                 &line,
@@ -122,8 +124,6 @@ async fn until_interrupted(
     console: &mut dyn Console,
     interrupt: &mut Signal,
 ) -> Result<Output, Failure> {
-    // One that came before is not for this line.
-    while let Ok(Some(())) = tokio::time::timeout(Duration::ZERO, interrupt.recv()).await {}
     tokio::select! {
         outcome = session.execute(line, console) => outcome,
         _ = interrupt.recv() => Err(Failure { error: CliError::Interrupted, column: None }),
@@ -161,18 +161,19 @@ fn complain(screen: Screen, failure: &Failure, prompt: usize, line: &str) {
 }
 
 /// Whoever sits there.
-struct Person {
+struct Person<'a> {
     screen: Screen,
+    editor: &'a mut LineEditor,
 }
 
-impl Console for Person {
+impl Console for Person<'_> {
     fn ask(&mut self, question: &str) -> Result<Option<String>, CliError> {
         // A prompt is one line.
         let (above, prompt) = question.rsplit_once('\n').unwrap_or(("", question));
         if !above.is_empty() {
             println!("{above}");
         }
-        let answer = PlainReader::new()?.read(prompt)?;
+        let answer = self.editor.plain(prompt)?;
         Ok(Some(
             answer.map_or_else(String::new, |answer| answer.to_string()),
         ))
@@ -181,9 +182,8 @@ impl Console for Person {
     fn text(&mut self) -> Result<Zeroizing<String>, CliError> {
         println!("Type or paste; Ctrl-D or a line with a dot alone ends it, Ctrl-C forgets it.");
         let _ = io::stdout().flush();
-        let mut reader = PlainReader::new()?;
         let mut text = Zeroizing::new(String::new());
-        while let Some(line) = reader.read("")? {
+        while let Some(line) = self.editor.plain("")? {
             if line.as_str() == "." {
                 break;
             }
@@ -200,6 +200,8 @@ impl Console for Person {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]

@@ -58,8 +58,8 @@ pub struct Arguments {
     /// Do these lines instead of reading any.
     #[arg(long, value_name = "TEXT")]
     pub command: Option<String>,
-    /// End the session when nobody presses a key for so many minutes; 0: never.
-    #[arg(long, value_name = "MINUTES", default_value_t = 0)]
+    /// End the session when nobody presses a key for so many seconds; 0: never.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub idle_timeout: u64,
 }
 
@@ -99,7 +99,12 @@ pub fn execute(
     let interactive = command.is_none() && screen.person;
     let mut session = Session::new(client, operations, files, interactive && screen.capable);
     let outcome = match command {
-        Some(command) => script::run(&runtime, &mut session, screen, command.as_bytes()),
+        Some(command) => Ok(script::run(
+            &runtime,
+            &mut session,
+            screen,
+            command.as_bytes(),
+        )),
         None if interactive => interactive::run(
             &runtime,
             session,
@@ -109,10 +114,10 @@ pub fn execute(
                 name,
                 host: host_name(),
                 idle: (arguments.idle_timeout > 0)
-                    .then(|| Duration::from_secs(arguments.idle_timeout.saturating_mul(60))),
+                    .then(|| Duration::from_secs(arguments.idle_timeout)),
             },
         ),
-        None => script::run(&runtime, &mut session, screen, io::stdin()),
+        None => Ok(script::run(&runtime, &mut session, screen, io::stdin())),
     };
     // A question that is still being answered keeps nobody.
     runtime.shutdown_background();

@@ -103,6 +103,8 @@ impl Pipes {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use crate::words::lex;
 

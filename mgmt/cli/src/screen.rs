@@ -5,7 +5,7 @@
 use std::env;
 use std::io::{self, IsTerminal as _, Read as _, Write};
 
-use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
+use rustix::termios::{self, InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 
 use crate::session::Output;
 
@@ -98,7 +98,7 @@ fn coloured(text: &str) -> String {
         let colour = match line.as_bytes().first() {
             Some(b'+') => GREEN,
             Some(b'-') => RED,
-            Some(b'!') => YELLOW,
+            Some(b'~' | b'!') => YELLOW,
             _ => "",
         };
         painted.push_str(colour);
@@ -135,7 +135,7 @@ fn page(text: &str) -> io::Result<()> {
     if total < rows {
         return out.write_all(text.as_bytes());
     }
-    let keys = Keys::begin()?;
+    let _unseen = Keys::begin()?;
     let (mut shown, all) = (0, text.lines().count());
     let mut room = rows - 1;
     while let Some(line) = lines.peek() {
@@ -155,7 +155,7 @@ fn page(text: &str) -> io::Result<()> {
             shown * 100 / all.max(1)
         )?;
         out.flush()?;
-        let key = keys.next()?;
+        let key = next_key()?;
         write!(out, "\r\x1b[K")?;
         room = match key {
             b' ' | b'f' => rows - 1,
@@ -183,14 +183,15 @@ impl Keys {
         termios::tcsetattr(io::stdin(), OptionalActions::Now, &now)?;
         Ok(Self(before))
     }
+}
 
-    fn next(&self) -> io::Result<u8> {
-        let mut key = [0];
-        match io::stdin().lock().read(&mut key)? {
-            // The terminal is gone.
-            0 => Ok(b'q'),
-            _ => Ok(key[0]),
-        }
+/// The next key.
+fn next_key() -> io::Result<u8> {
+    let mut key = [0];
+    match io::stdin().lock().read(&mut key)? {
+        // The terminal is gone.
+        0 => Ok(b'q'),
+        _ => Ok(key[0]),
     }
 }
 
@@ -201,17 +202,26 @@ impl Drop for Keys {
 }
 
 /// Ctrl-Z and Ctrl-\ do nothing as long as this is there: there is nothing behind the session to go to.
+///
+/// Keys that are pressed while a command runs wait for the line editor as they are, unseen.
 pub struct NoStopping(Option<Termios>);
 
 impl NoStopping {
-    /// From now on.
-    pub fn begin() -> Self {
+    /// From now on; a terminal that is not capable goes on to edit lines itself.
+    pub fn begin(capable: bool) -> Self {
         let before = termios::tcgetattr(io::stdin()).ok();
         if let Some(before) = &before {
             let mut now = before.clone();
             // 0 is _POSIX_VDISABLE on Linux.
             now.special_codes[SpecialCodeIndex::VSUSP] = 0;
             now.special_codes[SpecialCodeIndex::VQUIT] = 0;
+            if capable {
+                now.local_modes
+                    .remove(LocalModes::ICANON | LocalModes::ECHO);
+                now.input_modes.remove(InputModes::ICRNL);
+                now.special_codes[SpecialCodeIndex::VMIN] = 1;
+                now.special_codes[SpecialCodeIndex::VTIME] = 0;
+            }
             let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &now);
         }
         Self(before)
@@ -233,6 +243,8 @@ impl Drop for NoStopping {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]

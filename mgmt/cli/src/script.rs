@@ -4,6 +4,7 @@
 //! `commit` or not at all. Edits that are there together are sent together.
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::ExitCode;
 
@@ -37,12 +38,7 @@ struct Numbered {
 }
 
 /// Reads and does lines until the end or the first mistake.
-pub fn run(
-    runtime: &Runtime,
-    session: &mut Session,
-    screen: Screen,
-    input: impl Read,
-) -> Result<ExitCode, CliError> {
+pub fn run(runtime: &Runtime, session: &mut Session, screen: Screen, input: impl Read) -> ExitCode {
     let mut lines = Lines {
         reader: BufReader::new(input),
         number: 0,
@@ -62,17 +58,17 @@ pub fn run(
             if left.is_some() {
                 screen.complain("nothing of what came before it is committed");
             }
-            Ok(ExitCode::FAILURE)
+            ExitCode::FAILURE
         }
         Ok(()) => match (left, dropped) {
             (Some(changes), _) => {
                 screen.complain(&format!(
                     "{changes} changes were not committed: the last line should be `commit`"
                 ));
-                Ok(ExitCode::FAILURE)
+                ExitCode::FAILURE
             }
             // It went with its commit, or mgmt will forget it by itself.
-            (None, _) => Ok(ExitCode::SUCCESS),
+            (None, _) => ExitCode::SUCCESS,
         },
     }
 }
@@ -214,12 +210,12 @@ fn describe(number: u64, line: &str, failure: &Failure) -> String {
     if may_hold_secret(line) || single.contains('\n') || single.is_empty() {
         return text;
     }
-    text.push_str(&format!("\n  {single}"));
+    let _ = write!(text, "\n  {single}");
     if let Some(column) = failure.column {
         let before = line
             .get(..column)
             .map_or_else(|| line.chars().count() + 1, |before| before.chars().count());
-        text.push_str(&format!("\n  {}^", " ".repeat(before)));
+        let _ = write!(text, "\n  {}^", " ".repeat(before));
     }
     text
 }

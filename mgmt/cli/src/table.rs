@@ -83,13 +83,15 @@ pub fn span(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
     fn columns_are_as_wide_as_their_widest() {
         let text = table(
             ["a", "bcd"],
-            &[["long".into(), "x".into()], ["".into(), "ü".into()]],
+            &[["long".into(), "x".into()], [String::new(), "ü".into()]],
         );
         assert_eq!(text, "a     bcd\nlong  x\n      ü\n");
     }

@@ -6,7 +6,7 @@
 //!
 //! A word ends at a blank or at `|`. Within `"..."` both are characters like others, and `\"`, `\\`, `\n`, `\t` and `\r` mean
 //! what they mean in most languages; within `'...'` every character is itself. Outside of quotes a backslash takes
-//! the next character as it is. `#` before the first word makes the whole line a comment.
+//! the next character as it is. A word that begins with `#` begins a comment, which goes on to the end of the line.
 
 use std::fmt;
 use std::ops::Range;
@@ -52,7 +52,7 @@ pub struct Beginning {
     pub quote: Option<char>,
     /// The cursor is behind a `|`.
     pub in_pipe: bool,
-    /// The line is a comment.
+    /// The cursor is in a comment.
     pub comment: bool,
 }
 
@@ -93,9 +93,6 @@ impl LexError {
 /// Takes a line apart.
 pub fn lex(line: &str) -> Result<Line, LexError> {
     let scan = Scan::over(line);
-    if scan.comment {
-        return Ok(Line::default());
-    }
     if let Some((at, _)) = scan.quote {
         return Err(LexError::OpenQuote { at });
     }
@@ -226,15 +223,23 @@ impl Scan {
             bars: Vec::new(),
             quote: None,
             escape: None,
-            comment: line.trim_start().starts_with('#'),
+            comment: false,
         };
-        if scan.comment {
-            return scan;
-        }
         let mut word: Option<Word> = None;
+        let mut done = 0;
         for (at, c) in line.char_indices() {
             let behind = at + c.len_utf8();
+            if at < done {
+                continue;
+            }
             if scan.escape.take().is_some() {
+                if let (Some(_), 'u', Some((letter, length))) =
+                    (scan.quote, c, line.get(behind..).and_then(by_number))
+                {
+                    done = behind + length;
+                    grow(&mut word, at, done, Some(letter));
+                    continue;
+                }
                 let plain = match (scan.quote, c) {
                     (Some(_), 'n') => '\n',
                     (Some(_), 't') => '\t',
@@ -253,12 +258,13 @@ impl Scan {
                     scan.escape = Some(at);
                     grow(&mut word, at, behind, None).quoted = true;
                 }
-                (Some(_), _) => {
-                    grow(&mut word, at, behind, Some(c));
-                }
                 (None, '"' | '\'') => {
                     scan.quote = Some((at, c));
                     grow(&mut word, at, behind, None).quoted = true;
+                }
+                (None, '#') if word.is_none() => {
+                    scan.comment = true;
+                    break;
                 }
                 (None, '|') => {
                     scan.keep(word.take());
@@ -266,7 +272,7 @@ impl Scan {
                     scan.bars.push(at);
                 }
                 (None, _) if c.is_whitespace() => scan.keep(word.take()),
-                (None, _) => {
+                _ => {
                     grow(&mut word, at, behind, Some(c));
                 }
             }
@@ -291,6 +297,14 @@ impl Scan {
     }
 }
 
+/// `{41}` as the letter of that number, and how long it is.
+fn by_number(text: &str) -> Option<(char, usize)> {
+    let digits = text.strip_prefix('{')?;
+    let end = digits.find('}').filter(|end| *end <= 6)?;
+    let number = u32::from_str_radix(digits.get(..end)?, 16).ok()?;
+    Some((char::from_u32(number)?, end + 2))
+}
+
 fn grow(word: &mut Option<Word>, at: usize, behind: usize, c: Option<char>) -> &mut Word {
     let word = word.get_or_insert_with(|| Word {
         text: String::new(),
@@ -305,15 +319,15 @@ fn grow(word: &mut Option<Word>, at: usize, behind: usize, c: Option<char>) -> &
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use proptest::prelude::*;
 
     use super::*;
 
     fn all(line: &str) -> Vec<String> {
-        texts(
-            &lex(line).unwrap().words,
-            0..usize::MAX.min(1000).min(lex(line).unwrap().words.len()),
-        )
+        let words = lex(line).unwrap().words;
+        words.iter().map(|word| word.text.clone()).collect()
     }
 
     #[test]
@@ -325,7 +339,8 @@ mod tests {
         assert_eq!(all(r#"a"b"'c'd"#), ["abcd"]);
         assert_eq!(all(r#""\"\\\n\t\|" x\n"#), ["\"\\\n\t|", "xn"]);
         assert_eq!(all("  # set a b"), Vec::<String>::new());
-        assert_eq!(all("set a #b"), ["set", "a", "#b"]);
+        assert_eq!(all("set a#b #c \"d | e"), ["set", "a#b"]);
+        assert_eq!(all(r#""\u{e9}\u{}\u{41" \u{41}"#), ["éu{}u{41", "u{41}"]);
     }
 
     #[test]
@@ -367,6 +382,7 @@ mod tests {
         );
         let at = lex_beginning("set \"a b ");
         assert_eq!((at.words.len(), at.partial.text.as_str()), (1, "a b "));
+        assert!(lex_beginning("set # wh").comment);
         let at = lex_beginning("show x | co");
         assert!(at.in_pipe);
         assert_eq!((at.words.len(), at.partial.text.as_str()), (0, "co"));

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
 use culvert_model::api::{self, Format, edit, load, source};
 use zeroize::Zeroizing;
@@ -12,7 +13,7 @@ use crate::commands::Action;
 use crate::error::CliError;
 use crate::grammar::Parsed;
 use crate::table::span;
-use crate::words::{Word, join, texts};
+use crate::words::{Word, texts};
 
 /// The largest text that is loaded: that of a configuration.
 const LARGEST_TEXT: u64 = 16 << 20;
@@ -151,26 +152,20 @@ impl Session {
         let range = parsed.location(0);
         let start = range.start;
         at.extend(texts(words, range));
-        // Whether there can be such a place is what completion knows: something can be written in it.
-        let request = api::CompleteRequest {
-            candidate: configuring.candidate.clone(),
-            at: Vec::new(),
-            verb: api::complete_request::Verb::Set.into(),
-            words: at.clone(),
-            partial: String::new(),
+        // There need be nothing yet, but there must be such a place.
+        let request = api::GetRequest {
+            source: Some(api::Source {
+                which: Some(source::Which::Candidate(configuring.candidate.clone())),
+            }),
+            at: at.clone(),
+            format: Format::Set.into(),
+            defaults: false,
         };
-        let reply = self.service().await?.complete(request).await?.into_inner();
-        let keywords =
-            |completion: &api::Completion| completion.kind() == api::completion::Kind::Keyword;
-        if !reply.completions.iter().any(keywords) {
-            return Err(problems(
-                vec![api::Problem {
-                    message: format!("there is no such part: {}", join(&at)),
-                    word: u32::try_from(at.len().saturating_sub(1)).ok(),
-                    ..api::Problem::default()
-                }],
-                |word| (start + word).saturating_sub(before),
-            ));
+        let reply = self.service().await?.get(request).await?.into_inner();
+        if !reply.problems.is_empty() {
+            return Err(problems(reply.problems, |word| {
+                (start + word).saturating_sub(before)
+            }));
         }
         if let Some(configuring) = &mut self.configuring {
             configuring.at = at;
@@ -271,7 +266,10 @@ impl Session {
         if !self.files {
             return Err(no_files("show | display set"));
         }
-        let format = if name.ends_with(".json") {
+        let format = if Path::new(&name)
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
             Format::Json
         } else {
             Format::Set

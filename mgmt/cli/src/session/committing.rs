@@ -1,5 +1,6 @@
 //! Committing: check, commit, keep, take back; and what came of it, in words.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use culvert_model::api::{self, commit_reply::Outcome, edit};
@@ -178,11 +179,10 @@ impl Session {
         let outcome = self.roll_back_to(number, console).await;
         let dropped = self.drop_candidate().await;
         match (outcome, dropped) {
-            (Err(error), _) => Err(error),
             (Ok(output), Err(CliError::Refused(status))) if status.code() == Code::NotFound => {
                 Ok(output)
             }
-            (Ok(_), Err(error)) => Err(error),
+            (Err(error), _) | (Ok(_), Err(error)) => Err(error),
             (Ok(output), Ok(())) => Ok(output),
         }
     }
@@ -290,8 +290,9 @@ fn checked(reply: &api::CommitReply) -> Output {
     } else {
         table(["does", "to"], &rows)
     };
-    for sentence in &reply.interrupts {
-        text.push_str(&format!("! {sentence}\n"));
+    let warnings = reply.problems.iter().map(sentence);
+    for warning in reply.interrupts.iter().cloned().chain(warnings) {
+        let _ = writeln!(text, "! {warning}");
     }
     Output {
         text,
@@ -307,15 +308,16 @@ fn conflicts(conflicts: &[api::Conflict]) -> String {
     let mut text = "nothing is changed: somebody else changed the same meanwhile".to_owned();
     for conflict in conflicts {
         let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "\n{}: {} by {} in revision {} at {}, {} here",
             conflict.path,
             value(&conflict.theirs),
             conflict.author,
             conflict.revision,
             moment(conflict.unix_ms),
-            value(&conflict.ours),
-        ));
+            value(&conflict.ours)
+        );
     }
     text.push_str("\n`discard` begins anew from what runs");
     text

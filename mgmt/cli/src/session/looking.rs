@@ -1,5 +1,6 @@
 //! Looking: what the gateway answers, and texts and lists of configurations.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use culvert_model::api::{self, Format, source};
@@ -274,9 +275,18 @@ impl Session {
 
 /// One difference: a line for what was, one for what is.
 fn lines_of(difference: &api::Difference) -> String {
+    if !difference.lines.is_empty() {
+        let mut text = difference.lines.join("\n");
+        text.push('\n');
+        return text;
+    }
     let path = join(&difference.words);
-    if difference.secret && difference.before.is_some() && difference.after.is_some() {
-        return format!("! {path} (a secret: changed)\n");
+    match (&difference.before, &difference.after) {
+        (Some(_), Some(_)) if difference.secret => {
+            return format!("~ {path} (a secret: changed)\n");
+        }
+        (None, None) => return format!("~ {path}\n"),
+        _ => {}
     }
     let line = |sign: char, value: &Option<String>| match value {
         None => String::new(),
@@ -298,12 +308,14 @@ fn as_written(value: &str) -> String {
 pub(super) fn status_text(status: &api::StatusReply) -> String {
     let mut text = format!("revision {}", status.revision);
     if let Some(seconds) = status.probation_seconds {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             ", on probation: taken back in {} unless confirmed",
             span(seconds)
-        ));
+        );
     }
-    text.push_str(&format!(
+    let _ = write!(
+        text,
         "\n{} of {} values are as configured{}\n",
         status.applied,
         status.wanted,
@@ -312,9 +324,9 @@ pub(super) fn status_text(status: &api::StatusReply) -> String {
             (true, false) => "; more is being applied",
             (true, true) => "",
         }
-    ));
+    );
     if !status.store_warning.is_empty() {
-        text.push_str(&format!("store: {}\n", status.store_warning));
+        let _ = writeln!(text, "store: {}", status.store_warning);
     }
     if !status.waiting.is_empty() {
         text.push('\n');
@@ -348,6 +360,8 @@ fn with_end_of_line(mut text: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn difference(before: Option<&str>, after: Option<&str>, secret: bool) -> api::Difference {
@@ -356,6 +370,7 @@ mod tests {
             before: before.map(str::to_owned),
             after: after.map(str::to_owned),
             secret,
+            lines: Vec::new(),
         }
     }
 

@@ -46,7 +46,7 @@ pub struct Output {
     pub text: String,
     /// A sentence beside it, which no pipe takes away.
     pub note: Option<String>,
-    /// Lines begin with `+`, `-` or `!`.
+    /// Lines begin with `+`, `-` or `~`.
     pub changes: bool,
     /// All at once.
     pub no_more: bool,

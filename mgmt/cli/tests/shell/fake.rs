@@ -1,0 +1,375 @@
+//! A server of configurations that keeps none: it records what it is asked, and answers as it was told to.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use culvert_mgmt_api::{Configuration, ConfigurationServer, ORIGIN, PRINCIPAL};
+use culvert_model::api::{self, commit_reply::Outcome, completion::Kind, edit};
+use tempfile::TempDir;
+use tokio::net::UnixListener;
+use tokio::runtime::Runtime;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+
+/// What it was asked, and what it answers.
+#[derive(Default)]
+pub struct State {
+    /// Names of the methods, in order; not those of completion.
+    pub calls: Vec<&'static str>,
+    /// For whom, and from where, it was last asked.
+    pub caller: (Option<String>, Option<String>),
+    /// As they came.
+    pub opens: Vec<api::OpenRequest>,
+    /// As they came.
+    pub edits: Vec<api::EditRequest>,
+    /// As they came.
+    pub gets: Vec<api::GetRequest>,
+    /// As they came.
+    pub commits: Vec<api::CommitRequest>,
+    /// As they came.
+    pub discards: Vec<api::DiscardRequest>,
+    /// Confirmations.
+    pub confirms: u32,
+    /// Changes of the candidate that are not committed.
+    pub changes: usize,
+    /// Answers to commits; when there are none it is applied.
+    pub outcomes: VecDeque<api::CommitReply>,
+    /// The newest revision is on probation.
+    pub probation: bool,
+    /// Commits take as long.
+    pub delay: Duration,
+    /// Others' candidates.
+    pub others: Vec<api::Candidate>,
+}
+
+/// A gateway's folder, with the server on its socket.
+pub struct Fake {
+    pub root: TempDir,
+    state: Arc<Mutex<State>>,
+    _runtime: Runtime,
+}
+
+impl Fake {
+    pub fn start() -> Self {
+        let root = tempfile::Builder::new()
+            .prefix("culvert-cli-")
+            .tempdir()
+            .unwrap();
+        std::fs::create_dir(root.path().join("run")).unwrap();
+        let state = Arc::new(Mutex::new(State::default()));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let service = Service(Arc::clone(&state));
+        let guard = runtime.enter();
+        let listener = UnixListener::bind(root.path().join("run/api")).unwrap();
+        drop(guard);
+        runtime.spawn(async move {
+            Server::builder()
+                .add_service(ConfigurationServer::new(service))
+                .serve_with_incoming(UnixListenerStream::new(listener))
+                .await
+        });
+        Self {
+            root,
+            state,
+            _runtime: runtime,
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// The words of all lines that were set, in order.
+    pub fn set(&self) -> Vec<String> {
+        let state = self.state();
+        let edits = state.edits.iter().flat_map(|request| &request.edits);
+        edits
+            .filter_map(|edit| match edit.change.as_ref()? {
+                edit::Change::Set(words) => Some(words.words.join(" ")),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The next commit comes to this.
+    pub fn next_outcome(&self, outcome: Outcome, fill: impl FnOnce(&mut api::CommitReply)) {
+        let mut reply = api::CommitReply {
+            revision: 8,
+            ..api::CommitReply::default()
+        };
+        reply.set_outcome(outcome);
+        fill(&mut reply);
+        self.state().outcomes.push_back(reply);
+    }
+}
+
+struct Service(Arc<Mutex<State>>);
+
+impl Service {
+    fn record<T>(&self, name: &'static str, request: &Request<T>) -> MutexGuard<'_, State> {
+        let text = |name: &str| {
+            let value = request.metadata().get(name)?;
+            value.to_str().ok().map(str::to_owned)
+        };
+        let mut state = self.0.lock().unwrap();
+        state.calls.push(name);
+        state.caller = (text(PRINCIPAL), text(ORIGIN));
+        state
+    }
+}
+
+/// The word that is never right.
+fn wrong(words: &[String]) -> Option<api::Problem> {
+    let word = words.iter().position(|word| word == "wrong")?;
+    Some(api::Problem {
+        path: words[..word].join(" "),
+        message: "\"wrong\" is not known here; is \"right\" meant?".into(),
+        word: Some(word as u32),
+        ..api::Problem::default()
+    })
+}
+
+fn offers(request: &api::CompleteRequest) -> Vec<(Kind, &'static str, &'static str)> {
+    let words: Vec<&str> = request
+        .at
+        .iter()
+        .chain(&request.words)
+        .map(String::as_str)
+        .collect();
+    match words.as_slice() {
+        [] => vec![
+            (Kind::Keyword, "interfaces", "links of the gateway"),
+            (Kind::Keyword, "ip_tunnels", "tunnels of GRE and IPIP"),
+            (Kind::Keyword, "routes", "static routes"),
+        ],
+        ["interfaces"] => vec![
+            (Kind::Name, "lan0", "the office"),
+            (Kind::Name, "wan0", "the uplink"),
+            (Kind::Hint, "<name of an interface>", "what it is called"),
+        ],
+        ["interfaces", _] => vec![
+            (Kind::Keyword, "addresses", "addresses of the gateway"),
+            (Kind::Keyword, "mtu", "largest packet"),
+        ],
+        ["interfaces", _, "mtu"] => vec![(Kind::Hint, "<68..9216 bytes>", "largest packet")],
+        _ => Vec::new(),
+    }
+}
+
+#[tonic::async_trait]
+impl Configuration for Service {
+    async fn open(
+        &self,
+        request: Request<api::OpenRequest>,
+    ) -> Result<Response<api::OpenReply>, Status> {
+        let mut state = self.record("open", &request);
+        let request = request.into_inner();
+        if request.candidate == "gone" {
+            return Err(Status::not_found("there is no candidate gone"));
+        }
+        let candidate = if request.candidate.is_empty() {
+            "c1".to_owned()
+        } else {
+            request.candidate.clone()
+        };
+        state.opens.push(request);
+        Ok(Response::new(api::OpenReply {
+            candidate,
+            base: 7,
+            others: state.others.clone(),
+        }))
+    }
+
+    async fn edit(
+        &self,
+        request: Request<api::EditRequest>,
+    ) -> Result<Response<api::EditReply>, Status> {
+        let mut state = self.record("edit", &request);
+        let request = request.into_inner();
+        let mut problems = Vec::new();
+        for (number, edit) in request.edits.iter().enumerate() {
+            let problem = match edit.change.as_ref().unwrap() {
+                edit::Change::Set(words) | edit::Change::Delete(words) => wrong(&words.words),
+                edit::Change::Rename(moved) | edit::Change::Copy(moved) => wrong(&moved.from),
+                edit::Change::Load(load) => load.text.contains("wrong").then(|| api::Problem {
+                    line: Some(2),
+                    message: "that is not right".into(),
+                    ..api::Problem::default()
+                }),
+                edit::Change::Rollback(_) => None,
+            };
+            problems.extend(problem.map(|problem| api::Problem {
+                edit: Some(number as u32),
+                ..problem
+            }));
+        }
+        if problems.is_empty() {
+            state.changes += request.edits.len();
+        }
+        state.edits.push(request);
+        Ok(Response::new(api::EditReply { problems }))
+    }
+
+    async fn get(
+        &self,
+        request: Request<api::GetRequest>,
+    ) -> Result<Response<api::GetReply>, Status> {
+        let mut state = self.record("get", &request);
+        let request = request.into_inner();
+        let problems: Vec<_> = wrong(&request.at).into_iter().collect();
+        let text = match request.format() {
+            api::Format::Json => "{ \"interfaces\": [] }".to_owned(),
+            api::Format::Set => "set interfaces wan0 mtu 1400".to_owned(),
+            _ => "interfaces {\n  wan0 {\n    mtu 1400\n  }\n}\n".to_owned(),
+        };
+        state.gets.push(request);
+        Ok(Response::new(api::GetReply {
+            text,
+            problems,
+            revision: 7,
+            hash: Vec::new(),
+        }))
+    }
+
+    async fn compare(
+        &self,
+        request: Request<api::CompareRequest>,
+    ) -> Result<Response<api::CompareReply>, Status> {
+        let state = self.record("compare", &request);
+        let difference = api::Difference {
+            words: vec!["interfaces".into(), "wan0".into(), "mtu".into()],
+            before: Some("1500".into()),
+            after: Some("1400".into()),
+            ..api::Difference::default()
+        };
+        Ok(Response::new(api::CompareReply {
+            differences: vec![difference; state.changes],
+        }))
+    }
+
+    async fn complete(
+        &self,
+        request: Request<api::CompleteRequest>,
+    ) -> Result<Response<api::CompleteReply>, Status> {
+        let request = request.into_inner();
+        let completions = offers(&request)
+            .into_iter()
+            .filter(|(kind, text, _)| match kind {
+                Kind::Hint => request.partial.is_empty(),
+                _ => text.starts_with(&request.partial.replace('-', "_")),
+            })
+            .map(|(kind, text, help)| api::Completion {
+                kind: kind.into(),
+                text: text.into(),
+                help: help.into(),
+            })
+            .collect();
+        Ok(Response::new(api::CompleteReply { completions }))
+    }
+
+    async fn commit(
+        &self,
+        request: Request<api::CommitRequest>,
+    ) -> Result<Response<api::CommitReply>, Status> {
+        let delay = {
+            let mut state = self.record("commit", &request);
+            state.commits.push(request.into_inner());
+            state.delay
+        };
+        tokio::time::sleep(delay).await;
+        let mut state = self.0.lock().unwrap();
+        let reply = state.outcomes.pop_front().unwrap_or_else(|| {
+            let mut reply = api::CommitReply {
+                revision: 8,
+                ..api::CommitReply::default()
+            };
+            reply.set_outcome(Outcome::Applied);
+            reply
+        });
+        if matches!(reply.outcome(), Outcome::Applied | Outcome::Pending) {
+            state.changes = 0;
+        }
+        Ok(Response::new(reply))
+    }
+
+    async fn confirm(
+        &self,
+        request: Request<api::ConfirmRequest>,
+    ) -> Result<Response<api::ConfirmReply>, Status> {
+        let mut state = self.record("confirm", &request);
+        if !state.probation {
+            return Err(Status::invalid_argument("no revision is on probation"));
+        }
+        state.probation = false;
+        state.confirms += 1;
+        Ok(Response::new(api::ConfirmReply { revision: 7 }))
+    }
+
+    async fn discard(
+        &self,
+        request: Request<api::DiscardRequest>,
+    ) -> Result<Response<api::DiscardReply>, Status> {
+        let mut state = self.record("discard", &request);
+        state.changes = 0;
+        state.discards.push(request.into_inner());
+        Ok(Response::new(api::DiscardReply {}))
+    }
+
+    async fn list_revisions(
+        &self,
+        request: Request<api::ListRevisionsRequest>,
+    ) -> Result<Response<api::ListRevisionsReply>, Status> {
+        drop(self.record("list_revisions", &request));
+        let limit = request.into_inner().limit as usize;
+        let revisions = [7, 6, 4]
+            .into_iter()
+            .take(limit)
+            .map(|number| api::Revision {
+                number,
+                author: "ada".into(),
+                source: "cli".into(),
+                unix_ms: 1_735_689_600_000,
+                comment: format!("comment {number}"),
+                ..api::Revision::default()
+            })
+            .collect();
+        Ok(Response::new(api::ListRevisionsReply { revisions }))
+    }
+
+    async fn status(
+        &self,
+        request: Request<api::StatusRequest>,
+    ) -> Result<Response<api::StatusReply>, Status> {
+        let state = self.record("status", &request);
+        Ok(Response::new(api::StatusReply {
+            revision: 7,
+            settled: true,
+            ready: true,
+            wanted: 9,
+            applied: 9,
+            probation_seconds: state.probation.then_some(90),
+            ..api::StatusReply::default()
+        }))
+    }
+
+    async fn list_audit(
+        &self,
+        request: Request<api::ListAuditRequest>,
+    ) -> Result<Response<api::ListAuditReply>, Status> {
+        drop(self.record("list_audit", &request));
+        Err(Status::permission_denied(
+            "the audit trail is for operators; ada is read-only",
+        ))
+    }
+}

@@ -1,0 +1,395 @@
+//! Without a terminal: a heredoc, a pipe, one command over SSH.
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use culvert_model::api::{self, edit};
+
+use super::fake::Fake;
+
+fn shell(root: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_culvert-cli-rehearsal"));
+    command
+        .arg("--root")
+        .arg(root)
+        .env_remove("SSH_CONNECTION")
+        .env_remove("SSH_ORIGINAL_COMMAND")
+        .stdin(Stdio::null());
+    command
+}
+
+fn lines(command: &mut Command, lines: &str) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // It may have seen enough before the end.
+    let _ = stdin.write_all(lines.as_bytes());
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn set_lines_are_sent_together_and_committed() {
+    let fake = Fake::start();
+    let output = lines(
+        shell(fake.path())
+            .args(["--principal", "ada"])
+            .env("SSH_CONNECTION", "192.0.2.7 50000 192.0.2.2 22"),
+        "# the uplink\nset interfaces wan0 mtu 1400\n\nset interfaces \"wan 1\" mtu 1300 # too\ndelete routes\ncommit comment 'new uplink'\n",
+    );
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(out(&output), "");
+    assert_eq!(err(&output), "applied: revision 8\n");
+    let state = fake.state();
+    assert_eq!(state.edits.len(), 1, "sent together");
+    assert_eq!(state.edits[0].edits.len(), 3);
+    assert_eq!(state.commits[0].comment, "new uplink");
+    assert_eq!(state.caller, (Some("ada".into()), Some("192.0.2.7".into())));
+    drop(state);
+    assert_eq!(
+        fake.set(),
+        ["interfaces wan0 mtu 1400", "interfaces wan 1 mtu 1300"]
+    );
+}
+
+#[test]
+fn the_first_mistake_ends_it_and_nothing_is_committed() {
+    let fake = Fake::start();
+    let output = lines(
+        &mut shell(fake.path()),
+        "set interfaces wan0 mtu 1400\nset interfaces wrong mtu 1\nset routes x\ncommit\n",
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let text = err(&output);
+    assert!(
+        text.starts_with("line 2: \"wrong\" is not known here; is \"right\" meant?\n  set interfaces wrong mtu 1\n                 ^\n"),
+        "{text}"
+    );
+    let state = fake.state();
+    assert!(state.commits.is_empty());
+    assert!(!state.discards[0].keep, "the candidate ends");
+    assert_eq!(state.caller, (None, Some("console".into())));
+}
+
+#[test]
+fn a_line_that_means_nothing_is_named() {
+    let fake = Fake::start();
+    let output = lines(
+        &mut shell(fake.path()),
+        "set interfaces wan0 mtu 1400\ncomit\ncommit\n",
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        err(&output).starts_with(
+            "line 2: \"comit\" is not known here: is \"commit\" meant?\n  comit\n  ^\n"
+        ),
+        "{}",
+        err(&output)
+    );
+    assert!(fake.state().commits.is_empty());
+}
+
+#[test]
+fn changes_without_commit_are_no_success() {
+    let fake = Fake::start();
+    let output = lines(&mut shell(fake.path()), "set interfaces wan0 mtu 1400\n");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        err(&output).contains("1 changes were not committed"),
+        "{}",
+        err(&output)
+    );
+    assert_eq!(fake.state().discards.len(), 1);
+}
+
+#[test]
+fn a_failed_commit_is_no_success() {
+    let fake = Fake::start();
+    fake.next_outcome(api::commit_reply::Outcome::Refused, |reply| {
+        reply.problems.push(api::Problem {
+            path: "routes[default,0.0.0.0/0]".into(),
+            message: "no next hop".into(),
+            ..api::Problem::default()
+        });
+    });
+    let output = lines(&mut shell(fake.path()), "set routes 0.0.0.0/0\ncommit\n");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        err(&output).starts_with("line 2: routes[default,0.0.0.0/0]: no next hop\n"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[test]
+fn a_secret_is_never_repeated() {
+    let fake = Fake::start();
+    let output = lines(
+        &mut shell(fake.path()),
+        "set credentials pre_shared_keys wrong secret hunter2\n",
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).starts_with("line 1: \"wrong\" is not known here"));
+    assert!(!err(&output).contains("hunter2") && !out(&output).contains("hunter2"));
+    // Other users see arguments.
+    let output = shell(fake.path())
+        .args([
+            "--command",
+            "set credentials pre_shared_keys hq secret hunter2",
+        ])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(err(&output).contains("standard input"), "{}", err(&output));
+    assert_eq!(fake.state().edits.len(), 1);
+}
+
+#[test]
+fn a_key_of_several_lines_is_one_word() {
+    let fake = Fake::start();
+    let output = lines(
+        &mut shell(fake.path()),
+        "set credentials private_keys k pem \"-----BEGIN\nx\n-----END\"\ncommit\n",
+    );
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        fake.set(),
+        ["credentials private_keys k pem -----BEGIN\nx\n-----END"]
+    );
+}
+
+#[test]
+fn one_command_over_ssh() {
+    let fake = Fake::start();
+    let ssh = |command: &str| {
+        shell(fake.path())
+            .args(["--principal", "ada"])
+            .env("SSH_ORIGINAL_COMMAND", command)
+            .output()
+            .unwrap()
+    };
+    let output = ssh("show ipsec | count");
+    assert_eq!(
+        (out(&output).as_str(), output.status.success()),
+        ("2 lines\n", true)
+    );
+    let output = ssh("show routes vrf blue prefix 10.0.0.0/8 limit 5");
+    assert!(
+        out(&output).contains(
+            "vrf: Some(\"blue\"), prefix: Some(\"10.0.0.0/8\"), towards: None, limit: Some(5)"
+        ),
+        "{}",
+        out(&output)
+    );
+    assert_eq!(err(&output), "there are more\n", "beside the answer");
+    let output = ssh("show ike | display json");
+    assert_eq!(out(&output), "{}\n");
+    let output = ssh("show drops");
+    assert!(!output.status.success());
+    assert!(err(&output).contains("the dataplane is away"));
+    let output = ssh("show configuration revisions 2");
+    assert_eq!(
+        out(&output),
+        "revision  when                  who  by   comment\n\
+         7         2025-01-01T00:00:00Z  ada  cli  comment 7\n\
+         6         2025-01-01T00:00:00Z  ada  cli  comment 6\n"
+    );
+    let output = ssh("show audit");
+    assert!(err(&output).contains("the audit trail is for operators; ada is read-only"));
+}
+
+#[test]
+fn forms_of_a_configuration() {
+    let fake = Fake::start();
+    let show = |command: &str| {
+        out(&shell(fake.path())
+            .args(["--command", command])
+            .output()
+            .unwrap())
+    };
+    assert_eq!(
+        show("show configuration"),
+        "interfaces {\n  wan0 {\n    mtu 1400\n  }\n}\n"
+    );
+    assert_eq!(
+        show("show configuration interfaces wan0 | display set | display defaults"),
+        "set interfaces wan0 mtu 1400\n"
+    );
+    assert_eq!(
+        show("show configuration | display json"),
+        "{ \"interfaces\": [] }\n"
+    );
+    assert_eq!(
+        show("show configuration revision 4 | match mtu"),
+        "    mtu 1400\n"
+    );
+    let state = fake.state();
+    assert_eq!(state.gets[1].at, ["interfaces", "wan0"]);
+    assert!(state.gets[1].defaults && !state.gets[0].defaults);
+    assert_eq!(
+        state.gets[3].source.as_ref().unwrap().which,
+        Some(api::source::Which::Revision(4))
+    );
+}
+
+#[test]
+fn nothing_reaches_a_shell() {
+    let fake = Fake::start();
+    let mark = fake.path().join("mark");
+    let touch = format!("touch {}", mark.display());
+    for attempt in [
+        format!("show ike; {touch}"),
+        format!("show ike && {touch}"),
+        format!("show ike | {touch}"),
+        format!("show $({touch})"),
+        format!("show `{touch}`"),
+        format!("!{touch}"),
+        format!("! {touch}"),
+        "!sh".to_owned(),
+        "/bin/sh".to_owned(),
+        "sh -c id".to_owned(),
+        "show ike > /tmp/x".to_owned(),
+        format!("show ike | match \"`{touch}`\" | {touch}"),
+        "scp -t /tmp".to_owned(),
+        "internal-sftp".to_owned(),
+        "/usr/lib/openssh/sftp-server".to_owned(),
+        "\u{1b}!sh".to_owned(),
+        format!("configure; {touch}"),
+        format!("show ike\n{touch}"),
+        format!("load merge {}", mark.display()),
+        format!("set interfaces wan0 mtu 1400\nsave {}", mark.display()),
+    ] {
+        let output = shell(fake.path())
+            .args(["--principal", "ada"])
+            .env("SSH_ORIGINAL_COMMAND", &attempt)
+            .env("PAGER", &touch)
+            .env("EDITOR", &touch)
+            .env("SHELL", &touch)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{attempt:?}: {output:?}");
+        assert!(!mark.exists(), "{attempt:?}");
+    }
+}
+
+#[test]
+fn files_are_for_the_local_administrator() {
+    let fake = Fake::start();
+    let file = fake.path().join("uplink.set");
+    std::fs::write(&file, "set interfaces wan0 mtu 1400\n").unwrap();
+    let script = format!("load merge {}\ncommit\n", file.display());
+    let output = lines(shell(fake.path()).args(["--principal", "ada"]), &script);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        err(&output).contains("for its local administrator"),
+        "{}",
+        err(&output)
+    );
+    let saved = fake.path().join("saved.json");
+    let script = format!(
+        "load override {}\nsave {}\ncommit\n",
+        file.display(),
+        saved.display()
+    );
+    let output = lines(&mut shell(fake.path()), &script);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        std::fs::read_to_string(&saved).unwrap(),
+        "{ \"interfaces\": [] }"
+    );
+    assert_eq!(
+        std::fs::metadata(&saved).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    // What is there is not written over.
+    let output = lines(
+        &mut shell(fake.path()),
+        &format!("edit interfaces\nsave {}\n", saved.display()),
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let state = fake.state();
+    let Some(edit::Change::Load(load)) = &state.edits[0].edits[0].change else {
+        panic!("{:?}", state.edits);
+    };
+    assert_eq!(load.text, "set interfaces wan0 mtu 1400\n");
+    assert_eq!(load.mode(), api::load::Mode::Override);
+    assert_eq!(load.format(), api::Format::Set);
+}
+
+#[test]
+fn a_text_among_the_lines() {
+    let fake = Fake::start();
+    let output = lines(
+        shell(fake.path()).args(["--principal", "ada"]),
+        "load merge terminal\n{ \"interfaces\": [] }\n.\ncommit\n",
+    );
+    assert!(output.status.success(), "{output:?}");
+    let output = lines(
+        &mut shell(fake.path()),
+        "load merge terminal\nset interfaces\nset wrong\n.\ncommit\n",
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        err(&output).contains("line 2: that is not right"),
+        "{}",
+        err(&output)
+    );
+    let state = fake.state();
+    let Some(edit::Change::Load(load)) = &state.edits[0].edits[0].change else {
+        panic!("{:?}", state.edits);
+    };
+    assert_eq!(
+        (load.text.as_str(), load.format()),
+        ("{ \"interfaces\": [] }\n", api::Format::Json)
+    );
+    assert_eq!(state.commits.len(), 1);
+}
+
+#[test]
+fn what_needs_no_mgmt_is_shown_without_it() {
+    let root = tempfile::tempdir().unwrap();
+    let output = shell(root.path())
+        .args(["--command", "show ike"])
+        .output()
+        .unwrap();
+    assert!(output.status.success() && out(&output).contains("Ike"));
+    let output = shell(root.path())
+        .args(["--command", "show configuration"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        err(&output).contains("is the gateway running?"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[test]
+fn a_reader_that_stops_is_no_mistake() {
+    let fake = Fake::start();
+    let mut child = shell(fake.path())
+        .args(["--command", "show interfaces"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(err(&output), "");
+}
