@@ -28,6 +28,7 @@ pub use leaf::key_bytes;
 
 use crate::config::Config;
 use crate::schema;
+use crate::tree::{Tree, TreeError};
 
 /// Longest document, in bytes.
 pub const MAX_BYTES: usize = 16 << 20;
@@ -174,12 +175,28 @@ pub(crate) fn config_descriptor() -> Result<MessageDescriptor, DecodeErrors> {
 }
 
 fn typed(mut message: DynamicMessage) -> Result<Config, DecodeErrors> {
+    // What is noted as inactive takes no effect: the tree knows what is left.
+    if message.has_field_by_name("notes") {
+        let tree = match Tree::from_message(message) {
+            Ok(tree) => tree,
+            Err(TreeError::Decode(errors)) => return Err(errors),
+            Err(error) => return Err(noted(&error)),
+        };
+        tree.validate()?;
+        return tree.to_config().map_err(|error| noted(&error));
+    }
     let bytes = Zeroizing::new(message.encode_to_vec());
     wipe(&mut message);
     Config::decode(bytes.as_slice()).map_err(|error| {
         whole(Reason::Wire {
             message: error.to_string(),
         })
+    })
+}
+
+fn noted(error: &TreeError) -> DecodeErrors {
+    whole(Reason::Wire {
+        message: error.to_string(),
     })
 }
 

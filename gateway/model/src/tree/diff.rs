@@ -293,7 +293,7 @@ impl Tree {
                 }
                 match after {
                     Some(leaf) => self.put_leaf(location, leaf),
-                    None => self.delete(location)?,
+                    None => self.remove(location)?,
                 }
             }
             What::Added(item) => {
@@ -306,7 +306,7 @@ impl Tree {
                 if self.item_at(location) != Some(item) {
                     return Err(differs());
                 }
-                self.delete(location)?;
+                self.remove(location)?;
             }
             What::Order { after, .. } => {
                 let mut sorted = after.clone();

@@ -38,12 +38,18 @@ impl Tree {
     }
 
     /// Takes away a leaf, an item, or all of a group or list; groups and lists that hold nothing any more
-    /// go, too.
+    /// go, too, and so do notes about what is taken away.
     pub fn delete(&mut self, location: &Location) -> Result<(), TreeError> {
         if location.is_root() {
             *self = Self::empty();
             return Ok(());
         }
+        self.remove(location)?;
+        self.forget_notes(location)
+    }
+
+    /// Takes away what is at a place other than the root, and nothing else.
+    pub(super) fn remove(&mut self, location: &Location) -> Result<(), TreeError> {
         if !self.contains(location) {
             return Err(not_there(location));
         }
@@ -54,8 +60,16 @@ impl Tree {
         Ok(())
     }
 
-    /// Makes an item like another of its list. What refers to the other still does.
+    /// Makes an item like another of its list, with what is noted about it. What refers to the other still does.
     pub fn copy(&mut self, from: &Location, to: &Location) -> Result<(), TreeError> {
+        let mut tree = self.clone();
+        tree.copy_item(from, to)?;
+        tree.copy_notes(from, to)?;
+        *self = tree;
+        Ok(())
+    }
+
+    fn copy_item(&mut self, from: &Location, to: &Location) -> Result<(), TreeError> {
         let (list, key) = self.new_sibling(from, to)?;
         let Some(item) = self.item_at(from).cloned() else {
             return Err(not_there(from));

@@ -86,6 +86,14 @@ pub enum TreeError {
         /// What would be right.
         expected: &'static str,
     },
+    /// What is to be written there is not right.
+    #[error("{path}: {reason}")]
+    Value {
+        /// Where, in words.
+        path: String,
+        /// What is wrong.
+        reason: Reason,
+    },
     /// A list would be too long.
     #[error("{path}: {count} items; at most {max} are taken")]
     TooMany {

@@ -4,6 +4,8 @@
 //! set SETTING                         delete PLACE
 //! rename PLACE to KEY                 copy PLACE to KEY
 //! insert PLACE before|after KEY       insert PLACE first|last
+//! deactivate PLACE                    activate PLACE
+//! annotate PLACE with COMMENT
 //! ```
 
 use std::fmt;
@@ -38,6 +40,17 @@ pub enum Edit {
         /// What is to be like it.
         to: Location,
     },
+    /// [`Tree::deactivate`].
+    Deactivate(Location),
+    /// [`Tree::activate`].
+    Activate(Location),
+    /// [`Tree::annotate`].
+    Annotate {
+        /// What it is about.
+        place: Location,
+        /// The comment.
+        comment: String,
+    },
     /// [`Tree::reorder`].
     Insert {
         /// The item.
@@ -48,7 +61,16 @@ pub enum Edit {
 }
 
 /// The words that a change begins with.
-pub const VERBS: [&str; 5] = ["copy", "delete", "insert", "rename", "set"];
+pub const VERBS: [&str; 8] = [
+    "activate",
+    "annotate",
+    "copy",
+    "deactivate",
+    "delete",
+    "insert",
+    "rename",
+    "set",
+];
 
 impl Edit {
     /// From the words of a line, the verb among them, at `at`.
@@ -62,6 +84,9 @@ impl Edit {
             "rename" => two_keys(rest, at, &["to"]).map(|(from, _, to)| Self::Rename { from, to }),
             "copy" => two_keys(rest, at, &["to"]).map(|(from, _, to)| Self::Copy { from, to }),
             "insert" => insertion(rest, at),
+            "deactivate" => Location::parse(rest, at).map(Self::Deactivate),
+            "activate" => Location::parse(rest, at).map(Self::Activate),
+            "annotate" => annotation(rest, at),
             other => {
                 return Err(WordError {
                     word: 0,
@@ -130,6 +155,21 @@ fn two_keys<W: AsRef<str>>(
         ..error
     })?;
     Ok((from, word, to))
+}
+
+/// A place, `with`, and a comment. A value never follows: the last `with` but one word is meant.
+fn annotation<W: AsRef<str>>(words: &[W], at: &Location) -> Result<Edit, WordError> {
+    let Some(([place @ .., with], comment)) = words.split_last().map(|(last, rest)| (rest, last))
+    else {
+        return Err(missing(words.len(), "a place, with, and a comment"));
+    };
+    if with.as_ref() != "with" {
+        return Err(missing(words.len(), "with and a comment"));
+    }
+    Ok(Edit::Annotate {
+        place: Location::parse(place, at)?,
+        comment: comment.as_ref().to_owned(),
+    })
 }
 
 fn insertion<W: AsRef<str>>(words: &[W], at: &Location) -> Result<Edit, WordError> {
@@ -202,6 +242,9 @@ impl Tree {
             Edit::Delete(location) => self.delete(location)?,
             Edit::Rename { from, to } => return self.rename(from, to),
             Edit::Copy { from, to } => self.copy(from, to)?,
+            Edit::Deactivate(place) => self.deactivate(place)?,
+            Edit::Activate(place) => self.activate(place)?,
+            Edit::Annotate { place, comment } => self.annotate(place, comment)?,
             Edit::Insert { item, position } => self.reorder(item, position)?,
         }
         Ok(Vec::new())

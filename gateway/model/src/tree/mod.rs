@@ -43,6 +43,7 @@ mod locate;
 pub mod location;
 mod merge;
 mod node;
+mod notes;
 mod part;
 mod rename;
 mod secrets;
@@ -160,14 +161,20 @@ impl Tree {
         Self::from_binary(&bytes)
     }
 
-    /// The configuration as [`plan`](crate::plan::plan) takes it. Every secret must be there.
+    /// The configuration as [`plan`](crate::plan::plan) takes it: what is [effective](Tree::effective) of it.
+    /// Every secret must be there, and every note about something.
     pub fn to_config(&self) -> Result<Config, TreeError> {
+        // What somebody took for inactive would take effect.
+        let idle = self.idle_notes();
+        if !idle.is_empty() {
+            return Err(TreeError::Decode(DecodeErrors(idle)));
+        }
         if let Some(location) = self.first_digest() {
             return Err(TreeError::UnknownDigest {
                 path: location.to_string(),
             });
         }
-        Config::decode(self.canonical_bytes().as_slice())
+        Config::decode(self.effective().canonical_bytes().as_slice())
             .map_err(|error| wire_error(&error.to_string()))
     }
 
@@ -216,7 +223,7 @@ impl Tree {
         items.keys(field).map(|key| list.item(key)).collect()
     }
 
-    fn from_message(mut message: DynamicMessage) -> Result<Self, TreeError> {
+    pub(crate) fn from_message(mut message: DynamicMessage) -> Result<Self, TreeError> {
         let root = wire::from_message(shape::root(), &message);
         decode::wipe(&mut message);
         Self::bounded(root)

@@ -75,8 +75,11 @@ impl Tree {
     /// Puts what another tree holds at a place, or nothing if it holds nothing, in the place of what is there.
     pub fn replace(&mut self, at: &Location, other: &Self) -> Result<(), TreeError> {
         let mut tree = self.clone();
-        if tree.contains(at) {
-            tree.delete(at)?;
+        // Notes stay: what is inactive does not begin to take effect by being written once more.
+        if at.is_root() {
+            tree = Self::empty();
+        } else if tree.contains(at) {
+            tree.remove(at)?;
         }
         tree.overlay(other)?;
         *self = tree;

@@ -22,6 +22,7 @@ impl Tree {
             list: field,
             words: None,
             changed: Vec::new(),
+            moved: Vec::new(),
         };
         let referable = find_list(shape::root(), &Location::root(), &field.full_name)
             .is_some_and(|(place, _)| place == list);
@@ -44,12 +45,16 @@ impl Tree {
             return Err(not_there(from));
         };
         rekey(items, old, new);
-        *self = Self::bounded(root)?;
+        let mut tree = Self::bounded(root)?;
+        renaming.moved.push((from.clone(), to.clone()));
+        tree.move_notes(&renaming.moved)?;
+        *self = tree;
         Ok(renaming.changed)
     }
 }
 
-fn rekey(list: &mut List, old: &ItemKey, new: ItemKey) {
+/// Gives an item of a list another key, in its place.
+pub(super) fn rekey(list: &mut List, old: &ItemKey, new: ItemKey) {
     if let Some(item) = list.items.remove(old) {
         if let Some(place) = list.order.iter_mut().find(|key| *key == old) {
             *place = new.clone();
@@ -63,6 +68,8 @@ struct Renaming {
     /// Before and after.
     words: Option<(String, String)>,
     changed: Vec<Location>,
+    /// Items with another key because of it, from where to where; what is around before what is inside.
+    moved: Vec<(Location, Location)>,
 }
 
 impl Renaming {
@@ -138,6 +145,7 @@ impl Renaming {
             let place = at.item(new_key.as_ref().unwrap_or(key));
             if new_key.is_some() {
                 self.changed.push(place.clone());
+                self.moved.push((at.item(key), place.clone()));
             }
             let new_branch = self.branch(tree, item, branch, &place)?;
             if new_key.is_none() && new_branch.is_none() {

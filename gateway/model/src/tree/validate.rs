@@ -16,23 +16,49 @@ use crate::decode::{DecodeError, DecodeErrors, MAX_ERRORS, Reason};
 impl Tree {
     /// All that is wrong by the schema: what is missing, and references to nothing. What does not fit together
     /// across fields is found by [`plan`](crate::plan::plan).
+    ///
+    /// What is inactive is not looked at; notes must be about something.
     pub fn validate(&self) -> Result<(), DecodeErrors> {
+        let effective = self.effective();
         let mut walk = Walk {
-            tree: self,
+            tree: &effective,
             at: Vec::new(),
             missing: Vec::new(),
             dangling: Vec::new(),
             keys: HashMap::new(),
         };
-        walk.branch(shape::root(), &self.root);
+        walk.branch(shape::root(), &effective.root);
         let mut errors = walk.missing;
         errors.append(&mut walk.dangling);
+        errors.append(&mut self.idle_notes());
         errors.truncate(MAX_ERRORS);
         if errors.is_empty() {
             Ok(())
         } else {
             Err(DecodeErrors(errors))
         }
+    }
+}
+
+impl Tree {
+    /// Notes about nothing.
+    pub(super) fn idle_notes(&self) -> Vec<DecodeError> {
+        let notes = self.notes();
+        let idle = notes.iter().filter(|note| {
+            !note
+                .about()
+                .is_some_and(|place| !place.is_root() && self.contains(&place))
+        });
+        idle.take(MAX_ERRORS)
+            .map(|note| DecodeError {
+                path: format!("{}.place", note.own.path()),
+                reason: Reason::Dangling {
+                    given: shortened(note.place),
+                    lists: vec!["the configuration".to_owned()],
+                    nearest: None,
+                },
+            })
+            .collect()
     }
 }
 

@@ -324,3 +324,93 @@ fn deepest(message: &Message) -> usize {
     });
     1 + fields.max().unwrap_or(0)
 }
+
+#[test]
+fn what_is_inactive_is_kept_and_takes_no_effect() {
+    let load = |tree: &Tree, text: &str| {
+        tree.load(text, &Location::root())
+            .unwrap_or_else(|faults| panic!("{faults:?}"))
+    };
+    let config = |tree: &Tree| tree.to_config().unwrap();
+    let base = load(
+        &example(),
+        "set vrfs blue\nset routes 10.9.0.0/16 vrf blue next_hops vrf default",
+    );
+    let tree = load(
+        &base,
+        "deactivate routes 10.2.0.0/24\n\
+         annotate routes 10.2.0.0/24 with \"until March\"\n\
+         deactivate interfaces wan0 mtu\n\
+         deactivate routes 10.9.0.0/16 vrf blue next_hops vrf default",
+    );
+    assert!(tree.is_inactive(&at("routes 10.2.0.0/24 next_hops")));
+    assert!(!tree.is_inactive(&at("routes 0.0.0.0/0")));
+    assert_eq!(
+        tree.comment(&at("routes 10.2.0.0/24")),
+        Some("until March".to_owned())
+    );
+    assert!(tree.contains(&at("routes 10.2.0.0/24")));
+    assert_eq!(config(&tree).routes.len(), config(&base).routes.len() - 1);
+    assert!(config(&tree).notes.is_empty());
+    assert_eq!(config(&tree).interfaces[1].mtu, None);
+    assert!(tree.validate().is_ok());
+    // Every form carries it, and the strict decoder knows what is left.
+    let text = lines(&tree);
+    assert!(
+        text.contains("set notes \"routes 10.2.0.0/24\" inactive true\n"),
+        "{text}"
+    );
+    assert_eq!(from_lines(&text), tree);
+    let json = tree.to_json(&Location::root(), &Show::PLAIN);
+    let decoded = crate::decode::config_from_json(json.as_bytes()).unwrap();
+    assert_eq!(decoded, config(&tree));
+    let decoded = crate::decode::config_from_binary(&tree.canonical_bytes()).unwrap();
+    assert_eq!(decoded, config(&tree));
+    assert_eq!(base.apply(&diff(&base, &tree)).unwrap(), tree);
+    assert_eq!(tree.apply(&diff(&tree, &base)).unwrap(), base);
+
+    // It follows what is renamed, for its own sake or another's, and what is copied.
+    let renamed = load(
+        &tree,
+        "rename routes 10.2.0.0/24 to 10.3.0.0/24\nrename vrfs blue to red\ncopy routes 10.3.0.0/24 to 10.4.0.0/24",
+    );
+    assert!(renamed.is_inactive(&at("routes 10.3.0.0/24")));
+    assert!(renamed.is_inactive(&at("routes 10.4.0.0/24")));
+    assert!(renamed.is_inactive(&at("routes 10.9.0.0/16 vrf red next_hops vrf default")));
+    assert_eq!(renamed.notes().len(), 4);
+    assert!(renamed.validate().is_ok());
+    // It goes with what is deleted, and stays with what is written again.
+    let mut gone = load(&tree, "delete routes");
+    assert_eq!(gone.notes().len(), 1);
+    let route = at("routes 10.2.0.0/24");
+    let part = Tree::from_json_at(&route, br#"{"destination": "10.2.0.0/24"}"#).unwrap();
+    let mut again = tree.clone();
+    again.replace(&route, &part).unwrap();
+    assert!(again.is_inactive(&route));
+
+    assert!(gone.activate(&route).is_err());
+    assert!(gone.deactivate(&route).is_err());
+    assert!(gone.deactivate(&Location::root()).is_err());
+    gone.activate(&at("interfaces wan0 mtu")).unwrap();
+    assert_eq!(gone.notes().len(), 0);
+    let mut plain = tree.clone();
+    plain.annotate(&route, "").unwrap();
+    plain.activate(&route).unwrap();
+    assert_eq!(plain.notes().len(), 2);
+    // A note about nothing is told, and so is one in another spelling.
+    let wrong = load(
+        &base,
+        "set notes \"interfaces lan9\" inactive true\nset notes \"interfaces  lan0\" comment x",
+    );
+    let errors = wrong.validate().unwrap_err().to_string();
+    assert_eq!(
+        errors,
+        "notes[interfaces  lan0].place: \"interfaces  lan0\" is not in the configuration\n\
+         notes[interfaces lan9].place: \"interfaces lan9\" is not in the configuration"
+    );
+    assert!(
+        wrong.to_config().is_err(),
+        "what somebody took for inactive is not"
+    );
+    assert!(crate::decode::config_from_binary(&wrong.canonical_bytes()).is_err());
+}

@@ -300,7 +300,7 @@ fn lines_are_taken_all_or_none_and_each_fault_is_told() {
         ),
         [
             "line 1, column 25: 1 is not between 576 and 9216 bytes",
-            "line 2, column 1: \"sett\" is not known here; is \"set\" meant?; there is copy, delete, insert, rename, set",
+            "line 2, column 1: \"sett\" is not known here; is \"set\" meant?; there is activate, annotate, copy, deactivate, delete, insert, rename, set",
             "line 3, column 16: the quotation mark has no other; end the text with \"",
             "line 4, column 1: interfaces lan9: not there",
             "line 5, column 23: to belongs here",
