@@ -49,10 +49,20 @@ impl Note<'_> {
         (location.to_string() == self.place).then_some(location)
     }
 
-    fn inactive(&self) -> bool {
+    pub(super) fn inactive(&self) -> bool {
         schema().is_some_and(|schema| {
             self.branch.get(schema.inactive.number) == Some(&Node::Leaf(Leaf(Scalar::Bool(true))))
         })
+    }
+}
+
+impl Note<'_> {
+    pub(super) fn comment(&self) -> Option<String> {
+        let field = schema()?.comment;
+        match self.branch.get(field.number)? {
+            Node::Leaf(leaf) => Some(leaf.word(field).into_owned()),
+            _ => None,
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! A tree as text: set lines, JSON, and text in braces.
 
+use std::collections::HashMap;
+
 use zeroize::Zeroizing;
 
 use super::leaf::Scalar;
@@ -111,24 +113,40 @@ impl Tree {
         writer.into_text()
     }
 
-    /// What is at a place, as text in braces for people.
+    /// What is at a place, as text in braces for people, with comments and marks of what is inactive where they
+    /// belong.
     pub fn to_text(&self, at: &Location, show: &Show<'_>) -> Zeroizing<String> {
         let mut writer = Writer::new(show);
+        for note in self.notes() {
+            let mark = (note.comment(), note.inactive());
+            writer.marks.insert(note.place.to_owned(), mark);
+        }
+        let place = at.to_string();
         match (self.find(at), at.last_field(), at.message()) {
             (Some(Found::Leaf(leaf)), Some(field), _) => {
+                writer.mark(0, || place);
                 writer.text(&field.name);
                 writer.value(field, leaf);
                 writer.text(";\n");
             }
             (Some(Found::List(list)), Some(field), Some(item)) => {
-                writer.text_items(field, item, list, 0);
+                writer.text_items(field, item, list, 0, &place);
             }
             (Some(Found::Branch(branch)), _, Some(message)) => {
-                writer.text_branch(message, branch, 0);
+                writer.text_branch(message, branch, 0, &place);
             }
             _ => {}
         }
         writer.into_text()
+    }
+}
+
+/// The words of a field of a place.
+fn join(at: &str, name: &str) -> String {
+    if at.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{at} {name}")
     }
 }
 
@@ -163,6 +181,8 @@ struct Writer<'a> {
     out: Sink,
     show: &'a Show<'a>,
     compact: bool,
+    /// Comments, and what is inactive, by the words of their places.
+    marks: HashMap<String, (Option<String>, bool)>,
 }
 
 impl<'a> Writer<'a> {
@@ -171,6 +191,7 @@ impl<'a> Writer<'a> {
             out: Sink::default(),
             show,
             compact: false,
+            marks: HashMap::new(),
         }
     }
 
@@ -256,21 +277,44 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn text_branch(&mut self, message: &Message, branch: &Branch, depth: usize) {
+    /// Begins a line, with what is noted about its place.
+    fn mark(&mut self, depth: usize, place: impl FnOnce() -> String) {
+        let mark = if self.marks.is_empty() {
+            None
+        } else {
+            self.marks.get(&place()).cloned()
+        };
+        let (comment, inactive) = mark.unwrap_or_default();
+        if let Some(comment) = comment {
+            for line in comment.lines() {
+                self.indent(depth);
+                self.text("# ");
+                self.text(line);
+                self.text("\n");
+            }
+        }
+        self.indent(depth);
+        if inactive {
+            self.text("inactive: ");
+        }
+    }
+
+    fn text_branch(&mut self, message: &Message, branch: &Branch, depth: usize, at: &str) {
         let empty = Branch::default();
         for field in &message.fields {
             if field.key.is_some() {
                 continue;
             }
+            let place = || join(at, &field.name);
             match (branch.get(field.number), &field.kind) {
                 (Some(Node::Leaf(leaf)), _) => {
-                    self.indent(depth);
+                    self.mark(depth, place);
                     self.text(&field.name);
                     self.value(field, leaf);
                     self.text(";\n");
                 }
                 (Some(Node::List(list)), FieldKind::List(item)) => {
-                    self.text_items(field, item, list, depth);
+                    self.text_items(field, item, list, depth, &place());
                 }
                 (node, FieldKind::Branch(inner)) => {
                     let branch = match node {
@@ -278,10 +322,10 @@ impl<'a> Writer<'a> {
                         _ if self.show.defaults => &empty,
                         _ => continue,
                     };
-                    self.indent(depth);
+                    self.mark(depth, place);
                     self.text(&field.name);
                     self.text(" {\n");
-                    self.text_branch(inner, branch, depth + 1);
+                    self.text_branch(inner, branch, depth + 1, &place());
                     self.indent(depth);
                     self.text("}\n");
                 }
@@ -298,9 +342,11 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn text_items(&mut self, field: &Field, item: &Message, list: &List, depth: usize) {
+    fn text_items(&mut self, field: &Field, item: &Message, list: &List, depth: usize, at: &str) {
         for (key, branch) in list.entries(field) {
-            self.indent(depth);
+            let mut place = at.to_owned();
+            push_key(item, key, |part| place.push_str(part));
+            self.mark(depth, || place.clone());
             self.text(&field.name);
             push_key(item, key, |part| self.out.push(part.as_bytes()));
             let defaults = self.show.defaults
@@ -312,7 +358,7 @@ impl<'a> Writer<'a> {
                 continue;
             }
             self.text(" {\n");
-            self.text_branch(item, branch, depth + 1);
+            self.text_branch(item, branch, depth + 1, &place);
             self.indent(depth);
             self.text("}\n");
         }

@@ -278,3 +278,32 @@ fn a_part_is_read_at_its_place() {
         Tree::empty()
     );
 }
+
+#[test]
+fn notes_stand_where_they_belong() {
+    let tree = example()
+        .load(
+            "deactivate routes 10.2.0.0/24 next_hops interface ipsec0\n\
+             annotate routes 10.2.0.0/24 with \"until\\nMarch\"\n\
+             deactivate connections to-b local\n\
+             deactivate connections to-b remote identity",
+            &Location::root(),
+        )
+        .unwrap();
+    assert_eq!(
+        tree.to_text(&at("routes"), &Show::PLAIN).as_str(),
+        "routes 0.0.0.0/0 {\n    next_hops 192.0.2.254;\n}\n\
+         # until\n# March\nroutes 10.2.0.0/24 {\n    inactive: next_hops interface ipsec0;\n}\n"
+    );
+    let text = tree.to_text(&at("connections to-b"), &Show::PLAIN);
+    assert!(
+        text.contains("\ninactive: local {\n    method psk;\n"),
+        "{}",
+        *text
+    );
+    assert!(
+        text.contains("\n    inactive: identity gateway-b;\n"),
+        "{}",
+        *text
+    );
+}
