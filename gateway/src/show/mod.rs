@@ -113,8 +113,10 @@ pub enum ShowError {
     #[error("{0}")]
     Question(String),
     /// `culvert run` has not said what it does.
-    #[error("no gateway runs in {}", path.display())]
+    #[error("no gateway runs in {}: it has no {}", root.display(), path.display())]
     Status {
+        /// As given.
+        root: PathBuf,
         /// The file that it keeps.
         path: PathBuf,
         /// What is wrong with it.

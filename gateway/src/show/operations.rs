@@ -44,8 +44,11 @@ impl OverTheBus {
     /// What `culvert run` keeps beside its sockets.
     fn system(&self, json: bool) -> Result<String, ShowError> {
         let path = self.root.join("run/status.json");
-        let text =
-            fs::read_to_string(&path).map_err(|source| ShowError::Status { path, source })?;
+        let text = fs::read_to_string(&path).map_err(|source| ShowError::Status {
+            root: self.root.clone(),
+            path,
+            source,
+        })?;
         if json {
             return Ok(text + "\n");
         }

@@ -38,7 +38,7 @@ pub const MESSAGE_LIMIT: usize = 17 << 20;
 /// Name of the metadata that says for whom a login shell speaks. mgmt believes it of those only whom it may believe.
 pub const PRINCIPAL: &str = "culvert-principal";
 
-/// Name of the metadata that says where that one came from: an address, or `console`.
+/// Name of the metadata that says where that one came from: both ends as `SSH_CONNECTION` has them, or `console`.
 pub const ORIGIN: &str = "culvert-origin";
 
 /// Why mgmt is not reached.

@@ -153,7 +153,9 @@ async fn offers(view: &mut View, before_cursor: &str) -> Offers {
             Err(_) => {}
         }
     }
-    if place.ends && partial.text.is_empty() && !partial.quoted {
+    // Whether a setting is whole is known to mgmt alone.
+    let setting = matches!(place.location, Some((Verb::Set, _)));
+    if place.ends && !setting && partial.text.is_empty() && !partial.quoted {
         found.all.push(Offer {
             text: "<return>".to_owned(),
             help: "do it".to_owned(),

@@ -101,7 +101,8 @@ fn word_at(words: &[crate::words::Word], number: usize) -> Option<usize> {
 fn refusal(status: &Status) -> String {
     let said = status.message();
     match status.code() {
-        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => {
+        // Said by the connection, not by mgmt.
+        _ if std::error::Error::source(status).is_some() => {
             format!("mgmt does not answer now: {said}; try again")
         }
         Code::Unimplemented => "this gateway's mgmt does not know how to do that".to_owned(),

@@ -68,11 +68,13 @@ pub fn execute(
     arguments: Arguments,
     operations: Arc<dyn Operations>,
 ) -> Result<ExitCode, CliError> {
-    let origin = env::var("SSH_CONNECTION")
-        .ok()
-        .and_then(|connection| connection.split_whitespace().next().map(str::to_owned))
-        .unwrap_or_else(|| "console".to_owned());
-    let identity = Identity::new(arguments.principal.as_deref(), &origin)?;
+    // As sshd says it: both ends with their ports.
+    let origin = env::var("SSH_CONNECTION").unwrap_or_default();
+    let origin = match origin.trim() {
+        "" => "console",
+        connection => connection,
+    };
+    let identity = Identity::new(arguments.principal.as_deref(), origin)?;
     let client = Client::new(arguments.root.join("run/api"), identity);
     // One thread moves the connection while another waits for keys.
     let runtime = Builder::new_multi_thread()
@@ -104,6 +106,7 @@ pub fn execute(
             &mut session,
             screen,
             command.as_bytes(),
+            command.trim().contains('\n'),
         )),
         None if interactive => interactive::run(
             &runtime,
@@ -117,7 +120,13 @@ pub fn execute(
                     .then(|| Duration::from_secs(arguments.idle_timeout)),
             },
         ),
-        None => Ok(script::run(&runtime, &mut session, screen, io::stdin())),
+        None => Ok(script::run(
+            &runtime,
+            &mut session,
+            screen,
+            io::stdin(),
+            true,
+        )),
     };
     // A question that is still being answered keeps nobody.
     runtime.shutdown_background();

@@ -37,8 +37,14 @@ struct Numbered {
     text: Zeroizing<String>,
 }
 
-/// Reads and does lines until the end or the first mistake.
-pub fn run(runtime: &Runtime, session: &mut Session, screen: Screen, input: impl Read) -> ExitCode {
+/// Reads and does lines until the end or the first mistake, which is told with the number of its line where there are several.
+pub fn run(
+    runtime: &Runtime,
+    session: &mut Session,
+    screen: Screen,
+    input: impl Read,
+    numbered: bool,
+) -> ExitCode {
     let mut lines = Lines {
         reader: BufReader::new(input),
         number: 0,
@@ -54,6 +60,7 @@ pub fn run(runtime: &Runtime, session: &mut Session, screen: Screen, input: impl
     let dropped = runtime.block_on(session.drop_candidate());
     match outcome {
         Err((number, line, failure)) => {
+            let number = numbered.then_some(number);
             screen.complain(&describe(number, &line, &failure));
             if left.is_some() {
                 screen.complain("nothing of what came before it is committed");
@@ -204,8 +211,9 @@ fn send(
 }
 
 /// Names the line, shows it with the word that is wrong, unless it may hold a secret.
-fn describe(number: u64, line: &str, failure: &Failure) -> String {
-    let mut text = format!("line {number}: {}", failure.error.sentence());
+fn describe(number: Option<u64>, line: &str, failure: &Failure) -> String {
+    let mut text = number.map_or_else(String::new, |number| format!("line {number}: "));
+    text.push_str(&failure.error.sentence());
     let single = line.trim_end();
     if may_hold_secret(line) || single.contains('\n') || single.is_empty() {
         return text;

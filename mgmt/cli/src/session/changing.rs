@@ -5,13 +5,14 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use culvert_model::api::complete_request::Verb;
 use culvert_model::api::{self, Format, edit, load, source};
 use zeroize::Zeroizing;
 
 use super::{Configuring, Console, Output, Session, problems};
 use crate::commands::Action;
 use crate::error::CliError;
-use crate::grammar::Parsed;
+use crate::grammar::{Mistake, Parsed};
 use crate::table::span;
 use crate::words::{Word, texts};
 
@@ -167,10 +168,37 @@ impl Session {
                 (start + word).saturating_sub(before)
             }));
         }
+        if !self.can_hold_more(&at).await? {
+            return Err(CliError::Usage(Mistake {
+                word: words.len().saturating_sub(1),
+                message: "this is a value: `set` changes it".to_owned(),
+            }));
+        }
         if let Some(configuring) = &mut self.configuring {
             configuring.at = at;
         }
         Ok(Output::default())
+    }
+
+    /// Whether a place is a part with fields or items, and not a leaf.
+    async fn can_hold_more(&mut self, place: &[String]) -> Result<bool, CliError> {
+        for (verb, items) in [(Verb::Set, false), (Verb::Location, true)] {
+            let request = api::CompleteRequest {
+                candidate: self.candidate()?.candidate.clone(),
+                at: Vec::new(),
+                verb: verb.into(),
+                words: place.to_vec(),
+                partial: String::new(),
+            };
+            let reply = self.service().await?.complete(request).await?.into_inner();
+            let holds = |completion: &api::Completion| {
+                items || completion.kind() == api::completion::Kind::Keyword
+            };
+            if reply.completions.iter().any(holds) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     pub(super) fn go_out(&mut self, levels: u64) -> Result<Output, CliError> {

@@ -117,6 +117,7 @@ fn places_are_gone_about_in() {
     terminal.press(CTRL_C);
     terminal.configuration_prompt();
     assert!(terminal.change("up").contains("[edit interfaces]"));
+    assert!(terminal.change("edit wan0 mtu").contains("this is a value"));
     assert!(
         terminal
             .change("edit wrong")

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use culvert_mgmt_api::{Configuration, ConfigurationServer, ORIGIN, PRINCIPAL};
+use culvert_model::api::complete_request::Verb;
 use culvert_model::api::{self, commit_reply::Outcome, completion::Kind, edit};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -162,6 +163,7 @@ fn offers(request: &api::CompleteRequest) -> Vec<(Kind, &'static str, &'static s
             (Kind::Keyword, "addresses", "addresses of the gateway"),
             (Kind::Keyword, "mtu", "largest packet"),
         ],
+        ["interfaces", _, "mtu"] if request.verb() == Verb::Location => Vec::new(),
         ["interfaces", _, "mtu"] => vec![(Kind::Hint, "<68..9216 bytes>", "largest packet")],
         _ => Vec::new(),
     }

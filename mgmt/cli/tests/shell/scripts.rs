@@ -58,7 +58,13 @@ fn set_lines_are_sent_together_and_committed() {
     assert_eq!(state.edits.len(), 1, "sent together");
     assert_eq!(state.edits[0].edits.len(), 3);
     assert_eq!(state.commits[0].comment, "new uplink");
-    assert_eq!(state.caller, (Some("ada".into()), Some("192.0.2.7".into())));
+    assert_eq!(
+        state.caller,
+        (
+            Some("ada".into()),
+            Some("192.0.2.7 50000 192.0.2.2 22".into())
+        )
+    );
     drop(state);
     assert_eq!(
         fake.set(),
