@@ -5,13 +5,14 @@ set -eu
 
 # build: cmake and a C compiler for NNG, which the bus stands on
 # run:   strongSwan's charon with its plugins
-# lab:   the hosts' tools; test: lost messages, certificates, an independent peer, a routing daemon, a Python environment
-#        for scapy
+# lab:   the hosts' tools; test: lost messages, certificates, logging in over SSH, an independent peer, a routing daemon,
+#        a Python environment for scapy
 packages="
     cmake gcc g++ libc6-dev make
     strongswan-charon strongswan-swanctl strongswan-pki
     libstrongswan-standard-plugins libstrongswan-extra-plugins libcharon-extra-plugins
-    bird2 iperf3 iproute2 iputils-ping kmod nftables openssl procps python3-venv
+    bird2 iperf3 iproute2 iputils-ping kmod nftables openssh-client openssh-server openssl procps
+    python3-venv
 "
 
 missing=
@@ -44,6 +45,13 @@ if [ -n "$missing" ]; then
         *strongswan*)
             if [ -d /run/systemd/system ]; then
                 systemctl disable --now strongswan-starter.service
+            fi
+            ;;
+    esac
+    case "$missing" in
+        *openssh-server*)
+            if [ -d /run/systemd/system ]; then
+                systemctl disable --now ssh.service
             fi
             ;;
     esac

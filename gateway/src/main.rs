@@ -12,10 +12,13 @@
 //!   culvert bench        clocks a packet
 //! ```
 //!
+//! As the shell of the account that people log in as (`culvert -c ...`) it is `culvert cli` and nothing else.
+//!
 //! A subcommand is a module with its `Arguments` and one `execute` that returns the exit status.
 
 mod bench;
 mod lab;
+mod login_shell;
 mod observe;
 mod process;
 mod run;
@@ -64,8 +67,17 @@ enum Command {
     },
 }
 
+/// What clap ends with, too.
+const USAGE: u8 = 2;
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match login_shell::arguments(std::env::args_os().collect()) {
+        Ok(arguments) => Cli::parse_from(arguments),
+        Err(error) => {
+            eprintln!("culvert: {error}");
+            return ExitCode::from(USAGE);
+        }
+    };
     tracing_subscriber::fmt()
         .with_env_filter(
             EnvFilter::try_from_env("CULVERT_LOG").unwrap_or_else(|_| EnvFilter::new("info")),

@@ -64,6 +64,11 @@ impl CliError {
         move |source| Self::Io { what, source }
     }
 
+    /// Whether mgmt does not know, or no longer knows, who this is: then there is nothing more to be asked.
+    pub fn ends_the_session(&self) -> bool {
+        matches!(self, Self::Refused(status) if status.code() == Code::Unauthenticated)
+    }
+
     /// Everything that is to be said: the error and its causes.
     pub fn sentence(&self) -> String {
         let mut text = self.to_string();

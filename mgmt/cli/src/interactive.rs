@@ -113,7 +113,12 @@ pub fn run(
                     return Ok(ExitCode::SUCCESS);
                 }
             }
-            Err(failure) => complain(screen, &failure, plain.chars().count(), &line),
+            Err(failure) => {
+                complain(screen, &failure, plain.chars().count(), &line);
+                if failure.error.ends_the_session() {
+                    return Ok(ExitCode::FAILURE);
+                }
+            }
         }
     }
 }

@@ -38,6 +38,7 @@ mod linux;
 mod network;
 mod policies;
 mod ports;
+mod users;
 mod value;
 mod vlan;
 
@@ -421,6 +422,7 @@ pub fn plan(config: &Config, digests: &DigestKey) -> Result<Plan, PlanErrors> {
     credentials::plan(config, digests, &mut planner);
     ike::plan(config, &ports, &routes, &underlay, &mut planner);
     policies::plan(config, &underlay, &mut planner);
+    users::plan(config, &mut planner);
     network::plan_forwarding(&mut planner);
     if planner.errors.is_empty() {
         Ok(planner.values)

@@ -894,3 +894,26 @@ fn limits_that_are_not_configured_are_those_of_the_dataplane() {
     assert_eq!(errors(r#"{ "icmp_errors": { "rate": 5 } }"#), (5, 50));
     assert_eq!(errors(r#"{ "icmp_errors": { "burst": 5 } }"#), (1000, 5));
 }
+
+#[test]
+fn a_key_is_one_persons_and_nobody_is_root() {
+    let key = format!("ssh-ed25519 {}", "A".repeat(68));
+    let user = |name: &str, comment: &str| {
+        format!(
+            r#"{{"name":"{name}","role":"operator","ssh_keys":[{{"name":"laptop","public_key":"{key}{comment}"}}]}}"#
+        )
+    };
+    let config = |users: &[String]| format!(r#"{{"system":{{"users":[{}]}}}}"#, users.join(","));
+    plan_of(&config(&[user("alice", "")])).unwrap();
+    let errors_of = |users: &[String]| errors(&config(users));
+    let both = errors_of(&[user("alice", " at home"), user("bob", "")]);
+    assert_eq!(
+        both,
+        [
+            "system.users[bob].ssh_keys[laptop].public_key: this key is also that of system.users[alice].ssh_keys[laptop].public_key; each has its own"
+        ]
+    );
+    let root = errors_of(&[user("root", "")]);
+    assert_eq!(root.len(), 1, "{root:?}");
+    assert!(root[0].starts_with("system.users[root].name: "), "{root:?}");
+}
