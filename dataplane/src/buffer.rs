@@ -295,6 +295,15 @@ unsafe impl Sync for Start {}
 impl BufferPool {
     /// Maps and threads `count` ordinary buffers, and one large one for every eight of them.
     pub fn new(count: usize) -> Result<Self, RegionError> {
+        Self::made_of(count, Pages::Huge)
+    }
+
+    /// The same in pages of 4 KiB, whatever the kernel has: to measure what huge ones bring.
+    pub fn in_small_pages(count: usize) -> Result<Self, RegionError> {
+        Self::made_of(count, Pages::Small)
+    }
+
+    fn made_of(count: usize, pages: Pages) -> Result<Self, RegionError> {
         let large = count / FOR_EACH_LARGE;
         let lines = count
             .checked_mul(STRIDE / LINE)
@@ -304,8 +313,8 @@ impl BufferPool {
             .filter(|all| *all < u32::MAX as usize)
             .ok_or(RegionError::TooMany(count))?;
         let bytes = all * LINE;
-        let region = Mapping::new(bytes, Pages::Huge)
-            .map_err(|source| RegionError::Map { bytes, source })?;
+        let region =
+            Mapping::new(bytes, pages).map_err(|source| RegionError::Map { bytes, source })?;
         let packet = |line: usize| NonZeroU32::new(line as u32 + 1).map(Packet);
         // What is not contiguous for a NIC is left out: less than one in 900, of large ones in 200.
         let crosses = |line: &usize, stride: usize| {

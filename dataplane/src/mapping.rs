@@ -15,6 +15,8 @@ pub(crate) const HUGE: usize = 2 << 20;
 pub(crate) enum Pages {
     /// Huge ones, and all memory at once; if the kernel has none left, ordinary ones that it may join.
     Huge,
+    /// Ordinary ones that the kernel must not join: to compare with.
+    Small,
     /// Addresses only; memory comes with the first touch, in ordinary pages that the kernel may join.
     Reserved,
 }
@@ -94,11 +96,15 @@ mod system {
             return Ok((base.cast(), bytes, true));
         }
         let base = map(match pages {
-            Pages::Huge => MapFlags::empty(),
+            Pages::Huge | Pages::Small => MapFlags::empty(),
             Pages::Reserved => MapFlags::MAP_NORESERVE,
         })?;
+        let advice = match pages {
+            Pages::Huge | Pages::Reserved => MmapAdvise::MADV_HUGEPAGE,
+            Pages::Small => MmapAdvise::MADV_NOHUGEPAGE,
+        };
         // SAFETY: the range is the mapping just made; the advice does not change its contents.
-        let _ = unsafe { madvise(base, bytes, MmapAdvise::MADV_HUGEPAGE) };
+        let _ = unsafe { madvise(base, bytes, advice) };
         Ok((base.cast(), bytes, false))
     }
 

@@ -30,6 +30,11 @@ const NODES: u32 = 1 << 20;
 
 static POOL: LazyLock<Option<Pool>> = LazyLock::new(|| Pool::reserve(LINES, NODES).ok());
 
+/// Bytes of the nodes of all IPv4 tables of the process.
+pub fn node_bytes4() -> usize {
+    POOL.as_ref().map_or(0, Pool::bytes_in_use)
+}
+
 /// IPv4 routes of one VRF: address to adjacency index. Changed by its [`Fib4Writer`] only.
 pub struct Fib4 {
     root: AtomicU32,

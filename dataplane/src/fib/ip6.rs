@@ -42,6 +42,11 @@ const MOST_STEPS: usize = 33;
 
 static POOL: LazyLock<Option<Pool>> = LazyLock::new(|| Pool::reserve(LINES, NODES).ok());
 
+/// Bytes of the nodes of all IPv6 tables of the process.
+pub fn node_bytes6() -> usize {
+    POOL.as_ref().map_or(0, Pool::bytes_in_use)
+}
+
 /// IPv6 routes of one VRF: address to adjacency index. Changed by its [`Fib6Writer`] only.
 pub struct Fib6 {
     root: AtomicU32,

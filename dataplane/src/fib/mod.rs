@@ -22,8 +22,8 @@ mod ip4;
 mod ip6;
 mod pool;
 
-pub use ip4::{Fib4, Fib4Writer};
-pub use ip6::{Fib6, Fib6Writer};
+pub use ip4::{Fib4, Fib4Writer, node_bytes4};
+pub use ip6::{Fib6, Fib6Writer, node_bytes6};
 pub use pool::PoolExhausted;
 
 use std::sync::atomic::{AtomicU64, Ordering};

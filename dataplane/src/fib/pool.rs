@@ -109,6 +109,13 @@ impl Pool {
         self.base
     }
 
+    /// Bytes of the nodes that tables have now; those that wait for a grace period are not counted.
+    pub(super) fn bytes_in_use(&self) -> usize {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = free.ready.len() + free.retired.len();
+        (free.fresh as usize).saturating_sub(waiting) * self.stride as usize * LINE
+    }
+
     /// A node with whatever its last user left in it.
     pub(super) fn allocate(&self) -> Result<Line, PoolExhausted> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,6 +10,10 @@
 //! The three alternate within a millisecond or so, so that a busy neighbour or a changed processor clock meets them
 //! alike. A slice in which the kernel took the processor away is thrown away and counted: wall clock and processor time
 //! tell.
+//!
+//! What a row must not be bought with is tried before it is measured and looked at while it is: a damaged IP header and a
+//! packet that comes twice must be dropped for what they are, what comes out is opened by the portable engine, its
+//! sequence numbers are consecutive, and the clocks of the nodes are those of the wall.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +24,7 @@ use culvert_dataplane::counters::WorkerCounters;
 use culvert_dataplane::driver::generator::{Generator, Sink, Source, Taken};
 use culvert_dataplane::drop_reason::DropReason;
 use culvert_dataplane::event::{self, EventReceiver, EventSender};
-use culvert_dataplane::graph::{Graph, Node, NodeId, Surroundings, VECTOR, Vector};
+use culvert_dataplane::graph::{Graph, Node, NodeId, Surroundings, Vector};
 use culvert_dataplane::nodes;
 use culvert_dataplane::port::{Port, Ports};
 use nix::time::{ClockId, clock_gettime};
@@ -28,19 +32,23 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::scene::{LAN, Scene, WAN};
-use super::traffic::Examiner;
+use super::traffic::{Examiner, Seen};
 use super::yardstick::Yardstick;
 
 /// Windows of a row.
 pub const WINDOWS: usize = 15;
 /// Buffers of the pool that the generator takes from.
 pub const BUFFERS: usize = 16_384;
-/// Vectors of a slice: well below a scheduler's time slice.
+/// Vectors of a slice, at most: well below a scheduler's time slice.
 const SLICE: usize = 4;
+/// Packets of a slice of small vectors, at least.
+const SLICE_PACKETS: usize = 256;
+/// How far the wall clock may be from the sum of the nodes, in percent of it.
+const WALL_TOLERANCE: f64 = 5.0;
 /// Rounds that a window has at least.
 const ROUNDS: usize = 3;
 /// Time that the kernel may take for itself within a slice (a timer interrupt), in nanoseconds.
-const UNDISTURBED_NS: u64 = 15_000;
+pub const UNDISTURBED_NS: u64 = 15_000;
 /// 655 of 65,536 frames are examined: one of a hundred.
 const SAMPLE: u16 = 655;
 /// Slices thrown away in a row before it is said that this machine cannot measure.
@@ -68,6 +76,15 @@ pub enum MeasureError {
         /// Of how many.
         examined: usize,
     },
+    /// A packet that must be dropped was not, or for another reason.
+    #[error("{0} is not looked at")]
+    Unchecked(&'static str),
+    /// Sequence numbers do not follow each other.
+    #[error("sequence numbers are not consecutive")]
+    Sequence,
+    /// Clocks went elsewhere than into the nodes, or were counted there and did not pass.
+    #[error("the wall clock is {0:+.1} % from the sum of the nodes")]
+    Wall(f64),
     /// The yardstick failed.
     #[error("the {0} failed")]
     Yardstick(&'static str),
@@ -97,21 +114,42 @@ pub struct Figure {
     pub examined: usize,
     /// Slices thrown away.
     pub disturbed: u32,
+    /// The packets lay in huge pages of their own.
+    pub huge_pages: bool,
+}
+
+/// What a rig is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Packets that are made at once.
+    pub vector: usize,
+    /// Packets lie in pages of 4 KiB, whatever the kernel has.
+    pub small_pages: bool,
+    /// Where packets enter the graph.
+    pub input: NodeId,
+    /// They are ESP packets for this box: a copy of one must be dropped.
+    pub decrypts: bool,
+    /// Number of the worker.
+    pub worker: u32,
 }
 
 /// A worker without a thread, between a generator and two sinks.
 pub struct Rig<'s, S> {
     scene: &'s Scene,
     engine: &'s dyn Engine,
+    setup: Setup,
     graph: Graph,
     buffers: BufferPool,
     counters: WorkerCounters,
     ports: Ports,
     events: (EventSender, EventReceiver),
-    generator: Generator<S>,
+    /// For the graph, and for the other slices: both write the same, and the graph sees each number.
+    generators: [Generator<S>; 2],
     bare: Sink,
     taken: [Arc<Taken>; 2],
     sent: u64,
+    /// Of those sent, how many were made to be dropped.
+    spoiled: u64,
     disturbed: u32,
 }
 
@@ -126,12 +164,12 @@ struct Window {
 }
 
 impl<'s, S: Source> Rig<'s, S> {
-    /// Puts it together; `vector` packets are made at once.
+    /// Puts it together; both sources write the same packets.
     pub fn new(
         scene: &'s Scene,
         engine: &'s dyn Engine,
-        source: S,
-        vector: usize,
+        sources: [S; 2],
+        setup: Setup,
     ) -> Result<Self, MeasureError> {
         let sinks = [Sink::new(SAMPLE, 1), Sink::new(SAMPLE, 2)];
         let taken = sinks.each_ref().map(|sink| Arc::clone(sink.taken()));
@@ -146,15 +184,21 @@ impl<'s, S: Source> Rig<'s, S> {
         Ok(Self {
             scene,
             engine,
+            setup,
             graph: Graph::new(nodes),
-            buffers: BufferPool::new(BUFFERS)?,
+            buffers: if setup.small_pages {
+                BufferPool::in_small_pages(BUFFERS)?
+            } else {
+                BufferPool::new(BUFFERS)?
+            },
             counters: WorkerCounters::default(),
             ports,
             events: event::channel(),
-            generator: Generator::new(source, NodeId::Ip4Input, vector),
+            generators: sources.map(|source| Generator::new(source, setup.input, setup.vector)),
             bare: Sink::new(SAMPLE, 3),
             taken,
             sent: 0,
+            spoiled: 0,
             disturbed: 0,
         })
     }
@@ -171,38 +215,109 @@ impl<'s, S: Source> Rig<'s, S> {
         mut yardstick: Option<&mut dyn Yardstick>,
         examiner: &Examiner,
     ) -> Result<Figure, MeasureError> {
-        // The first touch of every buffer and of every line of code.
-        for _ in 0..BUFFERS / VECTOR {
-            self.graph_vector();
-        }
+        self.warm_up()?;
         let mut windows = Vec::with_capacity(WINDOWS);
-        let (mut looked_at, mut wrong) = (0, 0);
+        let mut seen = Vec::new();
+        let mut looked_at = 0;
         for _ in 0..WINDOWS {
             windows.push(self.window(time / WINDOWS as u32, &mut yardstick)?);
-            for frame in self.taken.iter().flat_map(|taken| taken.sample()) {
+            for frame in self.sample() {
                 looked_at += 1;
-                wrong += usize::from(!examiner.accepts(&frame));
+                seen.extend(examiner.accept(&frame));
             }
             drop(self.bare.taken().sample());
         }
-        let out: u64 = self.taken.iter().map(|taken| taken.frames()).sum();
-        if out != self.sent {
+        let lost = self.lost();
+        if lost > 0 {
             return Err(MeasureError::Lost {
-                lost: self.sent - out.min(self.sent),
+                lost,
                 reasons: self.drops(),
             });
         }
-        if wrong > 0 || looked_at == 0 {
+        if seen.len() < looked_at || looked_at == 0 {
             return Err(MeasureError::Wrong {
-                wrong,
+                wrong: looked_at - seen.len(),
                 examined: looked_at,
             });
+        }
+        if examiner.is_consecutive() && !consecutive(&seen) {
+            return Err(MeasureError::Sequence);
+        }
+        let figure = figure(&windows);
+        if figure.wall_difference.abs() > WALL_TOLERANCE {
+            return Err(MeasureError::Wall(figure.wall_difference));
         }
         Ok(Figure {
             examined: looked_at,
             disturbed: self.disturbed,
-            ..figure(&windows)
+            ..figure
         })
+    }
+
+    /// The first touch of every buffer and of every line of code, and of what must be dropped.
+    pub fn warm_up(&mut self) -> Result<(), MeasureError> {
+        self.try_checks()?;
+        for _ in 0..BUFFERS / self.setup.vector.max(1) {
+            self.graph_vector();
+        }
+        drop(self.sample());
+        Ok(())
+    }
+
+    /// Whether what may not pass is dropped for what it is.
+    fn try_checks(&mut self) -> Result<(), MeasureError> {
+        let dropped = |rig: &Self, reason| rig.counters.drop(reason).get();
+        if self.setup.input == NodeId::Ip4Input {
+            let before = dropped(self, DropReason::Ip4BadChecksum);
+            let mut vector = self.make(0);
+            if let Some(byte) = vector
+                .first_mut()
+                .and_then(|packet| self.buffers.data_mut(packet).get_mut(10))
+            {
+                *byte ^= 0xff;
+            }
+            self.pass(vector);
+            self.spoiled += 1;
+            if dropped(self, DropReason::Ip4BadChecksum) != before + 1 {
+                return Err(MeasureError::Unchecked("the checksum of IP headers"));
+            }
+        }
+        if self.setup.decrypts {
+            let before = dropped(self, DropReason::EspReplayed);
+            let vector = self.make(0);
+            let copy = vector
+                .first()
+                .map(|packet| self.buffers.data(packet).to_vec())
+                .unwrap_or_default();
+            self.pass(vector);
+            let mut vector = self.make(0);
+            if let Some(packet) = vector.first_mut() {
+                self.buffers.data_mut(packet).copy_from_slice(&copy);
+            }
+            self.pass(vector);
+            self.spoiled += 1;
+            if dropped(self, DropReason::EspReplayed) != before + 1 {
+                return Err(MeasureError::Unchecked("the replay window"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Frames that came out since the last look, one of a hundred.
+    pub fn sample(&self) -> Vec<Vec<u8>> {
+        let samples = self.taken.iter().flat_map(|taken| taken.sample());
+        samples.collect()
+    }
+
+    /// Packets that should have come out and did not.
+    pub fn lost(&self) -> u64 {
+        let out: u64 = self.taken.iter().map(|taken| taken.frames()).sum();
+        (self.sent - self.spoiled).abs_diff(out)
+    }
+
+    /// Vectors of a slice.
+    fn slice(&self) -> usize {
+        SLICE.max(SLICE_PACKETS / self.setup.vector.max(1))
     }
 
     fn window(
@@ -222,7 +337,7 @@ impl<'s, S: Source> Rig<'s, S> {
                 rig.graph_vector();
                 let before = rig.node_clocks();
                 let start = clock::clocks();
-                let packets: u64 = (0..SLICE).map(|_| rig.graph_vector()).sum();
+                let packets: u64 = (0..rig.slice()).map(|_| rig.graph_vector()).sum();
                 let wall = clock::clocks().wrapping_sub(start);
                 let nodes = rig.node_clocks().into_iter().zip(before);
                 let nodes: Vec<u64> = nodes.map(|(after, before)| after - before).collect();
@@ -236,7 +351,7 @@ impl<'s, S: Source> Rig<'s, S> {
             if let Some(yardstick) = yardstick {
                 let (packets, clocks) = self.undisturbed(|rig| {
                     rig.yardstick_vector(&mut **yardstick);
-                    (0..SLICE)
+                    (0..rig.slice())
                         .map(|_| rig.yardstick_vector(&mut **yardstick))
                         .try_fold((0, 0), |sum, vector| {
                             vector.map(|vector| (sum.0 + vector.0, sum.1 + vector.1))
@@ -249,7 +364,7 @@ impl<'s, S: Source> Rig<'s, S> {
             let (packets, clocks) = self.undisturbed(|rig| {
                 rig.bare_vector();
                 let start = clock::clocks();
-                let packets: u64 = (0..SLICE).map(|_| rig.bare_vector()).sum();
+                let packets: u64 = (0..rig.slice()).map(|_| rig.bare_vector()).sum();
                 (packets, clock::clocks().wrapping_sub(start))
             })?;
             window.bare.0 += packets;
@@ -282,12 +397,24 @@ impl<'s, S: Source> Rig<'s, S> {
 
     /// One vector through the graph; gives its packets.
     fn graph_vector(&mut self) -> u64 {
+        let vector = self.make(0);
+        self.pass(vector)
+    }
+
+    /// A vector of one of both generators.
+    pub fn make(&mut self, generator: usize) -> Vector {
         let mut vector = Vector::new();
-        self.generator
-            .receive(&mut self.buffers, &self.counters, &mut vector);
+        let [graph, other] = &mut self.generators;
+        let generator = if generator == 0 { graph } else { other };
+        generator.receive(&mut self.buffers, &self.counters, &mut vector);
         for packet in &mut vector {
             self.buffers.meta_mut(packet).rx_interface = LAN;
         }
+        vector
+    }
+
+    /// Sends a vector through the graph; gives its packets.
+    pub fn pass(&mut self, mut vector: Vector) -> u64 {
         let packets = vector.len() as u64;
         self.sent += packets;
         let mut around = Surroundings {
@@ -298,37 +425,45 @@ impl<'s, S: Source> Rig<'s, S> {
             events: &self.events.0,
             engine: self.engine,
             now: 1_000_000_000,
-            worker: 0,
+            worker: self.setup.worker,
         };
         self.graph
-            .enqueue(NodeId::Ip4Input, &mut vector, &mut around);
+            .enqueue(self.setup.input, &mut vector, &mut around);
         self.graph.run(&mut around);
         self.ports.flush(&mut self.buffers, &self.counters);
         packets
     }
 
     fn bare_vector(&mut self) -> u64 {
-        let mut vector = Vector::new();
-        self.generator
-            .receive(&mut self.buffers, &self.counters, &mut vector);
-        for packet in &mut vector {
-            self.buffers.meta_mut(packet).rx_interface = LAN;
-        }
+        let mut vector = self.make(1);
         let packets = vector.len() as u64;
         self.bare
             .transmit(&mut self.buffers, &self.counters, &mut vector);
         packets
     }
 
+    /// The yardstick on a vector of the second generator; packets and clocks.
     fn yardstick_vector(&mut self, yardstick: &mut dyn Yardstick) -> Option<(u64, u64)> {
-        let mut vector = Vector::new();
-        self.generator
-            .receive(&mut self.buffers, &self.counters, &mut vector);
+        let vector = self.make(1);
+        self.yardstick_on(vector, yardstick)
+    }
+
+    /// The yardstick on a vector that was made here; packets and clocks.
+    pub fn yardstick_on(
+        &mut self,
+        mut vector: Vector,
+        yardstick: &mut dyn Yardstick,
+    ) -> Option<(u64, u64)> {
         let packets = vector.len() as u64;
         let clocks = yardstick.run(&self.buffers, &mut vector);
         self.bare
             .transmit(&mut self.buffers, &self.counters, &mut vector);
         Some((packets, clocks?))
+    }
+
+    /// Clocks of all nodes so far.
+    pub fn clocks(&self) -> u64 {
+        self.node_clocks().into_iter().sum()
     }
 
     fn node_clocks(&self) -> Vec<u64> {
@@ -338,7 +473,8 @@ impl<'s, S: Source> Rig<'s, S> {
             .collect()
     }
 
-    fn drops(&self) -> String {
+    /// Why packets were dropped so far.
+    pub fn drops(&self) -> String {
         let counts = DropReason::ALL
             .iter()
             .map(|reason| (reason.name(), self.counters.drop(*reason).get()))
@@ -349,11 +485,20 @@ impl<'s, S: Source> Rig<'s, S> {
 }
 
 /// Wall clock and this thread's processor time, in nanoseconds.
-fn times() -> (u64, u64) {
+pub fn times() -> (u64, u64) {
     let processor = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(0, |time| {
         time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
     });
     (clock::monotonic_nanoseconds(), processor)
+}
+
+/// Whether the packets of each SA have sequence numbers as they follow each other.
+fn consecutive(seen: &[Seen]) -> bool {
+    let mut offsets = seen
+        .iter()
+        .filter_map(|seen| Some(u64::from(seen.sequence?.1).wrapping_sub(seen.number)));
+    let first = offsets.next();
+    first.is_some_and(|first| offsets.all(|offset| offset == first))
 }
 
 fn figure(windows: &[Window]) -> Figure {
@@ -389,7 +534,8 @@ fn figure(windows: &[Window]) -> Figure {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The one in the middle; 0 of none.
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::machine::Machine;
 use super::measure::Figure;
+use super::plan::{Plan, VECTORS};
 
 /// What was measured.
 #[derive(Debug, Clone, Serialize)]
@@ -38,6 +39,8 @@ pub struct Row {
     pub examined: usize,
     /// Slices thrown away because the kernel took the processor.
     pub disturbed_slices: u32,
+    /// Packets lay in huge pages of their own.
+    pub huge_pages: bool,
     /// Clocks a packet of each node.
     pub nodes: serde_json::Map<String, serde_json::Value>,
 }
@@ -66,6 +69,7 @@ impl Row {
             packets: figure.packets,
             examined: figure.examined,
             disturbed_slices: figure.disturbed,
+            huge_pages: figure.huge_pages,
             nodes: figure
                 .nodes
                 .iter()
@@ -114,6 +118,76 @@ fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
+/// Clocks a packet by packets of a vector.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sweep {
+    /// `encrypt` or `forward`.
+    pub path: &'static str,
+    /// As in the rows.
+    pub algorithm: String,
+    /// Bytes of the inner IP packet.
+    pub bytes: usize,
+    /// Packets of a vector, and clocks; those without a figure are missing.
+    pub clk_per_packet: Vec<(usize, f64)>,
+}
+
+impl Sweep {
+    /// Of the clocks for each of [`VECTORS`].
+    pub fn new(plan: Plan, clocks: [Option<f64>; VECTORS.len()]) -> Self {
+        let both = VECTORS.into_iter().zip(clocks);
+        Self {
+            path: plan.path(),
+            algorithm: plan.algorithm(),
+            bytes: plan.bytes,
+            clk_per_packet: both
+                .filter_map(|(vector, clocks)| Some((vector, tenths(clocks?))))
+                .collect(),
+        }
+    }
+}
+
+/// Two workers against one.
+#[derive(Debug, Clone, Serialize)]
+pub struct Scaling {
+    /// What they do.
+    pub name: &'static str,
+    /// Clocks a packet while the other does nothing.
+    pub clk_alone: f64,
+    /// While both work.
+    pub clk_together: f64,
+    /// How much faster two are than one.
+    pub speedup: f64,
+    /// The same of two loops of ring's seal.
+    pub ring_speedup: f64,
+    /// One over the other, median of the rounds.
+    pub ratio_to_ring: f64,
+    /// Packets that came when the window had gone on.
+    pub lost_to_window: u64,
+    /// Rounds that count.
+    pub rounds: usize,
+    /// Rounds thrown away because the kernel took a core.
+    pub disturbed_rounds: usize,
+}
+
+/// A forwarding table, loaded.
+#[derive(Debug, Clone, Serialize)]
+pub struct Loaded {
+    /// Which.
+    pub name: &'static str,
+    /// How many routes it has.
+    pub routes: usize,
+    /// Insertions a second of processor time.
+    pub routes_per_second: f64,
+    /// The same by the clock on the wall.
+    pub routes_per_second_by_the_wall: f64,
+    /// Bytes of what workers read.
+    pub node_bytes: usize,
+    /// Bytes by which the process grew, with what the writer remembers.
+    pub process_bytes: usize,
+    /// Clocks of the time-stamp counter for the lookup of a random route's address, in vectors.
+    pub lookup_clk: f64,
+}
+
 /// Everything that a run has found.
 pub struct Report {
     /// The machine.
@@ -124,28 +198,75 @@ pub struct Report {
     pub vector: usize,
     /// Workers at the same time.
     pub workers: NonZeroUsize,
-    /// The packets lay in huge pages.
-    pub huge_pages: bool,
     /// The share of time that the hypervisor gave to others, in percent.
     pub stolen_percent: f64,
     /// What was measured.
     pub rows: Vec<Row>,
+    /// By vector size.
+    pub sweeps: Vec<Sweep>,
+    /// By two workers.
+    pub scalings: Vec<Scaling>,
+    /// Forwarding tables.
+    pub loads: Vec<Loaded>,
+    /// Why there is no figure for others.
+    pub failures: Vec<String>,
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Report {
+    /// Nothing measured yet.
+    pub fn new(
+        machine: Machine,
+        engine: &'static str,
+        vector: usize,
+        workers: NonZeroUsize,
+    ) -> Self {
+        Self {
+            machine,
+            engine,
+            vector,
+            workers,
+            stolen_percent: 0.0,
+            rows: Vec::new(),
+            sweeps: Vec::new(),
+            scalings: Vec::new(),
+            loads: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// For programs.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "processor": self.machine.processor,
+            "counter_mhz": self.machine.megahertz,
+            "clock_ratio": self.machine.clock_ratio,
+            "ring": self.machine.ring,
+            "engine": self.engine,
+            "vector": self.vector,
+            "workers": self.workers,
+            "stolen_percent": self.stolen_percent,
+            "rows": self.rows,
+            "vector_sweep": self.sweeps,
+            "two_workers": self.scalings,
+            "tables": self.loads,
+            "without_figure": self.failures,
+        })
+    }
+
+    fn machine(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Machine {
             processor,
             megahertz,
             clock_ratio,
             ring,
         } = &self.machine;
+        let huge_pages = self.rows.iter().any(|row| row.huge_pages);
         writeln!(f, "{processor}, time-stamp counter {megahertz:.0} MHz")?;
         writeln!(
             f,
             "{clock_ratio:.3} clocks of the counter for one of the core, {:.1} % stolen, {}",
             self.stolen_percent,
-            if self.huge_pages {
+            if huge_pages {
                 "huge pages of their own for packets"
             } else {
                 "transparent huge pages for packets where the kernel gives them"
@@ -155,10 +276,11 @@ impl fmt::Display for Report {
             f,
             "engine {}, ring {ring}, vectors of {} packets, workers: {}, generator and sink left out",
             self.engine, self.vector, self.workers
-        )?;
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        table.set_header([
+        )
+    }
+
+    fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let header = [
             "path",
             "algorithm",
             "bytes",
@@ -169,12 +291,12 @@ impl fmt::Display for Report {
             "ratio",
             "over",
             "wall",
-        ]);
-        for row in &self.rows {
+        ];
+        let rows = self.rows.iter().map(|row| {
             let optional = |value: Option<f64>, digits: usize| {
                 value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
             };
-            table.add_row([
+            vec![
                 row.path.to_owned(),
                 row.algorithm.clone(),
                 row.bytes.to_string(),
@@ -185,19 +307,121 @@ impl fmt::Display for Report {
                 optional(row.ratio_to_ring, 2),
                 optional(row.clk_over_yardstick, 0),
                 format!("{:+.1} %", row.wall_difference_percent),
-            ]);
-        }
-        for column in [2, 3, 4, 6, 7, 8, 9] {
-            if let Some(column) = table.column_mut(column) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        writeln!(f, "{table}")?;
-        write!(
+            ]
+        });
+        writeln!(f, "{}", table(header, rows, &[2, 3, 4, 6, 7, 8, 9]))?;
+        writeln!(
             f,
             "clk: clocks a packet, sum of the nodes, median of 15 windows. ratio, over: against the yardstick in the \
              same run.\nwall: wall clocks less a generator-to-sink run, against the sum of the nodes."
         )
+    }
+
+    fn sweeps(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let header = ["clk by packets of a vector".to_owned()]
+            .into_iter()
+            .chain(VECTORS.map(|vector| vector.to_string()));
+        let rows = self.sweeps.iter().map(|sweep| {
+            let name = format!("{} {} {}", sweep.path, sweep.algorithm, sweep.bytes);
+            let clocks = VECTORS.map(|vector| {
+                let found = sweep.clk_per_packet.iter().find(|(of, _)| *of == vector);
+                found.map_or_else(|| "-".to_owned(), |(_, clocks)| format!("{clocks:.0}"))
+            });
+            [name].into_iter().chain(clocks).collect()
+        });
+        writeln!(f, "\n{}", table(header, rows, &[1, 2, 3, 4, 5, 6, 7]))
+    }
+
+    fn scalings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let header = [
+            "",
+            "clk alone",
+            "together",
+            "scaling",
+            "ring's",
+            "ratio",
+            "lost",
+        ];
+        let rows = self.scalings.iter().map(|pair| {
+            vec![
+                pair.name.to_owned(),
+                format!("{:.0}", pair.clk_alone),
+                format!("{:.0}", pair.clk_together),
+                format!("{:.2}", pair.speedup),
+                format!("{:.2}", pair.ring_speedup),
+                format!("{:.2}", pair.ratio_to_ring),
+                pair.lost_to_window.to_string(),
+            ]
+        });
+        writeln!(f, "\n{}", table(header, rows, &[1, 2, 3, 4, 5, 6]))?;
+        writeln!(
+            f,
+            "scaling: two workers' speed over one's. ring's: of two seal loops on the same cores in the same rounds. lost: \
+             to the replay window."
+        )
+    }
+
+    fn loads(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let header = [
+            "",
+            "1000 routes/s",
+            "by the wall",
+            "nodes MiB",
+            "process MiB",
+            "lookup clk",
+        ];
+        let rows = self.loads.iter().map(|load| {
+            let mebibytes = |bytes: usize| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
+            vec![
+                load.name.to_owned(),
+                format!("{:.0}", load.routes_per_second / 1e3),
+                format!("{:.0}", load.routes_per_second_by_the_wall / 1e3),
+                mebibytes(load.node_bytes),
+                mebibytes(load.process_bytes),
+                format!("{:.1}", load.lookup_clk),
+            ]
+        });
+        writeln!(f, "\n{}", table(header, rows, &[1, 2, 3, 4, 5]))
+    }
+}
+
+/// Columns in the order of the header, these to the right.
+fn table(
+    header: impl IntoIterator<Item = impl Into<Cell>>,
+    rows: impl Iterator<Item = Vec<String>>,
+    right: &[usize],
+) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(header.into_iter().map(Into::into).collect::<Vec<Cell>>());
+    table.add_rows(rows);
+    for column in right {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.machine(f)?;
+        if !self.rows.is_empty() {
+            self.table(f)?;
+        }
+        if !self.sweeps.is_empty() {
+            self.sweeps(f)?;
+        }
+        if !self.scalings.is_empty() {
+            self.scalings(f)?;
+        }
+        if !self.loads.is_empty() {
+            self.loads(f)?;
+        }
+        for failure in &self.failures {
+            writeln!(f, "no figure: {failure}")?;
+        }
+        Ok(())
     }
 }
 

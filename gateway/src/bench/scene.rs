@@ -1,11 +1,14 @@
-//! The box that a benchmark runs: two Ethernet interfaces, one tunnel, its SAs, and routes.
+//! The box that a benchmark runs: two Ethernet interfaces, tunnels, their SAs, and routes.
 //!
 //! ```text
-//!   LAN 10.1.0.0/16 -- [ box ] -- WAN 192.0.2.2 ==== tunnel ==== 198.51.100.2 -- 10.2.0.0/16
+//!   LAN 10.1.0.0/16 -- [ box ] -- WAN 192.0.2.2 ==== tunnels ==== 198.51.100.2 -- 10.2.0.0/16, and a /24 behind each
 //!                                     '-- 16.0.0.0/24, 16.0.1.0/24 ...: what plain forwarding looks up
 //! ```
+//!
+//! The same in IPv6: `fd00:1::/32`, `2001:db8:1::2`, `2001:db8:2::2`, `fd00:2::/32`, a /64 behind each tunnel, and /48
+//! networks.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use culvert_crypto::{Engine, KeyError, KeyMaterial, SaKey, Suite};
@@ -14,14 +17,14 @@ use culvert_dataplane::drop_reason::DropReason;
 use culvert_dataplane::fib::{Fib4Writer, Fib6Writer, PoolExhausted};
 use culvert_dataplane::sa::{
     Limits, OuterHeader, PolicyAction, PolicyId, PolicySpec, SaDirection, SaError, SaKeyId,
-    SaManager, SaMode, SaSpec,
+    SaManager, SaMode, SaSpec, UdpPorts,
 };
 use culvert_dataplane::tables::{
     ADJACENCY_LOCAL, ADJACENCY_NO_ROUTE, Adjacency, AdjacencyKind, Fragmentation, Interface,
     InterfaceKind, MssClamp, ReversePath, Tables, VRF_DEFAULT, Vrf,
 };
 use culvert_net::{
-    AddressRange, Ipv4Prefix, MacAddr, PortRange, PrefixError, Selector, Spi, SpiError,
+    AddressRange, Ipv4Prefix, Ipv6Prefix, MacAddr, PortRange, PrefixError, Selector, Spi, SpiError,
 };
 use thiserror::Error;
 
@@ -30,11 +33,10 @@ pub const LAN: u32 = 1;
 /// Index of the interface towards the peer.
 pub const WAN: u32 = 2;
 const TUNNEL: u32 = 3;
-/// Adjacency of the first of many tunnels.
+/// Adjacency of the first tunnel.
 const INTO_TUNNELS: u32 = 16;
 const TO_LAN: u32 = 2;
 const TO_WAN: u32 = 3;
-const INTO_TUNNEL: u32 = 4;
 const IF_ID: u32 = 42;
 const OUR_SPI: u32 = 0xc100_0001;
 /// SPI of packets to the peer; the first of those of many tunnels.
@@ -51,8 +53,27 @@ pub const FAR: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 10);
 pub const NETWORKS: Ipv4Addr = Ipv4Addr::new(16, 0, 0, 0);
 /// The first of the /24 networks behind many tunnels.
 pub const BEHIND_TUNNELS: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 0);
-/// Packets of the replay window.
-const REPLAY_WINDOW: u32 = 1024;
+/// The same addresses in IPv6: the box's.
+pub const OURS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2);
+/// The peer's outer address.
+pub const PEERS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 2);
+/// A host behind the box.
+pub const NEAR6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x10);
+/// A host behind the peer.
+pub const FAR6: Ipv6Addr = Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 0x10);
+/// The first of the /48 networks that plain forwarding goes to.
+pub const NETWORKS6: Ipv6Addr = Ipv6Addr::new(0x2400, 0, 0, 0, 0, 0, 0, 0);
+/// The first of the /64 networks behind many tunnels.
+pub const BEHIND_TUNNELS6: Ipv6Addr = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 0);
+/// Both ends of UDP encapsulation.
+pub const NAT_T: UdpPorts = UdpPorts {
+    source: 4500,
+    destination: 4500,
+};
+/// Packets of the replay window where a worker alone receives.
+pub const REPLAY_WINDOW: u32 = 1024;
+/// Where two workers receive for the same SA, each a block of sequence numbers at a time.
+pub const SHARED_WINDOW: u32 = 4096;
 
 /// Why the box could not be set up.
 #[derive(Debug, Error)]
@@ -111,13 +132,72 @@ impl Protection {
     }
 
     /// The expanded keys, as the peer has them.
-    pub fn key(&self, engine: &dyn Engine) -> Result<SaKey, KeyError> {
+    pub fn key(&self, engine: &dyn Engine, esn: bool) -> Result<SaKey, KeyError> {
         engine.key(&KeyMaterial {
             suite: self.suite,
             encryption: &self.encryption,
             integrity: &self.integrity,
-            esn: false,
+            esn,
         })
+    }
+}
+
+/// What the box and its tunnels are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Packets are IPv6, inside and outside.
+    pub v6: bool,
+    /// ESP in UDP (RFC 3948).
+    pub udp: bool,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// Tunnels, each with an SA in either direction.
+    pub tunnels: u32,
+    /// Networks that plain forwarding goes to.
+    pub networks: u32,
+    /// Packets of the replay window.
+    pub window: u32,
+}
+
+impl Shape {
+    /// A box that forwards to so many networks.
+    pub const fn router(networks: u32) -> Self {
+        Self {
+            v6: false,
+            udp: false,
+            esn: false,
+            tunnels: 0,
+            networks,
+            window: REPLAY_WINDOW,
+        }
+    }
+
+    /// A box with so many tunnels.
+    pub const fn gateway(tunnels: u32) -> Self {
+        Self {
+            tunnels,
+            ..Self::router(0)
+        }
+    }
+
+    /// Either of two by the family of its packets.
+    fn of_family(self, v4: Ipv4Addr, v6: Ipv6Addr) -> IpAddr {
+        if self.v6 { v6.into() } else { v4.into() }
+    }
+
+    /// The box's outer address.
+    pub fn ours(self) -> IpAddr {
+        self.of_family(OURS, OURS6)
+    }
+
+    /// The peer's outer address.
+    pub fn peers(self) -> IpAddr {
+        self.of_family(PEERS, PEERS6)
+    }
+
+    /// The outer header of the peer's packets.
+    pub fn peers_outer_header(self) -> Option<OuterHeader> {
+        OuterHeader::new(self.peers(), self.ours(), self.udp.then_some(NAT_T))
     }
 }
 
@@ -126,27 +206,53 @@ pub struct Scene {
     /// What its workers read.
     pub tables: Tables,
     /// Lives as long as the tables that read what it wrote.
-    routes: (Fib4Writer, Fib6Writer),
+    routes: Routes,
+}
+
+/// What writes the forwarding tables.
+#[derive(Default)]
+struct Routes {
+    v4: Fib4Writer,
+    v6: Fib6Writer,
+}
+
+impl Routes {
+    fn insert(&mut self, address: IpAddr, length: u8, adjacency: u32) -> Result<(), SceneError> {
+        match address {
+            IpAddr::V4(address) => {
+                let prefix = Ipv4Prefix::covering(address, length)?;
+                self.v4.insert(prefix, adjacency)?;
+            }
+            IpAddr::V6(address) => {
+                let prefix = Ipv6Prefix::covering(address, length)?;
+                self.v6.insert(prefix, adjacency)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Scene {
-    /// A box that forwards to `networks` networks, and with a tunnel if there is a protection for it.
+    /// A box of this shape; every tunnel has keys of its own, made from `protection`.
     pub fn new(
         engine: &Arc<dyn Engine>,
         protection: Option<&Protection>,
-        networks: u32,
+        shape: Shape,
     ) -> Result<Self, SceneError> {
-        let mut routes = Fib4Writer::default();
-        let prefix = |address: Ipv4Addr, length| Ipv4Prefix::new(address, length);
-        routes.insert(prefix(Ipv4Addr::new(10, 1, 0, 0), 16)?, TO_LAN)?;
-        routes.insert(prefix(Ipv4Addr::new(10, 2, 0, 0), 16)?, INTO_TUNNEL)?;
-        routes.insert(prefix(PEERS, 32)?, TO_WAN)?;
-        routes.insert(prefix(OURS, 32)?, ADJACENCY_LOCAL)?;
-        for network in 0..networks {
-            let address = Ipv4Addr::from_bits(NETWORKS.to_bits() + (network << 8));
-            routes.insert(prefix(address, 24)?, TO_WAN)?;
+        let mut routes = Routes::default();
+        // Where a host or a network is: its prefix, by family.
+        let (site, host, of_network) = if shape.v6 {
+            (32, 128, 48)
+        } else {
+            (16, 32, 24)
+        };
+        routes.insert(shape.of_family(NEAR, NEAR6), site, TO_LAN)?;
+        routes.insert(shape.of_family(FAR, FAR6), site, INTO_TUNNELS)?;
+        routes.insert(shape.peers(), host, TO_WAN)?;
+        routes.insert(shape.ours(), host, ADJACENCY_LOCAL)?;
+        for network in 0..shape.networks {
+            routes.insert(network_of(shape.v6, network), of_network, TO_WAN)?;
         }
-        let routes6 = Fib6Writer::default();
         let mut tables = Tables {
             generation: 1,
             forwarding: true,
@@ -154,19 +260,16 @@ impl Scene {
         };
         let vrf = Vrf {
             name: "default".into(),
-            fib4: Arc::clone(routes.fib()),
-            fib6: Arc::clone(routes6.fib()),
+            fib4: Arc::clone(routes.v4.fib()),
+            fib6: Arc::clone(routes.v6.fib()),
         };
         tables.vrfs.set(VRF_DEFAULT, Some(Arc::new(vrf)));
-        for (index, name, kind) in [
-            (LAN, "lan", ethernet(1)),
-            (WAN, "wan", ethernet(2)),
-            (TUNNEL, "ipsec0", tunnel_kind(IF_ID)),
-        ] {
+        for (index, name, kind) in [(LAN, "lan", ethernet(1)), (WAN, "wan", ethernet(2))] {
             tables
                 .interfaces
                 .set(index, Some(Arc::new(interface(index, name, kind))));
         }
+        let link_header = |last| link_header(last, shape.v6);
         for (index, kind, interface) in [
             (
                 ADJACENCY_NO_ROUTE,
@@ -176,7 +279,6 @@ impl Scene {
             (ADJACENCY_LOCAL, AdjacencyKind::Local, 0),
             (TO_LAN, AdjacencyKind::Rewrite(link_header(1)), LAN),
             (TO_WAN, AdjacencyKind::Rewrite(link_header(2)), WAN),
-            (INTO_TUNNEL, AdjacencyKind::Tunnel, TUNNEL),
         ] {
             let adjacency = Adjacency {
                 kind,
@@ -185,28 +287,27 @@ impl Scene {
             };
             tables.adjacencies.set(index, Some(Arc::new(adjacency)));
         }
+        let mut this = Self { tables, routes };
         if let Some(protection) = protection {
-            protect(&mut tables, engine, protection)?;
+            this.add_tunnels(engine, protection, shape)?;
         }
-        Ok(Self {
-            tables,
-            routes: (routes, routes6),
-        })
+        Ok(this)
     }
 
-    /// A box with so many tunnels, a /24 network behind each, and an outbound SA with a policy for it.
-    pub fn with_tunnels(
+    /// Tunnels, a network behind each, SAs and a policy.
+    fn add_tunnels(
+        &mut self,
         engine: &Arc<dyn Engine>,
         protection: &Protection,
-        tunnels: u32,
-    ) -> Result<Self, SceneError> {
-        let mut this = Self::new(engine, None, 0)?;
+        shape: Shape,
+    ) -> Result<(), SceneError> {
         let mut manager = SaManager::new(Arc::clone(engine))?;
-        for number in 0..tunnels {
+        let behind = if shape.v6 { 64 } else { 24 };
+        for number in 0..shape.tunnels {
             let (index, adjacency) = (TUNNEL + number, INTO_TUNNELS + number);
-            let kind = tunnel_kind(IF_ID + number);
-            let tables = &mut this.tables;
-            let interface = interface(index, &format!("ipsec{number}"), kind);
+            let if_id = IF_ID + number;
+            let tables = &mut self.tables;
+            let interface = interface(index, &format!("ipsec{number}"), tunnel_kind(if_id));
             tables.interfaces.set(index, Some(Arc::new(interface)));
             let into = Adjacency {
                 kind: AdjacencyKind::Tunnel,
@@ -214,32 +315,44 @@ impl Scene {
                 mtu: 1500,
             };
             tables.adjacencies.set(adjacency, Some(Arc::new(into)));
-            let network = Ipv4Addr::from_bits(BEHIND_TUNNELS.to_bits() + (number << 8));
-            let prefix = Ipv4Prefix::new(network, 24)?;
-            this.routes.0.insert(prefix, adjacency)?;
-            tables.sas.tunnels.set(IF_ID + number, Some(index));
+            self.routes
+                .insert(network_behind(shape.v6, number), behind, adjacency)?;
+            tables.sas.tunnels.set(if_id, Some(index));
             let protection = protection.of_tunnel(number);
-            let spec = sa(
-                &protection,
-                PEER_SPI + number,
-                SaDirection::Out,
-                IF_ID + number,
-            )?;
-            let (encryption, integrity) = (&protection.encryption, &protection.integrity);
-            manager.add(&mut tables.sas, spec, encryption, integrity)?;
-            let policy = policy(PEER_SPI + number, IF_ID + number);
+            for (spi, direction) in [
+                (PEER_SPI + number, SaDirection::Out),
+                (OUR_SPI + number, SaDirection::In),
+            ] {
+                let spec = sa(&protection, shape, spi, direction, if_id)?;
+                let (encryption, integrity) = (&protection.encryption, &protection.integrity);
+                manager.add(&mut tables.sas, spec, encryption, integrity)?;
+            }
+            let policy = policy(PEER_SPI + number, if_id, shape);
             manager.add_policy(&mut tables.sas, policy)?;
         }
-        Ok(this)
+        Ok(())
     }
 }
 
-/// The outer header of the peer's packets.
-pub fn peers_outer_header() -> Option<OuterHeader> {
-    OuterHeader::new(PEERS.into(), OURS.into(), None)
+/// The network of a number that plain forwarding goes to.
+pub fn network_of(v6: bool, number: u32) -> IpAddr {
+    if v6 {
+        Ipv6Addr::from_bits(NETWORKS6.to_bits() + (u128::from(number) << 80)).into()
+    } else {
+        Ipv4Addr::from_bits(NETWORKS.to_bits() + (number << 8)).into()
+    }
 }
 
-/// SPI of the peer's packets.
+/// The network behind the tunnel of a number.
+pub fn network_behind(v6: bool, number: u32) -> IpAddr {
+    if v6 {
+        Ipv6Addr::from_bits(BEHIND_TUNNELS6.to_bits() + (u128::from(number) << 64)).into()
+    } else {
+        Ipv4Addr::from_bits(BEHIND_TUNNELS.to_bits() + (number << 8)).into()
+    }
+}
+
+/// SPI of the peer's packets in the first tunnel.
 pub const fn inbound_spi() -> u32 {
     OUR_SPI
 }
@@ -261,8 +374,9 @@ fn ethernet(last: u8) -> InterfaceKind {
     }
 }
 
-fn link_header(last: u8) -> [u8; 14] {
-    [2, 0, 0, 0, 1, last, 2, 0, 0, 0, 0, last, 8, 0]
+fn link_header(last: u8, v6: bool) -> [u8; 14] {
+    let [high, low] = if v6 { [0x86, 0xdd] } else { [8, 0] };
+    [2, 0, 0, 0, 1, last, 2, 0, 0, 0, 0, last, high, low]
 }
 
 fn interface(index: u32, name: &str, kind: InterfaceKind) -> Interface {
@@ -281,57 +395,46 @@ fn interface(index: u32, name: &str, kind: InterfaceKind) -> Interface {
     }
 }
 
-/// Installs both SAs and the policy of the tunnel.
-fn protect(
-    tables: &mut Tables,
-    engine: &Arc<dyn Engine>,
-    protection: &Protection,
-) -> Result<(), SceneError> {
-    let mut manager = SaManager::new(Arc::clone(engine))?;
-    tables.sas.tunnels.set(IF_ID, Some(TUNNEL));
-    for spec in [
-        sa(protection, PEER_SPI, SaDirection::Out, IF_ID)?,
-        sa(protection, OUR_SPI, SaDirection::In, IF_ID)?,
-    ] {
-        let (encryption, integrity) = (&protection.encryption, &protection.integrity);
-        manager.add(&mut tables.sas, spec, encryption, integrity)?;
+fn everything(v6: bool) -> Selector {
+    let all = if v6 {
+        AddressRange::ALL_V6
+    } else {
+        AddressRange::ALL_V4
+    };
+    Selector {
+        source: all,
+        destination: all,
+        protocol: None,
+        source_ports: PortRange::ANY,
+        destination_ports: PortRange::ANY,
     }
-    manager.add_policy(&mut tables.sas, policy(PEER_SPI, IF_ID))?;
-    Ok(())
 }
-
-const EVERYTHING: Selector = Selector {
-    source: AddressRange::ALL_V4,
-    destination: AddressRange::ALL_V4,
-    protocol: None,
-    source_ports: PortRange::ANY,
-    destination_ports: PortRange::ANY,
-};
 
 fn sa(
     protection: &Protection,
+    shape: Shape,
     spi: u32,
     direction: SaDirection,
     if_id: u32,
 ) -> Result<SaSpec, SpiError> {
     let (source, destination) = match direction {
-        SaDirection::Out => (OURS, PEERS),
-        SaDirection::In => (PEERS, OURS),
+        SaDirection::Out => (shape.ours(), shape.peers()),
+        SaDirection::In => (shape.peers(), shape.ours()),
     };
     Ok(SaSpec {
         id: SaKeyId {
             spi: Spi::new(spi)?,
             direction,
-            destination: destination.into(),
+            destination,
         },
-        source: source.into(),
+        source,
         mode: SaMode::Tunnel,
         suite: protection.suite,
-        esn: false,
-        replay_window: REPLAY_WINDOW,
-        udp: None,
+        esn: shape.esn,
+        replay_window: shape.window,
+        udp: shape.udp.then_some(NAT_T),
         if_id,
-        selectors: vec![EVERYTHING],
+        selectors: vec![everything(shape.v6)],
         limits: Limits::NONE,
         copy_df: true,
         copy_ecn: true,
@@ -342,13 +445,13 @@ fn sa(
     })
 }
 
-fn policy(spi: u32, if_id: u32) -> PolicySpec {
+fn policy(spi: u32, if_id: u32, shape: Shape) -> PolicySpec {
     PolicySpec {
         id: PolicyId {
             outbound: true,
             forward: false,
             if_id,
-            selector: EVERYTHING,
+            selector: everything(shape.v6),
             spi,
         },
         action: PolicyAction::Protect,
