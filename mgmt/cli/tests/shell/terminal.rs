@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::pty::{Winsize, openpty};
@@ -19,6 +19,7 @@ const DEADLINE: Duration = Duration::from_mins(1);
 pub struct Terminal {
     child: Child,
     keys: File,
+    reader: Option<JoinHandle<()>>,
     screen: Arc<(Mutex<Vec<u8>>, Condvar)>,
     seen: usize,
 }
@@ -53,13 +54,13 @@ impl Terminal {
         drop(command);
         drop(pair.slave);
         let keys = File::from(pair.master);
-        let mut reader = keys.try_clone().unwrap();
+        let mut from = keys.try_clone().unwrap();
         let screen = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
         let written = Arc::clone(&screen);
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             let mut part = [0; 4096];
             // It ends with an error when the last one at the other end is gone.
-            while let Ok(length @ 1..) = reader.read(&mut part) {
+            while let Ok(length @ 1..) = from.read(&mut part) {
                 written.0.lock().unwrap().extend_from_slice(&part[..length]);
                 written.1.notify_all();
             }
@@ -67,6 +68,7 @@ impl Terminal {
         Self {
             child,
             keys,
+            reader: Some(reader),
             screen,
             seen: 0,
         }
@@ -170,6 +172,8 @@ impl Terminal {
             assert!(Instant::now() < end, "the session does not end");
             thread::sleep(Duration::from_millis(10));
         };
+        // What it wrote last may still be on its way.
+        self.reader.take().unwrap().join().unwrap();
         let screen = self.screen.0.lock().unwrap();
         (
             String::from_utf8_lossy(&screen[self.seen..]).into_owned(),
