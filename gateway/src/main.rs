@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   culvert run          parent of a gateway's processes
+//!   culvert mgmt         keeps the configuration     (started by `run`)
 //!   culvert dataplane    forwards packets            (started by `run`)
 //!   culvert iked-bridge  joins charon to the dataplane (started by `run`)
 //!   culvert cli          the command line: configure it, look at it
@@ -43,6 +44,8 @@ struct Cli {
 enum Command {
     /// Run a gateway: its processes, from start to orderly stop.
     Run(run::Arguments),
+    /// Keep the configuration; started by `run`.
+    Mgmt(process::mgmt::Arguments),
     /// Forward packets; started by `run`.
     Dataplane(process::dataplane::Arguments),
     /// Join charon to the dataplane; started by `run`.
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         .init();
     let outcome = match cli.command {
         Command::Run(arguments) => run::execute(arguments).map_err(anyhow::Error::from),
+        Command::Mgmt(arguments) => process::mgmt::execute(arguments),
         Command::Dataplane(arguments) => process::dataplane::execute(&arguments),
         Command::IkedBridge(arguments) => process::iked_bridge::execute(arguments),
         Command::Cli(arguments) => {

@@ -1,7 +1,22 @@
-//! The management plane of a Culvert gateway.
+//! The management plane of a Culvert gateway: it keeps the configuration, and nothing but it changes it.
 //!
+//! ```text
+//!   command line ──┐                        ┌── store ──── revisions, candidates, secrets, audit trail on the disk
+//!   REST, gRPC ────┼── ROOT/run/api ── service ── agent
+//!   remote ────────┘   (who is that?)       └── hands ──── culvert run: follows the plan, says how far it is
+//! ```
+//!
+//! - [`store`]: what a power cut leaves is a whole revision.
 //! - [`login`]: who may come in over SSH, and to what.
-//! - [`store`]: revisions, candidates, secrets and the audit trail on the disk.
+//! - [`agent`]: sessions, commits, and the way back.
+//! - the service gives each request a name and a role by the socket's peer, and each refusal a status.
+//!
+//! When mgmt dies everything goes on as it was; it comes back, tells `run` the same plan, and nothing is touched.
 
+pub mod agent;
 pub mod login;
+mod process;
+mod service;
 pub mod store;
+
+pub use process::{Options, ProcessError, import, run};

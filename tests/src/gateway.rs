@@ -1,7 +1,9 @@
 //! One `culvert run` and its processes, seen and disturbed from outside.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -83,6 +85,27 @@ impl Gateway {
     ) -> anyhow::Result<Self> {
         let file = path.with_extension("json");
         fs::write(&file, format!("{configuration:#}\n"))?;
+        Self::spawn(namespace, path, &[OsStr::new("--config"), file.as_os_str()])
+    }
+
+    /// `culvert run` with root `path`, whose configuration is in the hands of mgmt; an empty root begins with `import`.
+    pub fn start_managed(
+        namespace: &Namespace,
+        path: &Path,
+        import: Option<&Value>,
+    ) -> anyhow::Result<Self> {
+        let file = path.with_extension("json");
+        let arguments = match import {
+            Some(configuration) => {
+                fs::write(&file, format!("{configuration:#}\n"))?;
+                vec![OsStr::new("--import"), file.as_os_str()]
+            }
+            None => Vec::new(),
+        };
+        Self::spawn(namespace, path, &arguments)
+    }
+
+    fn spawn(namespace: &Namespace, path: &Path, arguments: &[&OsStr]) -> anyhow::Result<Self> {
         let log = File::options()
             .create(true)
             .append(true)
@@ -92,8 +115,7 @@ impl Gateway {
             .arg("run")
             .arg("--root")
             .arg(path)
-            .arg("--config")
-            .arg(&file)
+            .args(arguments)
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -112,6 +134,31 @@ impl Gateway {
         let process = ProcessIdentity::of(self.pid()).context("culvert run is gone")?;
         ensure!(process.signal(Signal::SIGHUP), "culvert run was gone");
         Ok(())
+    }
+
+    /// What an operator's lines come to, as from a heredoc: the exit status is that of success, or this is an error with
+    /// what was complained about.
+    pub fn operate(&self, lines: &str) -> anyhow::Result<String> {
+        let mut child = Command::new(program()?)
+            .arg("cli")
+            .arg("--root")
+            .arg(&self.root)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut input) = child.stdin.take() {
+            input.write_all(lines.as_bytes())?;
+        }
+        let output = child.wait_with_output()?;
+        let text = String::from_utf8(output.stdout)?;
+        ensure!(
+            output.status.success(),
+            "{}: {text}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(text)
     }
 
     /// Where its state is.

@@ -90,6 +90,16 @@ impl Laboratory {
         Ok(())
     }
 
+    /// Starts a gateway that mgmt has the configuration of, and waits until it is ready; an empty one begins with
+    /// `import`.
+    pub fn start_managed(&mut self, side: Side, import: Option<&Value>) -> anyhow::Result<()> {
+        let namespace = self.topology.open(side.gateway())?;
+        let path = self.folder().join(side.gateway().name());
+        let gateway = Gateway::start_managed(&namespace, &path, import)?;
+        self.gateways[usize::from(side == Side::B)] = Some(gateway);
+        self.wait_ready(side)
+    }
+
     /// Waits until a gateway that was launched is ready.
     pub fn wait_ready(&mut self, side: Side) -> anyhow::Result<()> {
         match &mut self.gateways[usize::from(side == Side::B)] {

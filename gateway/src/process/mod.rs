@@ -6,3 +6,4 @@
 pub mod confinement;
 pub mod dataplane;
 pub mod iked_bridge;
+pub mod mgmt;

@@ -182,7 +182,7 @@ impl Recipe {
         let mut launch = Launch {
             command: match process {
                 Process::Charon => Command::new(&self.charon.program),
-                Process::Dataplane | Process::IkedBridge => {
+                Process::Mgmt | Process::Dataplane | Process::IkedBridge => {
                     let mut command = Command::new(own_program().map_err(prepare)?);
                     command
                         .arg(process.name())
@@ -220,7 +220,7 @@ impl Recipe {
                 let network: OwnedFd = network.as_fd().try_clone_to_owned().map_err(prepare)?;
                 launch.network = Some(network);
             }
-            Process::IkedBridge => {}
+            Process::Mgmt | Process::IkedBridge => {}
             Process::Charon => {
                 launch
                     .command

@@ -57,6 +57,14 @@ pub enum ConfigurationError {
 
 /// Reads and plans a configuration file.
 pub fn load(path: &Path, digests: &DigestKey) -> Result<Plan, ConfigurationError> {
+    plan(&read_whole(path)?, digests).map_err(|source| ConfigurationError::Plan {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Reads a configuration file and the files it names.
+pub fn read_whole(path: &Path) -> Result<Config, ConfigurationError> {
     let text = read(path).map_err(|source| ConfigurationError::Read {
         path: path.to_owned(),
         source,
@@ -68,10 +76,7 @@ pub fn load(path: &Path, digests: &DigestKey) -> Result<Plan, ConfigurationError
         })?;
     let beside = path.parent().unwrap_or(Path::new("."));
     read_credentials(&mut config, beside)?;
-    plan(&config, digests).map_err(|source| ConfigurationError::Plan {
-        path: path.to_owned(),
-        source,
-    })
+    Ok(config)
 }
 
 fn read_credentials(config: &mut Config, beside: &Path) -> Result<(), ConfigurationError> {

@@ -30,6 +30,7 @@ use super::configuration;
 use super::learnt;
 use super::notify::{self, State};
 use super::parts::{PartError, Parts};
+use super::plan_calls::{self, Asked};
 use super::ports::{Ports, Wanted};
 use super::status::{ProcessStatus, Status, StatusFile};
 use super::supervisor::{Action, Phase, Process, Supervisor};
@@ -74,17 +75,36 @@ enum Happened {
     Learnt(Vec<LearntRoute>),
     /// iked-bridge told how it stands to charon; none: no answer.
     Ike(Option<bus::ShowIkeReply>),
+    /// By mgmt.
+    Asked(Asked),
     /// SIGTERM or SIGINT.
     Stop,
     /// SIGHUP.
     Reload,
 }
 
+/// Where the plan comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// A file, read at the start and with each SIGHUP.
+    File {
+        /// In JSON.
+        path: PathBuf,
+        /// For its secrets.
+        digests: DigestKey,
+    },
+    /// mgmt, from its store.
+    Mgmt,
+}
+
 /// A running gateway.
 pub struct Gateway {
     recipe: Recipe,
-    configuration: PathBuf,
-    digests: DigestKey,
+    source: Source,
+    /// Of the configuration that is followed; 0: none yet, or a file.
+    revision: u64,
+    /// mgmt asks here.
+    plan_calls: Option<culvert_bus::Running>,
     supervisor: Supervisor,
     children: Children,
     ports: Ports,
@@ -114,19 +134,15 @@ pub struct Gateway {
 
 impl Gateway {
     /// Takes what the plan asks for of the machine; no process runs yet.
-    pub async fn prepare(
-        recipe: Recipe,
-        configuration: PathBuf,
-        digests: DigestKey,
-        plan: Plan,
-    ) -> Result<Self, RunError> {
+    pub async fn prepare(recipe: Recipe, source: Source, plan: Plan) -> Result<Self, RunError> {
         let (children, ends) = Children::new();
         let (sender, events) = mpsc::unbounded_channel();
         let parts = Parts::open(&recipe.root)?;
         let wanted = Wanted::of(&plan).map_err(super::ports::PortsError::from)?;
         let mut gateway = Self {
-            configuration,
-            digests,
+            source,
+            revision: 0,
+            plan_calls: None,
             supervisor: Supervisor::new(),
             children,
             ports: Ports::new()?,
@@ -160,7 +176,10 @@ impl Gateway {
 
     /// Runs until told to stop, then leaves the machine as it was.
     pub async fn run(mut self) -> Result<(), RunError> {
-        let outcome = self.listen_to_signals();
+        let outcome = match self.listen_to_signals() {
+            Ok(()) => self.listen_to_mgmt(),
+            refused => refused,
+        };
         if outcome.is_ok() {
             self.live().await;
         }
@@ -180,8 +199,13 @@ impl Gateway {
         let learning = tokio::spawn(learnt::follow(move |routes| {
             sender.send(Happened::Learnt(routes)).is_ok()
         }));
-        self.part_up(Part::Linux);
-        self.supervisor.allow(Process::Dataplane, Instant::now());
+        match self.source {
+            Source::File { .. } => {
+                self.supervisor.leave_out(Process::Mgmt);
+                self.begin_to_follow(Instant::now());
+            }
+            Source::Mgmt => self.supervisor.allow(Process::Mgmt, Instant::now()),
+        }
         loop {
             self.act();
             self.write_status();
@@ -195,10 +219,27 @@ impl Gateway {
                 .min();
             tokio::select! {
                 Some(ended) = self.ends.recv() => self.ended(&ended).await,
-                Some(event) = self.events.recv() => self.happened(event),
+                Some(event) = self.events.recv() => self.happened(event).await,
                 () = sleep_until(deadline) => {}
             }
         }
+    }
+
+    /// There is a plan to follow.
+    fn begin_to_follow(&mut self, now: Instant) {
+        self.part_up(Part::Linux);
+        self.supervisor.allow(Process::Dataplane, now);
+    }
+
+    fn listen_to_mgmt(&mut self) -> Result<(), RunError> {
+        if matches!(self.source, Source::Mgmt) {
+            let sender = self.sender.clone();
+            let running = plan_calls::serve(&self.recipe.root.bus("run"), move |asked| {
+                sender.send(Happened::Asked(asked)).is_ok()
+            });
+            self.plan_calls = Some(running.map_err(super::parts::OpenError::from)?);
+        }
+        Ok(())
     }
 
     fn listen_to_signals(&self) -> Result<(), RunError> {
@@ -260,7 +301,10 @@ impl Gateway {
 
     /// Interfaces, addresses, TAPs and routes first, then the bridge, then charon.
     fn open_gates(&mut self, now: Instant) {
-        if self.supervisor.phase(Process::IkedBridge) == Phase::Blocked
+        // Before there is a plan nothing waits, but nothing is in place either.
+        let planned = self.supervisor.phase(Process::Dataplane) != Phase::Blocked;
+        if planned
+            && self.supervisor.phase(Process::IkedBridge) == Phase::Blocked
             && self.values.is_settled(Part::Dataplane)
             && self.values.is_settled(Part::Linux)
         {
@@ -379,6 +423,7 @@ impl Gateway {
         match process {
             Process::Dataplane => self.part_down(Part::Dataplane),
             Process::IkedBridge => self.part_down(Part::Iked),
+            Process::Mgmt => {}
             Process::Charon => {
                 let code = ended.status.and_then(|status| status.code());
                 if code == Some(EXIT_PLUGIN_MISSING) {
@@ -405,7 +450,7 @@ impl Gateway {
         self.supervisor.exited(process, Instant::now());
     }
 
-    fn happened(&mut self, event: Happened) {
+    async fn happened(&mut self, event: Happened) {
         let now = Instant::now();
         match event {
             Happened::Probed {
@@ -448,6 +493,7 @@ impl Gateway {
                 }
             }
             Happened::Ike(ike) => self.ike = ike,
+            Happened::Asked(asked) => self.asked(asked, now).await,
             Happened::Stop => self.stop(),
             Happened::Reload => self.reload(now),
         }
@@ -464,7 +510,7 @@ impl Gateway {
             match process {
                 Process::Dataplane => self.part_up(Part::Dataplane),
                 Process::IkedBridge => self.part_up(Part::Iked),
-                Process::Charon => {}
+                Process::Mgmt | Process::Charon => {}
             }
         }
     }
@@ -558,7 +604,11 @@ impl Gateway {
     }
 
     fn read_again(&mut self, now: Instant) -> Result<(), RunError> {
-        let plan = configuration::load(&self.configuration, &self.digests)?;
+        let Source::File { path, digests } = &self.source else {
+            tracing::info!("the configuration is in mgmt's hands: there is no file to read again");
+            return Ok(());
+        };
+        let plan = configuration::load(path, digests)?;
         let wanted = Wanted::of(&plan).map_err(super::ports::PortsError::from)?;
         self.ports.check(&wanted)?;
         self.values.set_plan(plan)?;
@@ -567,14 +617,80 @@ impl Gateway {
             self.values.resynchronise(part);
         }
         tracing::info!("configuration read again");
-        if self.next_ports.as_ref().unwrap_or(self.ports.wanted()) != &wanted {
-            // Descriptors are inherited at the start only, and charon chooses its interfaces then.
-            tracing::warn!("other interfaces: restarting the dataplane and charon");
-            self.next_ports = Some(wanted);
-            self.supervisor.restart(Process::Dataplane, now);
-            self.supervisor.restart(Process::Charon, now);
+        if self.restarts_for(&wanted) {
+            self.restart_for(wanted, now);
         }
         Ok(())
+    }
+
+    /// Whether these ports are others than there are, or are about to be.
+    fn restarts_for(&self, wanted: &Wanted) -> bool {
+        self.next_ports.as_ref().unwrap_or(self.ports.wanted()) != wanted
+    }
+
+    /// Descriptors are inherited at the start only, and charon chooses its interfaces then.
+    fn restart_for(&mut self, wanted: Wanted, now: Instant) {
+        tracing::warn!("other interfaces: restarting the dataplane and charon");
+        self.next_ports = Some(wanted);
+        self.supervisor.restart(Process::Dataplane, now);
+        self.supervisor.restart(Process::Charon, now);
+    }
+
+    /// mgmt has given up waiting where nobody takes the answer.
+    async fn asked(&mut self, asked: Asked, now: Instant) {
+        match asked {
+            Asked::Follow { plan, answer } => {
+                let outcome = self.follow(plan, now).await;
+                let _ = answer.send(outcome.map_err(|error| format!("{error:#}")));
+            }
+            Asked::Show { answer } => {
+                let status = self.values.status();
+                let parts = [Part::Dataplane, Part::Linux, Part::Iked];
+                let _ = answer.send(bus::ShowPlanReply {
+                    revision: self.revision,
+                    settled: parts.into_iter().all(|part| self.values.is_settled(part))
+                        && self.next_ports.is_none(),
+                    wanted: status.wanted as u32,
+                    applied: status.applied as u32,
+                    unsettled: self.values.unsettled(),
+                    ready: self.was_ready,
+                });
+            }
+        }
+    }
+
+    /// Follows mgmt's plan from now on; what is already as planned is not touched.
+    async fn follow(
+        &mut self,
+        asked: culvert_model::plan::Assembled,
+        now: Instant,
+    ) -> Result<Vec<String>, anyhow::Error> {
+        let wanted = Wanted::of(&asked.plan).map_err(super::ports::PortsError::from)?;
+        self.ports.check(&wanted)?;
+        let first = self.supervisor.phase(Process::Dataplane) == Phase::Blocked;
+        let restarts = !first && self.restarts_for(&wanted);
+        if !asked.check && !self.stopping {
+            if first {
+                self.change_ports(wanted).await?;
+                self.values.set_plan(asked.plan)?;
+                self.begin_to_follow(now);
+            } else {
+                self.values.set_plan(asked.plan)?;
+                if restarts {
+                    self.restart_for(wanted, now);
+                }
+            }
+            self.revision = asked.revision;
+            tracing::info!(revision = self.revision, "following");
+        }
+        Ok(if restarts {
+            vec![
+                Process::Dataplane.name().to_owned(),
+                Process::Charon.name().to_owned(),
+            ]
+        } else {
+            Vec::new()
+        })
     }
 
     async fn change_ports(&mut self, wanted: Wanted) -> Result<(), RunError> {
@@ -589,8 +705,10 @@ impl Gateway {
     }
 
     fn write_status(&mut self) {
+        let without_mgmt = matches!(self.source, Source::File { .. });
         let processes: BTreeMap<&'static str, ProcessStatus> = Process::ALL
             .into_iter()
+            .filter(|&process| process != Process::Mgmt || !without_mgmt)
             .map(|process| {
                 let state = match self.supervisor.phase(process) {
                     Phase::Blocked => "blocked",
@@ -615,6 +733,7 @@ impl Gateway {
             && reconciled
             && plugin_session
             && processes.values().all(|process| process.state == "ready")
+            && (without_mgmt || self.revision > 0)
             && self.values.is_converged();
         if healthy && !self.was_ready {
             self.was_ready = true;

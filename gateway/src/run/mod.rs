@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!                                  culvert run
-//!            FILE -> plan -> scheduler -> batches        supervisor: start, health, restart, stop
+//!    mgmt or FILE -> plan -> scheduler -> batches        supervisor: start, health, restart, stop
 //!                                          |                   |
 //!        +---------------------------------+-------------------+----------+
 //!        |                                 |                              |
@@ -19,7 +19,7 @@
 //! | signal | effect |
 //! | --- | --- |
 //! | SIGTERM, SIGINT | stop in order: charon, iked-bridge, dataplane; NICs go back; a second one kills |
-//! | SIGHUP | read the configuration again and apply the difference; a refused one changes nothing |
+//! | SIGHUP | read the configuration file again and apply the difference; a refused one changes nothing |
 //!
 //! | exit status | meaning |
 //! | --- | --- |
@@ -40,6 +40,7 @@ mod namespace;
 mod nics;
 mod notify;
 mod parts;
+mod plan_calls;
 mod ports;
 mod root;
 mod status;
@@ -48,17 +49,19 @@ mod switches;
 mod values;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Args;
 use culvert_crypto::EngineChoice;
-use culvert_model::plan::DigestKey;
+use culvert_model::plan::{DigestKey, Plan, plan};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use charon::Installation;
 use children::Recipe;
-use gateway::Gateway;
+use configuration::ConfigurationError;
+use gateway::{Gateway, Source};
 use root::Root;
 use switches::Switches;
 
@@ -68,9 +71,13 @@ pub struct Arguments {
     /// The folder of this gateway: state, sockets, logs.
     #[arg(long, value_name = "DIR")]
     root: PathBuf,
-    /// The configuration, in JSON.
+    /// The configuration, in JSON: this file is the truth, SIGHUP reads it again, and nothing else changes it.
+    /// Without it the truth is the store of `culvert mgmt`.
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
+    /// Makes the configuration in this file, in JSON, the first revision of a root that has none yet.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    import: Option<PathBuf>,
     /// Worker threads of the dataplane.
     #[arg(long, value_name = "N")]
     workers: Option<u16>,
@@ -129,17 +136,28 @@ pub enum RunError {
 
 /// Runs the subcommand.
 pub fn execute(arguments: Arguments) -> Result<ExitCode, RunError> {
-    let digests = draw_digest_key()?;
-    let plan = match configuration::load(&arguments.config, &digests) {
-        Ok(plan) => plan,
-        Err(error) => {
-            eprintln!("culvert: {error}");
-            return Ok(ExitCode::from(2));
+    let (source, plan) = match arguments.config.clone() {
+        None => (Source::Mgmt, Plan::new()),
+        Some(path) => {
+            let digests = draw_digest_key()?;
+            match configuration::load(&path, &digests) {
+                Ok(plan) => (Source::File { path, digests }, plan),
+                Err(error) => {
+                    eprintln!("culvert: {error}");
+                    return Ok(ExitCode::from(2));
+                }
+            }
         }
     };
     let root = Root::prepare(&arguments.root)?;
     let lock = root.lock()?;
     root.sweep(&lock);
+    if let Some(path) = &arguments.import
+        && let Err(error) = import(&root, path)
+    {
+        eprintln!("culvert: {error:#}");
+        return Ok(ExitCode::from(2));
+    }
     let installation = Installation {
         plugin: arguments.charon_plugin.clone().unwrap_or_else(find_plugin),
         program: arguments.charon.clone(),
@@ -156,15 +174,22 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode, RunError> {
         .build()
         .map_err(RunError::Runtime)?;
     let switches = Switches::set()?;
-    let outcome = runtime.block_on(async {
-        Gateway::prepare(recipe, arguments.config, digests, plan)
-            .await?
-            .run()
-            .await
-    });
+    let outcome =
+        runtime.block_on(async { Gateway::prepare(recipe, source, plan).await?.run().await });
     drop(switches);
     root.sweep(&lock);
     outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Makes a file the first revision.
+fn import(root: &Root, path: &Path) -> anyhow::Result<()> {
+    let config = configuration::read_whole(path)?;
+    plan(&config, &draw_digest_key()?).map_err(|source| ConfigurationError::Plan {
+        path: path.to_owned(),
+        source,
+    })?;
+    culvert_mgmt::import(root.folder(), &config)
+        .with_context(|| format!("{} is not imported", path.display()))
 }
 
 fn dataplane_arguments(arguments: &Arguments) -> Vec<String> {

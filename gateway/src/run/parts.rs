@@ -67,6 +67,7 @@ pub struct Parts {
     dataplane: Client,
     bridge: Client,
     secrets: Client,
+    mgmt: Client,
     linux: Arc<Mutex<Linux>>,
 }
 
@@ -77,6 +78,7 @@ impl Parts {
             dataplane: Client::new(&root.bus("dataplane"))?,
             bridge: Client::new(&root.bus("iked-bridge"))?,
             secrets: Client::for_secrets(&root.bus("iked-bridge-secrets"))?,
+            mgmt: Client::new(&root.bus("mgmt"))?,
             linux: Arc::new(Mutex::new(Linux::open()?)),
         })
     }
@@ -136,6 +138,7 @@ impl Parts {
     /// Who answers in the place of a process; charon does not speak the bus.
     pub async fn greet(&self, process: Process) -> Option<Session> {
         let client = match process {
+            Process::Mgmt => &self.mgmt,
             Process::Dataplane => &self.dataplane,
             Process::IkedBridge => &self.bridge,
             Process::Charon => return None,

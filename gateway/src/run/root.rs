@@ -6,9 +6,11 @@
 //!   ROOT/run/status.json           parts, process ids, readiness
 //!   ROOT/run/pids/NAME             process ids
 //!   ROOT/run/bus/NAME              sockets between our processes
+//!   ROOT/run/api                   mgmt's, for every face of the gateway
 //!   ROOT/run/charon.vici           charon's control socket
 //!   ROOT/run/charon-plugin.sock    charon's plugin to iked-bridge
 //!   ROOT/var/log/NAME.log          what each process says
+//!   ROOT/var/mgmt                  mgmt's: revisions of the configuration
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -25,13 +27,15 @@ use thiserror::Error;
 pub const LONGEST_SOCKET_PATH: usize = 107;
 
 /// The sockets of the bus, by name.
-const BUS_SOCKETS: [&str; 6] = [
+const BUS_SOCKETS: [&str; 8] = [
     "dataplane",
     "dataplane.events",
     "dataplane-sa",
     "dataplane-sa.events",
     "iked-bridge",
     "iked-bridge-secrets",
+    "mgmt",
+    "run",
 ];
 
 /// Why a folder cannot be a gateway's root.
@@ -136,6 +140,11 @@ impl Root {
         self.folder.join("run/charon.vici")
     }
 
+    /// Where mgmt serves every face of the gateway.
+    pub fn api(&self) -> PathBuf {
+        self.folder.join("run/api")
+    }
+
     /// Where iked-bridge awaits charon's plugin.
     pub fn plugin_socket(&self) -> PathBuf {
         self.folder.join("run/charon-plugin.sock")
@@ -157,10 +166,11 @@ impl Root {
     }
 
     fn sockets(&self) -> impl Iterator<Item = PathBuf> {
-        BUS_SOCKETS
-            .iter()
-            .map(|name| self.bus(name))
-            .chain([self.vici(), self.plugin_socket()])
+        BUS_SOCKETS.iter().map(|name| self.bus(name)).chain([
+            self.vici(),
+            self.plugin_socket(),
+            self.api(),
+        ])
     }
 
     /// Makes this process the only gateway on the root, until the lock is dropped or the process ends.

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 /// A process of the gateway, in the order of their start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Process {
+    /// Keeps the configuration.
+    Mgmt,
     /// Forwards packets.
     Dataplane,
     /// Joins charon to the dataplane.
@@ -28,11 +30,12 @@ pub enum Process {
 
 impl Process {
     /// All, in the order of their start.
-    pub const ALL: [Self; 3] = [Self::Dataplane, Self::IkedBridge, Self::Charon];
+    pub const ALL: [Self; 4] = [Self::Mgmt, Self::Dataplane, Self::IkedBridge, Self::Charon];
 
     /// As in file names and the journal.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Mgmt => "mgmt",
             Self::Dataplane => "dataplane",
             Self::IkedBridge => "iked-bridge",
             Self::Charon => "charon",
@@ -43,6 +46,12 @@ impl Process {
         match self {
             // Maps its buffers and rings before it answers.
             Self::Dataplane => Patience {
+                start: Duration::from_secs(30),
+                unhealthy: Duration::from_secs(10),
+                terminate: Duration::from_secs(3),
+            },
+            // Looks through its store before it answers, and recovers it if need be.
+            Self::Mgmt => Patience {
                 start: Duration::from_secs(30),
                 unhealthy: Duration::from_secs(10),
                 terminate: Duration::from_secs(3),
@@ -153,7 +162,7 @@ impl Child {
 /// The processes of one gateway.
 #[derive(Debug)]
 pub struct Supervisor {
-    children: [Child; 3],
+    children: [Child; 4],
     stopping: bool,
     actions: VecDeque<Action>,
 }
@@ -186,6 +195,14 @@ impl Supervisor {
         let child = self.child(process);
         if child.phase == Phase::Blocked && !stopping {
             child.phase = Phase::Waiting { until: now };
+        }
+    }
+
+    /// This gateway does without the process.
+    pub fn leave_out(&mut self, process: Process) {
+        let child = self.child(process);
+        if child.phase == Phase::Blocked {
+            child.phase = Phase::Stopped;
         }
     }
 
@@ -357,8 +374,9 @@ impl Supervisor {
     }
 
     fn get(&self, process: Process) -> &Child {
-        let [dataplane, bridge, charon] = &self.children;
+        let [mgmt, dataplane, bridge, charon] = &self.children;
         match process {
+            Process::Mgmt => mgmt,
             Process::Dataplane => dataplane,
             Process::IkedBridge => bridge,
             Process::Charon => charon,
@@ -366,8 +384,9 @@ impl Supervisor {
     }
 
     fn child(&mut self, process: Process) -> &mut Child {
-        let [dataplane, bridge, charon] = &mut self.children;
+        let [mgmt, dataplane, bridge, charon] = &mut self.children;
         match process {
+            Process::Mgmt => mgmt,
             Process::Dataplane => dataplane,
             Process::IkedBridge => bridge,
             Process::Charon => charon,
@@ -387,7 +406,7 @@ fn delay_after(failures: u32) -> Duration {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
-    use Process::{Charon, Dataplane, IkedBridge};
+    use Process::{Charon, Dataplane, IkedBridge, Mgmt};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -445,8 +464,9 @@ mod tests {
                 assert!(!supervisor.poll(now).contains(&Action::Spawn(Charon)));
             }
             now = until;
-            supervisor.probed(Dataplane, true, now);
-            supervisor.probed(IkedBridge, true, now);
+            for other in [Mgmt, Dataplane, IkedBridge] {
+                supervisor.probed(other, true, now);
+            }
             assert_eq!(supervisor.poll(now), [Action::Spawn(Charon)]);
             supervisor.spawned(Charon, now);
         }
@@ -514,8 +534,9 @@ mod tests {
         let mut supervisor = running(now);
         supervisor.probed(Charon, false, now + SECOND);
         supervisor.probed(Charon, true, now + 2 * SECOND);
-        supervisor.probed(Dataplane, true, now + 2 * SECOND);
-        supervisor.probed(IkedBridge, true, now + 2 * SECOND);
+        for other in [Mgmt, Dataplane, IkedBridge] {
+            supervisor.probed(other, true, now + 2 * SECOND);
+        }
         assert_eq!(supervisor.poll(now + 4 * SECOND), []);
         assert_eq!(
             supervisor.poll(now + 5 * SECOND),
@@ -549,6 +570,8 @@ mod tests {
         );
         assert!(!supervisor.is_stopped());
         supervisor.exited(Dataplane, now + 5 * SECOND);
+        assert_eq!(supervisor.poll(now + 5 * SECOND), [Action::Terminate(Mgmt)]);
+        supervisor.exited(Mgmt, now + 5 * SECOND);
         assert_eq!(supervisor.poll(now + 5 * SECOND), []);
         assert!(supervisor.is_stopped());
         supervisor.allow(Charon, now + 6 * SECOND);
@@ -564,6 +587,24 @@ mod tests {
         assert_eq!(supervisor.poll(now), [Action::Terminate(IkedBridge)]);
         supervisor.exited(IkedBridge, now);
         assert_eq!(supervisor.poll(now), [Action::Terminate(Dataplane)]);
+        supervisor.exited(Dataplane, now);
+        supervisor.poll(now);
+        supervisor.exited(Mgmt, now);
+        supervisor.poll(now);
+        assert!(supervisor.is_stopped());
+    }
+
+    #[test]
+    fn what_is_left_out_never_starts_and_keeps_nobody_from_stopping() {
+        let now = Instant::now();
+        let mut supervisor = Supervisor::new();
+        supervisor.leave_out(Mgmt);
+        supervisor.allow(Mgmt, now);
+        supervisor.allow(Dataplane, now);
+        assert_eq!(supervisor.poll(now), [Action::Spawn(Dataplane)]);
+        supervisor.spawned(Dataplane, now);
+        supervisor.stop();
+        supervisor.poll(now);
         supervisor.exited(Dataplane, now);
         supervisor.poll(now);
         assert!(supervisor.is_stopped());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use culvert_model::bus::{self, operation};
 use culvert_model::plan::{Key, Part, Plan};
 use culvert_scheduler::{
-    BatchId, Change, Failure, Gateway, GatewayScheduler, Planned, SetPlanError, Standing,
+    BatchId, Change, Failure, Gateway, GatewayScheduler, Planned, SetPlanError, Standing, Status,
 };
 use culvert_tap_inject::mirror::LearntRoute;
 
@@ -16,6 +16,8 @@ use super::status::ValuesStatus;
 
 /// Of these many pending values the status file tells; of more only that they are.
 const TOLD: usize = 100;
+/// Of these many the one who set the plan is told.
+const TOLD_BY_BUS: usize = 1000;
 /// A value that failed as often as this is not what the others wait for: what is wrong with it lasts.
 const HOPELESS: u32 = 5;
 
@@ -35,6 +37,7 @@ pub struct Batch {
 struct Summary {
     status: ValuesStatus,
     restless: BTreeSet<Part>,
+    unsettled: Vec<bus::Unsettled>,
 }
 
 /// All values of the gateway.
@@ -188,6 +191,11 @@ impl Values {
         !self.summary().restless.contains(&part)
     }
 
+    /// What is not as planned, for whoever set the plan.
+    pub fn unsettled(&self) -> Vec<bus::Unsettled> {
+        self.summary().unsettled.clone()
+    }
+
     /// For the status file.
     pub fn status(&self) -> ValuesStatus {
         self.summary().status.clone()
@@ -197,6 +205,9 @@ impl Values {
         self.summary.get_or_init(|| {
             let mut summary = Summary::default();
             for value in self.scheduler.status() {
+                if summary.unsettled.len() < TOLD_BY_BUS {
+                    summary.unsettled.extend(unsettled(&value));
+                }
                 let (applied, restless, why) = describe(value.standing);
                 summary.status.wanted += 1;
                 summary.status.applied += usize::from(applied);
@@ -252,6 +263,30 @@ fn describe(standing: Standing<Key>) -> (bool, bool, Option<String>) {
         ),
         Standing::Failed { message } => (false, false, Some(format!("failed: {message}"))),
     }
+}
+
+/// What the one who set the plan is told of a value that is not as planned.
+fn unsettled(value: &Status<Gateway>) -> Option<bus::Unsettled> {
+    use bus::unsettled::Standing as Told;
+    let (standing, missing, reason) = match &value.standing {
+        Standing::Configured => return None,
+        Standing::Applying => (Told::Applying, Vec::new(), String::new()),
+        Standing::Removing => (Told::Removing, Vec::new(), String::new()),
+        Standing::PartAway => (Told::PartAway, Vec::new(), String::new()),
+        Standing::Pending { missing } => {
+            let missing = missing.iter().map(Key::to_string).collect();
+            (Told::Pending, missing, String::new())
+        }
+        Standing::Retrying { message, .. } => (Told::Retrying, Vec::new(), message.clone()),
+        Standing::Failed { message } => (Told::Failed, Vec::new(), message.clone()),
+    };
+    Some(bus::Unsettled {
+        key: value.key.to_string(),
+        standing: standing.into(),
+        missing,
+        reason,
+        origins: value.origins.clone(),
+    })
 }
 
 fn on_the_bus(operation: culvert_scheduler::Operation<Gateway>) -> bus::Operation {

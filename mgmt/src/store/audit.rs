@@ -171,6 +171,18 @@ impl Store {
         Ok(number)
     }
 
+    /// The last `count` entries, oldest first.
+    pub fn last_audit_entries(&self, count: u32) -> Result<Vec<AuditEntry>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT number, time, who, origin, what, result FROM audit
+             ORDER BY number DESC LIMIT ?1",
+        )?;
+        let entries = statement.query_map(params![count], entry_of)?;
+        let mut entries: Vec<AuditEntry> = entries.collect::<Result<_, _>>()?;
+        entries.reverse();
+        Ok(entries)
+    }
+
     /// At most `count` entries, from this number on.
     pub fn audit_trail(&self, from: u64, count: u32) -> Result<AuditTrail, StoreError> {
         let mut statement = self.connection.prepare_cached(

@@ -69,7 +69,7 @@ impl Moment {
 
     /// How long ago `earlier` was: by the unsettable clock within one boot, else by the wall clock, and nothing if that
     /// one was set back.
-    pub(super) fn since(&self, earlier: &Self) -> Duration {
+    pub fn since(&self, earlier: &Self) -> Duration {
         if self.boot == earlier.boot {
             self.since_boot.saturating_sub(earlier.since_boot)
         } else {

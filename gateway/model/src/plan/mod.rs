@@ -36,6 +36,7 @@ mod ike;
 mod ip_tunnels;
 mod linux;
 mod network;
+mod pieces;
 mod policies;
 mod ports;
 mod users;
@@ -46,6 +47,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 pub use digest::DigestKey;
+pub use pieces::{Assembled, Assembly, PieceError, pieces};
 pub use value::{same, updates_in_place};
 
 use crate::bus;

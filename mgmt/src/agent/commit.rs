@@ -1,0 +1,374 @@
+//! A commit, from the candidate to what came of it.
+//!
+//! | step | what can end it |
+//! | --- | --- |
+//! | merge with what was committed since the candidate began | both changed the same: conflict |
+//! | validate, plan | problems with their paths |
+//! | ask the machine | a NIC that is not there |
+//! | store: durable, numbered | a full disk: nothing has changed |
+//! | follow, wait | a value that fails for good: the old content comes back as a revision of its own |
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use culvert_model::api::{self, CommitReply, Problem, commit_reply::Outcome};
+use culvert_model::bus::{ShowPlanReply, unsettled};
+use culvert_model::plan::Plan;
+use culvert_model::tree::{Conflict, MergeError, Tree, merge};
+use tokio::time::Instant;
+
+use super::caller::{Caller, Role};
+use super::hands::{Hands, HandsError};
+use super::records::{Records, Valid, allowed, audit_entry};
+use super::{Agent, Refusal, changes, waiting};
+use crate::store::{Moment, Revision, RevisionNumber, SessionId, Source};
+
+/// How long an answer waits for the parts; what is not done by then is done later, or told as pending.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Between two looks at how far they are: the first is soon, since most changes are done in milliseconds.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// Bounds of `commit confirmed`.
+const PROBATION: std::ops::RangeInclusive<u32> = 1..=86_400;
+
+/// A candidate that could be committed.
+struct Ready {
+    session: SessionId,
+    tree: Tree,
+    valid: Valid,
+    changes: Vec<api::PlannedChange>,
+    old_plan: Arc<Plan>,
+    old_number: RevisionNumber,
+    dangers: Vec<String>,
+}
+
+impl<H: Hands> Agent<H> {
+    /// Makes a candidate the running configuration, or says why not.
+    pub async fn commit(
+        &self,
+        caller: &Caller,
+        request: api::CommitRequest,
+    ) -> Result<CommitReply, Refusal> {
+        allowed(caller, Role::Admin)?;
+        if request.confirm_seconds > 0 && !PROBATION.contains(&request.confirm_seconds) {
+            return Err(Refusal::Malformed(format!(
+                "a commit waits for its confirmation for {} to {} seconds",
+                PROBATION.start(),
+                PROBATION.end()
+            )));
+        }
+        let _one_at_a_time = self.commits.lock().await;
+        let (who, name, check) = (caller.clone(), request.candidate.clone(), request.check);
+        let prepared = self
+            .with(move |records| prepare(records, &who, &name, check))
+            .await?;
+        let ready = match prepared {
+            Ok(ready) => ready,
+            Err(reply) => return Ok(reply),
+        };
+        let number = ready.old_number.get() + 1;
+        let restarts = match self.hands.follow(number, &ready.valid.plan, true).await {
+            Ok(restarts) => restarts,
+            Err(HandsError::Refused(reason)) => {
+                return Ok(refused(ready.old_number, vec![problem("", &reason)]));
+            }
+            Err(error @ HandsError::Away(_)) => return Err(error.into()),
+        };
+        let mut reply = CommitReply {
+            revision: ready.old_number.get(),
+            interrupts: changes::interrupts(&ready.changes, &restarts),
+            changes: ready.changes.clone(),
+            ..CommitReply::default()
+        };
+        if !ready.dangers.is_empty() && !request.confirmed {
+            reply.problems = ready
+                .dangers
+                .iter()
+                .map(|danger| problem("", danger))
+                .collect();
+            if !request.check {
+                reply.set_outcome(Outcome::Dangerous);
+                return Ok(reply);
+            }
+        }
+        if request.check {
+            reply.set_outcome(Outcome::Checked);
+            return Ok(reply);
+        }
+        self.carry_out(caller, &request, ready, reply).await
+    }
+
+    /// Stores and applies.
+    async fn carry_out(
+        &self,
+        caller: &Caller,
+        request: &api::CommitRequest,
+        ready: Ready,
+        mut reply: CommitReply,
+    ) -> Result<CommitReply, Refusal> {
+        let Ready {
+            session,
+            tree,
+            valid,
+            old_plan,
+            old_number,
+            ..
+        } = ready;
+        // What is wrong already is not the new configuration's fault.
+        let before = self.hands.standing().await.ok();
+        let plan = Arc::new(valid.plan);
+        let (who, order, new_plan) = (caller.clone(), request.clone(), Arc::clone(&plan));
+        let revision = self
+            .with(move |records| {
+                let revision = store(records, &who, &order, &tree)?;
+                records.running = super::records::Running {
+                    number: revision.number,
+                    tree: tree.clone(),
+                    plan: new_plan,
+                };
+                records.save(&session, &who.name, revision.number, tree, &Moment::now()?)?;
+                Ok(revision)
+            })
+            .await?;
+        let number = revision.number;
+        reply.revision = number.get();
+        let outcome = self.apply(number.get(), &plan, before.as_ref()).await;
+        match outcome {
+            Ok(standing) => {
+                reply.waiting = waiting(&standing);
+                reply.set_outcome(if reply.waiting.is_empty() {
+                    Outcome::Applied
+                } else {
+                    Outcome::Pending
+                });
+            }
+            Err(causes) => {
+                let text: Vec<&str> = causes.iter().map(|one| one.message.as_str()).collect();
+                let cause = format!("revision {number} failed: {}", text.join("; "));
+                tracing::warn!(%number, cause, "going back");
+                let back = self.go_back(old_number, cause).await?;
+                reply.revision = back.number.get();
+                reply.problems = causes;
+                reply.set_outcome(Outcome::Reverted);
+                let _ = self.apply(back.number.get(), &old_plan, None).await;
+            }
+        }
+        self.maintain().await;
+        Ok(reply)
+    }
+
+    /// A new revision with the content of an older one, which runs from now on.
+    pub(super) async fn go_back(
+        &self,
+        to: RevisionNumber,
+        cause: String,
+    ) -> Result<Revision, Refusal> {
+        self.with(move |records| {
+            let author = crate::store::confirm::REVERTED_BY;
+            let revision = records.store.commit_again(
+                to,
+                Source::Revert,
+                author,
+                &cause,
+                None,
+                &Moment::now()?,
+            )?;
+            records.run(revision.number)?;
+            Ok(revision)
+        })
+        .await
+    }
+
+    /// Hands a plan on and waits for the parts; gives how far they are, or what failed for good because of it.
+    pub(super) async fn apply(
+        &self,
+        revision: u64,
+        plan: &Plan,
+        before: Option<&ShowPlanReply>,
+    ) -> Result<ShowPlanReply, Vec<Problem>> {
+        let stopped = |error: HandsError| vec![problem("", &error.to_string())];
+        match self.hands.follow(revision, plan, false).await {
+            Ok(_) => {}
+            Err(refused @ HandsError::Refused(_)) => return Err(stopped(refused)),
+            Err(HandsError::Away(reason)) => {
+                // It is stored; whoever answers for the gateway next will be told.
+                tracing::warn!(revision, reason, "not told yet");
+                return Ok(ShowPlanReply::default());
+            }
+        }
+        let known = before.map(failed).unwrap_or_default();
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = FIRST_LOOK;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            let Ok(standing) = self.hands.standing().await else {
+                return Ok(ShowPlanReply::default());
+            };
+            let ours = standing.revision == revision;
+            let new: Vec<Problem> = standing
+                .unsettled
+                .iter()
+                .filter(|value| value.standing() == unsettled::Standing::Failed)
+                .filter(|value| !known.contains(value.key.as_str()))
+                .map(|value| {
+                    let origin = value.origins.first().map_or("", String::as_str);
+                    problem(origin, &value.reason)
+                })
+                .collect();
+            if ours && !new.is_empty() {
+                return Err(new);
+            }
+            if (ours && standing.settled) || Instant::now() >= deadline {
+                return Ok(standing);
+            }
+        }
+    }
+
+    /// What can wait until after an answer.
+    pub(super) async fn maintain(&self) {
+        let done = self.with(|records| Ok(records.store.maintain()?)).await;
+        if let Err(error) = done {
+            tracing::warn!(%error, "exports of the configuration are behind");
+        }
+    }
+}
+
+/// Everything that happens before the machine is asked.
+fn prepare(
+    records: &mut Records,
+    caller: &Caller,
+    name: &str,
+    check: bool,
+) -> Result<Result<Ready, CommitReply>, Refusal> {
+    let now = Moment::now()?;
+    let (session, base, ours) = records.candidate(caller, name)?;
+    if !check {
+        records.may_commit(&session, caller, &now)?;
+    }
+    let running = records.running.clone();
+    let tree = if base == running.number {
+        ours
+    } else {
+        let (_, began) = records.revision(base.get())?;
+        match merge(&began, &ours, &running.tree) {
+            Ok(tree) => tree,
+            Err(MergeError::Conflicts(conflicts)) => {
+                return Ok(Err(conflict(records, running.number, conflicts)?));
+            }
+            Err(MergeError::Bounds(error)) => {
+                return Ok(Err(refused(
+                    running.number,
+                    vec![problem("", &error.to_string())],
+                )));
+            }
+        }
+    };
+    if tree == running.tree {
+        let mut reply = CommitReply {
+            revision: running.number.get(),
+            ..CommitReply::default()
+        };
+        reply.set_outcome(Outcome::Unchanged);
+        return Ok(Err(reply));
+    }
+    let valid = match records.valid(&tree) {
+        Ok(valid) => valid,
+        Err(invalid) => {
+            let problems = invalid
+                .problems()
+                .iter()
+                .map(|(path, message)| problem(path, message))
+                .collect();
+            return Ok(Err(refused(running.number, problems)));
+        }
+    };
+    let old = running.tree.to_config().unwrap_or_default();
+    Ok(Ok(Ready {
+        session,
+        tree,
+        changes: changes::changes(&running.plan, &valid.plan),
+        dangers: changes::dangers(&old, &valid.config, caller.entrance()),
+        valid,
+        old_plan: running.plan,
+        old_number: running.number,
+    }))
+}
+
+fn store(
+    records: &mut Records,
+    caller: &Caller,
+    order: &api::CommitRequest,
+    tree: &Tree,
+) -> Result<Revision, Refusal> {
+    let now = Moment::now()?;
+    let new = records.new_revision(tree, &caller.name, Source::Cli, &order.comment)?;
+    let audit = audit_entry(caller, "commit", &format!("stored: {}", order.comment));
+    Ok(match order.confirm_seconds {
+        0 => records.store.commit(new, Some(&audit), &now)?,
+        seconds => {
+            let window = Duration::from_secs(u64::from(seconds));
+            records
+                .store
+                .commit_confirmed(new, window, Some(&audit), &now)?
+        }
+    })
+}
+
+/// Who was faster, and where.
+fn conflict(
+    records: &Records,
+    running: RevisionNumber,
+    conflicts: Vec<Conflict>,
+) -> Result<CommitReply, Refusal> {
+    let newest = records.store.newest()?;
+    let mut reply = CommitReply {
+        revision: running.get(),
+        conflicts: conflicts
+            .into_iter()
+            .map(|conflict| api::Conflict {
+                path: conflict.location.to_string(),
+                theirs: conflict.theirs,
+                ours: conflict.ours,
+                author: newest
+                    .as_ref()
+                    .map(|newest| newest.author.clone())
+                    .unwrap_or_default(),
+                revision: running.get(),
+                unix_ms: newest.as_ref().map_or(0, |newest| newest.time.0),
+            })
+            .collect(),
+        ..CommitReply::default()
+    };
+    reply.set_outcome(Outcome::Conflict);
+    Ok(reply)
+}
+
+fn refused(running: RevisionNumber, problems: Vec<Problem>) -> CommitReply {
+    let mut reply = CommitReply {
+        revision: running.get(),
+        problems,
+        ..CommitReply::default()
+    };
+    reply.set_outcome(Outcome::Refused);
+    reply
+}
+
+/// Something wrong at a path.
+pub(super) fn problem(path: &str, message: &str) -> Problem {
+    Problem {
+        path: path.to_owned(),
+        message: message.to_owned(),
+        ..Problem::default()
+    }
+}
+
+fn failed(standing: &ShowPlanReply) -> BTreeSet<&str> {
+    standing
+        .unsettled
+        .iter()
+        .filter(|value| value.standing() == unsettled::Standing::Failed)
+        .map(|value| value.key.as_str())
+        .collect()
+}

@@ -1,0 +1,91 @@
+//! What carries out a plan: `culvert run`, over the bus.
+
+use std::path::Path;
+use std::time::Duration;
+
+use culvert_bus::{BusError, CallError, Client};
+use culvert_model::bus::{SetPlanRequest, ShowPlanReply, ShowPlanRequest, refusal};
+use culvert_model::plan::{Plan, pieces};
+
+/// Taking a full table in, and moving NICs.
+const TAKE: Duration = Duration::from_secs(30);
+/// A short question.
+const ASK: Duration = Duration::from_secs(5);
+
+/// Why a plan is not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum HandsError {
+    /// The machine does not have what it asks for.
+    #[error("{0}")]
+    Refused(String),
+    /// Nobody answers, or not in time: what became of it is not known.
+    #[error("the gateway does not answer: {0}")]
+    Away(String),
+}
+
+/// Carries out plans.
+pub trait Hands: Send + Sync + 'static {
+    /// Follows a plan from now on, or with `check` only says whether it could; gives the processes that it restarts.
+    fn follow(
+        &self,
+        revision: u64,
+        plan: &Plan,
+        check: bool,
+    ) -> impl Future<Output = Result<Vec<String>, HandsError>> + Send;
+
+    /// How far it is.
+    fn standing(&self) -> impl Future<Output = Result<ShowPlanReply, HandsError>> + Send;
+}
+
+/// `culvert run`.
+pub struct Run {
+    client: Client,
+}
+
+impl Run {
+    /// By its socket; it need not listen yet.
+    pub fn new(path: &Path) -> Result<Self, BusError> {
+        Ok(Self {
+            client: Client::for_secrets(path)?,
+        })
+    }
+}
+
+impl Hands for Run {
+    async fn follow(
+        &self,
+        revision: u64,
+        plan: &Plan,
+        check: bool,
+    ) -> Result<Vec<String>, HandsError> {
+        let mut restarts = Vec::new();
+        let pieces: Vec<SetPlanRequest> = pieces(plan, revision, check);
+        for piece in pieces {
+            restarts = self
+                .client
+                .call(&piece, TAKE)
+                .await
+                .map_err(error)?
+                .restarts;
+        }
+        Ok(restarts)
+    }
+
+    async fn standing(&self) -> Result<ShowPlanReply, HandsError> {
+        self.client
+            .call(&ShowPlanRequest {}, ASK)
+            .await
+            .map_err(error)
+    }
+}
+
+fn error(error: CallError) -> HandsError {
+    match error {
+        CallError::Refused { code, message, .. }
+            if code == refusal::Code::Unsupported || code == refusal::Code::Malformed =>
+        {
+            HandsError::Refused(message)
+        }
+        other => HandsError::Away(other.to_string()),
+    }
+}

@@ -1,0 +1,223 @@
+//! The agent: sessions with private candidates, commits that are never half done, and the way back.
+//!
+//! ```text
+//!            open       edit             commit
+//!   caller ───────> candidate ───> merge ─> validate ─> plan ─> check ─> store ─> follow ─> wait
+//!                   (private)      with what was          with the       │                    │
+//!                                  committed meanwhile    machine        v                    v
+//!                                                                    revision N      applied, pending, or
+//!                                                                                    N+1 with the old content
+//! ```
+//!
+//! Records are kept behind one lock, held for a moment at a time; a commit holds another one for as long as it lasts, so
+//! that reading and editing go on meanwhile.
+
+mod caller;
+mod candidates;
+mod changes;
+mod commit;
+mod hands;
+mod probation;
+mod records;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use culvert_model::api;
+use culvert_model::bus::{ShowPlanReply, unsettled};
+
+pub use caller::{Accounts, Caller, Claim, Peer, Role, Stranger};
+pub use hands::{Hands, HandsError, Run};
+pub use records::Records;
+pub use refusal::Refusal;
+
+use crate::store::Moment;
+
+/// Everything that can be asked of mgmt.
+pub struct Agent<H> {
+    hands: H,
+    accounts: Accounts,
+    records: Arc<Mutex<Records>>,
+    /// One commit, confirmation or revert at a time.
+    commits: tokio::sync::Mutex<()>,
+    /// What is wrong with the store; empty: nothing.
+    warning: String,
+}
+
+impl<H: Hands> Agent<H> {
+    /// Of what is kept and who carries it out.
+    pub fn new(records: Records, hands: H, accounts: Accounts, warning: String) -> Self {
+        Self {
+            hands,
+            accounts,
+            records: Arc::new(Mutex::new(records)),
+            commits: tokio::sync::Mutex::new(()),
+            warning,
+        }
+    }
+
+    /// Who that is.
+    pub async fn identify(&self, peer: Peer, claim: Claim) -> Result<Caller, Refusal> {
+        let accounts = self.accounts;
+        self.with(move |records| {
+            let outcome = accounts.identify(peer, claim.clone(), &records.users());
+            if let Err(stranger) = &outcome {
+                let caller = Caller {
+                    name: claim
+                        .principal
+                        .unwrap_or_else(|| format!("uid {}", peer.uid)),
+                    role: Role::ReadOnly,
+                    origin: claim.origin.unwrap_or_else(|| "console".to_owned()),
+                };
+                records.audit(&caller, "connect", &stranger.to_string(), &Moment::now()?);
+            }
+            Ok(outcome?)
+        })
+        .await
+    }
+
+    /// Does something with the records, where it may block.
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Records) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let records = Arc::clone(&self.records);
+        tokio::task::spawn_blocking(move || {
+            work(&mut records.lock().unwrap_or_else(PoisonError::into_inner))
+        })
+        .await
+        .map_err(|error| Refusal::Inside(error.to_string()))?
+    }
+
+    /// Revisions, newest first.
+    pub async fn revisions(
+        &self,
+        _caller: &Caller,
+        request: api::ListRevisionsRequest,
+    ) -> Result<api::ListRevisionsReply, Refusal> {
+        /// At most so many in one reply.
+        const MOST: u32 = 1000;
+        self.with(move |records| {
+            let now = Moment::now()?;
+            let pending = records.store.pending_confirmation(&now)?;
+            let before = match request.before {
+                0 => u64::MAX >> 1,
+                number => number,
+            };
+            let Some(last) = crate::store::RevisionNumber::new(before.saturating_sub(1)) else {
+                return Ok(api::ListRevisionsReply::default());
+            };
+            let limit = match request.limit {
+                0 => MOST,
+                limit => limit.min(MOST),
+            };
+            let revisions = records
+                .store
+                .list(..=last)?
+                .into_iter()
+                .rev()
+                .take(limit as usize)
+                .map(|revision| api::Revision {
+                    number: revision.number.get(),
+                    author: revision.author,
+                    source: revision.source.name().to_owned(),
+                    unix_ms: revision.time.0,
+                    comment: revision.comment,
+                    hash: revision.content_hash.to_vec(),
+                    probation_seconds: pending
+                        .filter(|pending| pending.revision == revision.number)
+                        .map(|pending| pending.remaining.as_secs()),
+                })
+                .collect();
+            Ok(api::ListRevisionsReply { revisions })
+        })
+        .await
+    }
+
+    /// The end of the audit trail.
+    pub async fn audit_trail(
+        &self,
+        caller: &Caller,
+        request: api::ListAuditRequest,
+    ) -> Result<api::ListAuditReply, Refusal> {
+        const MOST: u32 = 1000;
+        records::allowed(caller, Role::Operator)?;
+        self.with(move |records| {
+            let count = match request.limit {
+                0 => 100,
+                limit => limit.min(MOST),
+            };
+            let entries = records
+                .store
+                .last_audit_entries(count)?
+                .into_iter()
+                .map(|entry| api::AuditEntry {
+                    number: entry.number,
+                    unix_ms: entry.time.0,
+                    principal: entry.entry.who,
+                    from: entry.entry.origin,
+                    what: entry.entry.what,
+                    result: entry.entry.result,
+                })
+                .collect();
+            Ok(api::ListAuditReply { entries })
+        })
+        .await
+    }
+
+    /// How far the gateway is.
+    pub async fn status(
+        &self,
+        _caller: &Caller,
+        _request: api::StatusRequest,
+    ) -> Result<api::StatusReply, Refusal> {
+        let probation_seconds = self
+            .with(|records| {
+                let pending = records.store.pending_confirmation(&Moment::now()?)?;
+                Ok(pending.map(|pending| pending.remaining.as_secs()))
+            })
+            .await?;
+        let standing = self.hands.standing().await?;
+        Ok(api::StatusReply {
+            revision: standing.revision,
+            settled: standing.settled,
+            ready: standing.ready,
+            wanted: standing.wanted,
+            applied: standing.applied,
+            waiting: waiting(&standing),
+            store_warning: self.warning.clone(),
+            probation_seconds,
+        })
+    }
+}
+
+/// What is not as planned, for people.
+fn waiting(standing: &ShowPlanReply) -> Vec<api::Waiting> {
+    standing
+        .unsettled
+        .iter()
+        .map(|value| {
+            let name = match value.standing() {
+                unsettled::Standing::Pending => "pending",
+                unsettled::Standing::Failed => "failed",
+                unsettled::Standing::Retrying => "retrying",
+                unsettled::Standing::Applying | unsettled::Standing::Unspecified => "applying",
+                unsettled::Standing::Removing => "removing",
+                unsettled::Standing::PartAway => "away",
+            };
+            let reason = if value.missing.is_empty() {
+                value.reason.clone()
+            } else {
+                format!("waits for {}", value.missing.join(", "))
+            };
+            api::Waiting {
+                key: value.key.clone(),
+                standing: name.to_owned(),
+                reason,
+                origins: value.origins.clone(),
+            }
+        })
+        .collect()
+}

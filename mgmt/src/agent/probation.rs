@@ -1,0 +1,132 @@
+//! `commit confirmed`: who says in time that it is good keeps it; else the box goes back by itself.
+
+use std::time::Duration;
+
+use culvert_model::api;
+
+use super::caller::{Caller, Role};
+use super::hands::Hands;
+use super::records::{allowed, audit_entry};
+use super::{Agent, Refusal};
+use crate::store::{Moment, RevisionNumber};
+
+/// How late a revert may be.
+const TICK: Duration = Duration::from_millis(500);
+/// Between tries to tell whoever carries out plans what runs.
+const AGAIN: Duration = Duration::from_secs(2);
+
+impl<H: Hands> Agent<H> {
+    /// Keeps the revision that waits.
+    pub async fn confirm(
+        &self,
+        caller: &Caller,
+        request: api::ConfirmRequest,
+    ) -> Result<api::ConfirmReply, Refusal> {
+        allowed(caller, Role::Admin)?;
+        let _one_at_a_time = self.commits.lock().await;
+        let who = caller.clone();
+        let revision = self
+            .with(move |records| {
+                let now = Moment::now()?;
+                let waiting = records.store.pending_confirmation(&now)?;
+                let number = match (RevisionNumber::new(request.revision), waiting) {
+                    (Some(number), _) => number,
+                    (None, Some(waiting)) => waiting.revision,
+                    (None, None) => {
+                        return Err(Refusal::Malformed(
+                            "no revision waits for a confirmation".to_owned(),
+                        ));
+                    }
+                };
+                let audit = audit_entry(&who, "confirm", &format!("revision {number}"));
+                records.store.confirm(number, Some(&audit), &now)?;
+                Ok(number.get())
+            })
+            .await?;
+        self.maintain().await;
+        Ok(api::ConfirmReply { revision })
+    }
+
+    /// Goes back when a window is over, and keeps telling whoever carries out plans until they follow what runs. Ends
+    /// never.
+    pub async fn watch(&self) {
+        self.begin().await;
+        loop {
+            tokio::time::sleep(TICK).await;
+            if let Err(error) = self.go_back_in_time().await {
+                tracing::error!(%error, "cannot go back to the confirmed configuration");
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+
+    /// Whoever carries out plans is told what runs. A revision that still waits goes on waiting only if it is followed
+    /// already, that is, if nothing but this process began anew: a box that starts does so on the confirmed one.
+    async fn begin(&self) {
+        loop {
+            match self.begin_once().await {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(%error, "the gateway does not follow yet"),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    pub(super) async fn begin_once(&self) -> Result<(), Refusal> {
+        let _one_at_a_time = self.commits.lock().await;
+        let followed = self.hands.standing().await?.revision;
+        let running = self
+            .with(move |records| {
+                let now = Moment::now()?;
+                if let Some(waiting) = records.store.pending_confirmation(&now)? {
+                    if !waiting.remaining.is_zero() && waiting.revision.get() == followed {
+                        records.run(waiting.revision)?;
+                    } else {
+                        let cause = format!(
+                            "revision {} was not confirmed before the gateway started anew",
+                            waiting.revision
+                        );
+                        let back = records.store.expire_confirmation(&cause, None, &now)?;
+                        records.run(back.number)?;
+                        tracing::warn!(cause, "went back");
+                    }
+                }
+                Ok(records.running.clone())
+            })
+            .await?;
+        self.hands
+            .follow(running.number.get(), &running.plan, false)
+            .await?;
+        tracing::info!(revision = %running.number, "running");
+        Ok(())
+    }
+
+    pub(super) async fn go_back_in_time(&self) -> Result<(), Refusal> {
+        let over = |records: &mut super::Records| {
+            let waiting = records.store.pending_confirmation(&Moment::now()?)?;
+            Ok(waiting.filter(|waiting| waiting.remaining.is_zero()))
+        };
+        if self.with(over).await?.is_none() {
+            return Ok(());
+        }
+        let _one_at_a_time = self.commits.lock().await;
+        let back = self
+            .with(move |records| {
+                // Somebody may have confirmed or committed while this waited for its turn.
+                let Some(waiting) = over(records)? else {
+                    return Ok(None);
+                };
+                let cause = format!("revision {} was not confirmed in time", waiting.revision);
+                tracing::warn!(cause, "going back");
+                let now = Moment::now()?;
+                let back = records.store.expire_confirmation(&cause, None, &now)?;
+                Ok(Some(records.run(back.number)?.clone()))
+            })
+            .await?;
+        if let Some(back) = back {
+            let _ = self.apply(back.number.get(), &back.plan, None).await;
+            self.maintain().await;
+        }
+        Ok(())
+    }
+}

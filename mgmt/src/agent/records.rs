@@ -1,0 +1,390 @@
+//! What mgmt keeps: the running configuration, candidates, and the store behind both. No waiting for others here.
+//!
+//! ```text
+//!   candidates (trees in memory) ──saved with each edit──┐
+//!   running (tree and plan) ────────committed────────────┴── Store
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use culvert_model::config;
+use culvert_model::decode::DecodeErrors;
+use culvert_model::plan::{DigestKey, Plan, PlanErrors, plan};
+use culvert_model::tree::{Tree, TreeError};
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use super::caller::{Caller, Role};
+use super::refusal::Refusal;
+use crate::store::{
+    Candidate, CandidateInfo, Committed, Moment, NewAuditEntry, NewRevision, Revision,
+    RevisionNumber, Secret, SessionId, Source, Store, StoreError,
+};
+
+/// A candidate that nobody used for so long goes.
+const IDLE: Duration = Duration::from_hours(24);
+/// `configure exclusive` lasts so long after it was last used.
+const EXCLUSIVE: Duration = Duration::from_mins(30);
+
+/// What runs.
+#[derive(Clone)]
+pub struct Running {
+    /// Its revision.
+    pub number: RevisionNumber,
+    /// With secrets.
+    pub tree: Tree,
+    /// What the parts shall hold.
+    pub plan: Arc<Plan>,
+}
+
+/// A configuration that can be applied.
+pub struct Valid {
+    /// As generated structs.
+    pub config: config::Config,
+    /// What the parts shall hold.
+    pub plan: Plan,
+}
+
+/// Why a configuration cannot be applied.
+#[derive(Debug)]
+pub enum Invalid {
+    /// By the schema.
+    Schema(DecodeErrors),
+    /// What does not fit together.
+    Plan(PlanErrors),
+    /// A digest without its secret.
+    Digest(String),
+}
+
+impl Invalid {
+    /// Each with its path.
+    pub fn problems(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Schema(errors) => errors
+                .0
+                .iter()
+                .map(|error| (error.path.clone(), error.reason.to_string()))
+                .collect(),
+            Self::Plan(errors) => errors
+                .0
+                .iter()
+                .map(|error| (error.path.clone(), error.reason.to_string()))
+                .collect(),
+            Self::Digest(text) => vec![(String::new(), text.clone())],
+        }
+    }
+
+    fn text(&self) -> String {
+        let lines: Vec<String> = self
+            .problems()
+            .into_iter()
+            .map(|(path, message)| format!("{path}: {message}"))
+            .collect();
+        lines.join("; ")
+    }
+}
+
+/// All that is kept.
+pub struct Records {
+    /// On disk.
+    pub store: Store,
+    /// For secrets.
+    pub digests: DigestKey,
+    /// What runs.
+    pub running: Running,
+    candidates: HashMap<SessionId, Tree>,
+}
+
+impl Records {
+    /// Begins with what is kept. An empty store begins with an empty configuration, or with that of `import`.
+    pub fn begin(mut store: Store, import: Option<&Tree>, now: &Moment) -> Result<Self, Refusal> {
+        let digests = DigestKey::new(**store.digest_key());
+        let committed = match store.running()? {
+            Some(committed) => committed,
+            None => {
+                let tree = import.cloned().unwrap_or_default();
+                let (content, secrets) = apart(&tree, &digests);
+                let new = NewRevision {
+                    parent: None,
+                    author: "culvert".to_owned(),
+                    source: Source::Import,
+                    origin: None,
+                    comment: match import {
+                        Some(_) => "imported at the first start".to_owned(),
+                        None => "the first start".to_owned(),
+                    },
+                    content,
+                    secrets,
+                };
+                let revision = store.commit(new, None, now)?;
+                store.revision(revision.number)?
+            }
+        };
+        let running = running_of(&committed, &digests)?;
+        Ok(Self {
+            store,
+            digests,
+            running,
+            candidates: HashMap::new(),
+        })
+    }
+
+    /// Users of the running configuration.
+    pub fn users(&self) -> Vec<config::User> {
+        self.running
+            .tree
+            .to_config()
+            .ok()
+            .and_then(|config| config.system)
+            .map(|system| system.users)
+            .unwrap_or_default()
+    }
+
+    /// A configuration as the parts would have it, or everything that is wrong with it.
+    pub fn valid(&self, tree: &Tree) -> Result<Valid, Invalid> {
+        valid(tree, &self.digests)
+    }
+
+    /// A new candidate, like what runs.
+    pub fn new_candidate(&mut self, caller: &Caller, now: &Moment) -> Result<SessionId, Refusal> {
+        for gone in self.store.expire_candidates(IDLE, now)? {
+            self.candidates.remove(&gone.session);
+        }
+        let mut bytes = [0; 8];
+        SystemRandom::new()
+            .fill(&mut bytes)
+            .map_err(|_| Refusal::Inside("no random bytes from the kernel".to_owned()))?;
+        let session = SessionId::new(format!("{:016x}", u64::from_be_bytes(bytes)))?;
+        let (number, tree) = (self.running.number, self.running.tree.clone());
+        self.save(&session, &caller.name, number, tree, now)?;
+        Ok(session)
+    }
+
+    /// A candidate that the caller may use, with the revision it began with.
+    pub fn candidate(
+        &mut self,
+        caller: &Caller,
+        name: &str,
+    ) -> Result<(SessionId, RevisionNumber, Tree), Refusal> {
+        let missing = || Refusal::NoCandidate(name.to_owned());
+        let session = SessionId::new(name).map_err(|_| missing())?;
+        let info = self
+            .store
+            .candidates()?
+            .into_iter()
+            .find(|info| info.session == session)
+            .ok_or_else(missing)?;
+        // Nobody edits what is another's, and only root may look into it.
+        if info.principal != caller.name && caller.name != "root" {
+            return Err(missing());
+        }
+        let base = info.base.ok_or_else(missing)?;
+        if let Some(tree) = self.candidates.get(&session) {
+            return Ok((session, base, tree.clone()));
+        }
+        let Candidate {
+            content, secrets, ..
+        } = self.store.candidate(&session)?;
+        let tree =
+            together(&content, &secrets, &self.digests).map_err(|source| Refusal::Unreadable {
+                number: base.get(),
+                source,
+            })?;
+        self.candidates.insert(session.clone(), tree.clone());
+        Ok((session, base, tree))
+    }
+
+    /// Keeps what a candidate has become.
+    pub fn save(
+        &mut self,
+        session: &SessionId,
+        principal: &str,
+        base: RevisionNumber,
+        tree: Tree,
+        now: &Moment,
+    ) -> Result<(), Refusal> {
+        let (content, secrets) = apart(&tree, &self.digests);
+        self.store
+            .save_candidate(session, principal, Some(base), &content, &secrets, now)?;
+        self.candidates.insert(session.clone(), tree);
+        Ok(())
+    }
+
+    /// Ends a candidate.
+    pub fn discard(&mut self, session: &SessionId) -> Result<(), Refusal> {
+        self.candidates.remove(session);
+        self.store.unlock(session)?;
+        self.store.discard_candidate(session)?;
+        Ok(())
+    }
+
+    /// Keeps others from committing for a while.
+    pub fn hold(
+        &mut self,
+        session: &SessionId,
+        caller: &Caller,
+        now: &Moment,
+    ) -> Result<(), Refusal> {
+        match self
+            .store
+            .lock_exclusively(session, &caller.name, EXCLUSIVE, now)
+        {
+            Ok(_) => Ok(()),
+            Err(StoreError::HeldExclusively { principal, .. }) => Err(Refusal::Held(format!(
+                "{principal} holds the configuration exclusively"
+            ))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether this session may commit; the one who holds the configuration goes on holding it.
+    pub fn may_commit(
+        &mut self,
+        session: &SessionId,
+        caller: &Caller,
+        now: &Moment,
+    ) -> Result<(), Refusal> {
+        match self.store.exclusive_lock(now)? {
+            Some(lock) if lock.session == *session => self.hold(session, caller, now),
+            Some(lock) => Err(Refusal::Held(format!(
+                "{} holds the configuration exclusively; commit when they let go",
+                lock.principal
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// All candidates, and which of them holds the configuration.
+    pub fn candidates(
+        &self,
+        now: &Moment,
+    ) -> Result<(Vec<CandidateInfo>, Option<SessionId>), Refusal> {
+        let holder = self.store.exclusive_lock(now)?.map(|lock| lock.session);
+        Ok((self.store.candidates()?, holder))
+    }
+
+    /// The configuration that a revision is.
+    pub fn revision(&self, number: u64) -> Result<(Revision, Tree), Refusal> {
+        let wanted = RevisionNumber::new(number)
+            .ok_or_else(|| Refusal::Malformed("revisions are counted from 1".to_owned()))?;
+        if wanted == self.running.number {
+            let newest = self.store.newest()?;
+            if let Some(newest) = newest.filter(|newest| newest.number == wanted) {
+                return Ok((newest, self.running.tree.clone()));
+            }
+        }
+        let committed = self.store.revision(wanted)?;
+        let tree = together(&committed.content, &committed.secrets, &self.digests)
+            .map_err(|source| Refusal::Unreadable { number, source })?;
+        Ok((committed.revision, tree))
+    }
+
+    /// What a commit stores.
+    pub fn new_revision(
+        &self,
+        tree: &Tree,
+        author: &str,
+        source: Source,
+        comment: &str,
+    ) -> Result<NewRevision, Refusal> {
+        let (content, secrets) = apart(tree, &self.digests);
+        Ok(NewRevision {
+            parent: self.store.newest()?.map(|newest| newest.number),
+            author: author.to_owned(),
+            source,
+            origin: None,
+            comment: comment.to_owned(),
+            content,
+            secrets,
+        })
+    }
+
+    /// A stored revision runs from now on.
+    pub fn run(&mut self, number: RevisionNumber) -> Result<&Running, Refusal> {
+        let committed = self.store.revision(number)?;
+        self.running = running_of(&committed, &self.digests)?;
+        Ok(&self.running)
+    }
+
+    /// Remembers what somebody did.
+    pub fn audit(&mut self, caller: &Caller, what: &str, result: &str, now: &Moment) {
+        let entry = audit_entry(caller, what, result);
+        tracing::info!(target: "audit", who = caller.name, from = caller.place(), what, result);
+        if let Err(error) = self.store.audit(&entry, now) {
+            tracing::error!(%error, "the audit trail cannot be written");
+        }
+    }
+}
+
+/// An entry about somebody.
+pub fn audit_entry(caller: &Caller, what: &str, result: &str) -> NewAuditEntry {
+    NewAuditEntry {
+        who: caller.name.clone(),
+        origin: caller.place().to_owned(),
+        what: what.to_owned(),
+        result: result.to_owned(),
+    }
+}
+
+/// Whether somebody may.
+pub fn allowed(caller: &Caller, takes: Role) -> Result<(), Refusal> {
+    if caller.role >= takes {
+        Ok(())
+    } else {
+        Err(Refusal::Role {
+            name: caller.name.clone(),
+            has: caller.role,
+            takes,
+        })
+    }
+}
+
+/// A configuration as the parts would have it, or everything that is wrong with it.
+pub fn valid(tree: &Tree, digests: &DigestKey) -> Result<Valid, Invalid> {
+    tree.validate().map_err(Invalid::Schema)?;
+    let config = tree
+        .to_config()
+        .map_err(|error| Invalid::Digest(error.to_string()))?;
+    let plan = plan(&config, digests).map_err(Invalid::Plan)?;
+    Ok(Valid { config, plan })
+}
+
+fn running_of(committed: &Committed, digests: &DigestKey) -> Result<Running, Refusal> {
+    let number = committed.revision.number;
+    let tree = together(&committed.content, &committed.secrets, digests).map_err(|source| {
+        Refusal::Unreadable {
+            number: number.get(),
+            source,
+        }
+    })?;
+    let valid = valid(&tree, digests).map_err(|invalid| match invalid {
+        Invalid::Schema(errors) => Refusal::invalid(number.get(), &errors),
+        other => Refusal::Invalid {
+            number: number.get(),
+            reason: other.text(),
+        },
+    })?;
+    Ok(Running {
+        number,
+        tree,
+        plan: Arc::new(valid.plan),
+    })
+}
+
+/// Content and secrets, as they are stored.
+fn apart(tree: &Tree, digests: &DigestKey) -> (Vec<u8>, Vec<Secret>) {
+    let (tree, secrets) = tree.take_secrets(digests);
+    let secrets = secrets
+        .into_iter()
+        .map(|(path, value)| Secret { path, value })
+        .collect();
+    (tree.canonical_bytes().to_vec(), secrets)
+}
+
+fn together(content: &[u8], secrets: &[Secret], digests: &DigestKey) -> Result<Tree, TreeError> {
+    let secrets = secrets
+        .iter()
+        .map(|secret| (secret.path.as_str(), secret.value.as_slice()));
+    Tree::from_canonical_bytes(content)?.put_secrets(secrets, digests)
+}

@@ -1,0 +1,72 @@
+//! Why mgmt does not do what it was asked.
+
+use culvert_model::decode::DecodeErrors;
+use culvert_model::tree::TreeError;
+
+use super::caller::{Role, Stranger};
+use super::hands::HandsError;
+use crate::store::StoreError;
+
+/// A no, with what would be right.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Nobody who is known.
+    #[error(transparent)]
+    Stranger(#[from] Stranger),
+    /// Somebody who may not.
+    #[error("{name} is {} and may not; it takes {}", has.name(), takes.name())]
+    Role {
+        /// Who.
+        name: String,
+        /// What they are.
+        has: Role,
+        /// What it takes.
+        takes: Role,
+    },
+    /// The candidate is not there, or that of somebody else.
+    #[error(
+        "there is no candidate {0:?} of yours: it was discarded or idle for too long; configure anew"
+    )]
+    NoCandidate(String),
+    /// The request lacks what it must have, or says what it cannot.
+    #[error("{0}")]
+    Malformed(String),
+    /// Somebody else holds the configuration.
+    #[error("{0}")]
+    Held(String),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is stored is no configuration of this version.
+    #[error("revision {number} cannot be read: {source}")]
+    Unreadable {
+        /// Which.
+        number: u64,
+        /// Why.
+        source: TreeError,
+    },
+    /// What was stored once no longer holds together.
+    #[error("revision {number} is not valid any more: {reason}")]
+    Invalid {
+        /// Which.
+        number: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The gateway.
+    #[error(transparent)]
+    Hands(#[from] HandsError),
+    /// A task of this process ended early.
+    #[error("mgmt failed inside: {0}")]
+    Inside(String),
+}
+
+impl Refusal {
+    /// A configuration that was decoded once and is refused now.
+    pub(super) fn invalid(number: u64, errors: &DecodeErrors) -> Self {
+        Self::Invalid {
+            number,
+            reason: errors.to_string(),
+        }
+    }
+}

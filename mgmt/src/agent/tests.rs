@@ -1,0 +1,603 @@
+//! The agent with hands that only remember: what is committed, refused, merged and taken back.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use culvert_model::api::{self, Edit, commit_reply::Outcome, edit::Change};
+use culvert_model::bus::{ShowPlanReply, Unsettled, unsettled};
+use culvert_model::plan::Plan;
+
+use super::*;
+use crate::store::Store;
+
+/// What hands were told, and how they shall behave.
+#[derive(Default)]
+struct Told {
+    followed: Vec<(u64, Plan)>,
+    /// Keys that fail, and whether for good.
+    failing: BTreeMap<String, bool>,
+    refusal: Option<String>,
+    away: bool,
+}
+
+#[derive(Clone, Default)]
+struct Fake(Arc<Mutex<Told>>);
+
+impl Fake {
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.0.lock().unwrap()
+    }
+
+    fn revision(&self) -> u64 {
+        self.told()
+            .followed
+            .last()
+            .map_or(0, |(revision, _)| *revision)
+    }
+}
+
+impl Hands for Fake {
+    async fn follow(
+        &self,
+        revision: u64,
+        plan: &Plan,
+        check: bool,
+    ) -> Result<Vec<String>, HandsError> {
+        let mut told = self.told();
+        if told.away {
+            return Err(HandsError::Away("asleep".to_owned()));
+        }
+        if let Some(refusal) = &told.refusal {
+            return Err(HandsError::Refused(refusal.clone()));
+        }
+        if !check {
+            told.followed.push((revision, plan.clone()));
+        }
+        Ok(Vec::new())
+    }
+
+    async fn standing(&self) -> Result<ShowPlanReply, HandsError> {
+        let told = self.told();
+        if told.away {
+            return Err(HandsError::Away("asleep".to_owned()));
+        }
+        let Some((revision, plan)) = told.followed.last() else {
+            return Ok(ShowPlanReply::default());
+        };
+        let unsettled: Vec<Unsettled> = told
+            .failing
+            .iter()
+            .filter(|(key, _)| plan.keys().any(|planned| planned.as_str() == key.as_str()))
+            .map(|(key, for_good)| {
+                let standing = if *for_good {
+                    unsettled::Standing::Failed
+                } else {
+                    unsettled::Standing::Pending
+                };
+                Unsettled {
+                    key: key.clone(),
+                    standing: standing.into(),
+                    missing: Vec::new(),
+                    reason: "it does not like it".to_owned(),
+                    origins: vec!["interfaces[wan]".to_owned()],
+                }
+            })
+            .collect();
+        Ok(ShowPlanReply {
+            revision: *revision,
+            settled: true,
+            wanted: plan.len() as u32,
+            applied: (plan.len() - unsettled.len()) as u32,
+            unsettled,
+            ready: true,
+        })
+    }
+}
+
+const ACCOUNTS: Accounts = Accounts {
+    own: 0,
+    shell: Some(900),
+};
+
+fn agent_in(folder: &Path, hands: &Fake) -> Agent<Fake> {
+    let opened = Store::open(folder).unwrap();
+    let records = Records::begin(opened.store, None, &Moment::now().unwrap()).unwrap();
+    Agent::new(records, hands.clone(), ACCOUNTS, String::new())
+}
+
+struct Bench {
+    place: tempfile::TempDir,
+    hands: Fake,
+    agent: Agent<Fake>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let hands = Fake::default();
+        let agent = agent_in(&place.path().join("mgmt"), &hands);
+        Self {
+            place,
+            hands,
+            agent,
+        }
+    }
+
+    /// mgmt dies and comes back.
+    fn restart(self) -> Self {
+        let Self {
+            place,
+            hands,
+            agent,
+        } = self;
+        drop(agent);
+        let agent = agent_in(&place.path().join("mgmt"), &hands);
+        Self {
+            place,
+            hands,
+            agent,
+        }
+    }
+}
+
+fn root() -> Caller {
+    Caller {
+        name: "root".to_owned(),
+        role: Role::Admin,
+        origin: "console".to_owned(),
+    }
+}
+
+fn words(line: &str) -> api::Words {
+    api::Words {
+        words: line.split_ascii_whitespace().map(str::to_owned).collect(),
+    }
+}
+
+fn edit(change: Change) -> Edit {
+    Edit {
+        change: Some(change),
+    }
+}
+
+impl Bench {
+    async fn open(&self) -> String {
+        let reply = self
+            .agent
+            .open(&root(), api::OpenRequest::default())
+            .await
+            .unwrap();
+        reply.candidate
+    }
+
+    async fn try_set(&self, candidate: &str, lines: &[&str]) -> Vec<api::Problem> {
+        let request = api::EditRequest {
+            candidate: candidate.to_owned(),
+            at: Vec::new(),
+            edits: lines
+                .iter()
+                .map(|line| match line.strip_prefix("delete ") {
+                    Some(line) => edit(Change::Delete(words(line))),
+                    None => edit(Change::Set(words(line))),
+                })
+                .collect(),
+        };
+        self.agent.edit(&root(), request).await.unwrap().problems
+    }
+
+    async fn set(&self, candidate: &str, lines: &[&str]) {
+        assert_eq!(self.try_set(candidate, lines).await, []);
+    }
+
+    async fn commit(&self, candidate: &str) -> api::CommitReply {
+        self.commit_for(candidate, 0).await
+    }
+
+    async fn commit_for(&self, candidate: &str, confirm_seconds: u32) -> api::CommitReply {
+        let request = api::CommitRequest {
+            candidate: candidate.to_owned(),
+            comment: "why not".to_owned(),
+            confirm_seconds,
+            ..api::CommitRequest::default()
+        };
+        self.agent.commit(&root(), request).await.unwrap()
+    }
+
+    async fn text(&self, which: api::source::Which) -> String {
+        let request = api::GetRequest {
+            source: Some(api::Source { which: Some(which) }),
+            format: api::Format::Set.into(),
+            ..api::GetRequest::default()
+        };
+        self.agent.get(&root(), request).await.unwrap().text
+    }
+
+    async fn running(&self) -> String {
+        self.text(api::source::Which::Running(api::Running {}))
+            .await
+    }
+}
+
+const WAN: &str = "interfaces wan addresses 192.0.2.1/24";
+
+#[tokio::test]
+async fn what_is_committed_is_stored_followed_and_read_back() {
+    let bench = Bench::new();
+    let candidate = bench.open().await;
+    bench
+        .set(&candidate, &[WAN, "interfaces wan mtu 1400"])
+        .await;
+    assert_eq!(bench.running().await, "");
+    let reply = bench.commit(&candidate).await;
+    assert_eq!((reply.outcome(), reply.revision), (Outcome::Applied, 2));
+    assert!(
+        reply
+            .changes
+            .iter()
+            .any(|change| change.key == "interface/wan")
+    );
+    assert_eq!(bench.hands.revision(), 2);
+    assert!(
+        bench
+            .running()
+            .await
+            .contains("set interfaces wan mtu 1400")
+    );
+    let again = bench.commit(&candidate).await;
+    assert_eq!((again.outcome(), again.revision), (Outcome::Unchanged, 2));
+    assert_eq!(bench.hands.told().followed.len(), 1);
+}
+
+#[tokio::test]
+async fn all_edits_or_none_and_the_wrong_word_is_named() {
+    let bench = Bench::new();
+    let candidate = bench.open().await;
+    let problems = bench
+        .try_set(&candidate, &[WAN, "interfaces wan mut 1400"])
+        .await;
+    assert_eq!(problems.len(), 1);
+    assert_eq!((problems[0].edit, problems[0].word), (Some(1), Some(2)));
+    assert!(problems[0].message.contains("mtu"), "{problems:?}");
+    assert_eq!(
+        bench
+            .text(api::source::Which::Candidate(candidate.clone()))
+            .await,
+        ""
+    );
+}
+
+#[tokio::test]
+async fn what_does_not_fit_together_is_refused_and_nothing_changes() {
+    let bench = Bench::new();
+    let candidate = bench.open().await;
+    bench
+        .set(&candidate, &[WAN, "interfaces wan vrf nowhere"])
+        .await;
+    let reply = bench.commit(&candidate).await;
+    assert_eq!((reply.outcome(), reply.revision), (Outcome::Refused, 1));
+    assert!(
+        reply.problems[0].path.contains("interfaces[wan]"),
+        "{reply:?}"
+    );
+    assert_eq!(bench.hands.told().followed.len(), 0);
+    bench.set(&candidate, &["delete interfaces wan vrf"]).await;
+    bench.hands.told().refusal = Some("there is no device wan".to_owned());
+    let reply = bench.commit(&candidate).await;
+    assert_eq!((reply.outcome(), reply.revision), (Outcome::Refused, 1));
+    assert_eq!(reply.problems[0].message, "there is no device wan");
+}
+
+#[tokio::test]
+async fn a_check_says_what_would_happen_and_changes_nothing() {
+    let bench = Bench::new();
+    let candidate = bench.open().await;
+    bench.set(&candidate, &[WAN]).await;
+    let request = api::CommitRequest {
+        candidate,
+        check: true,
+        ..api::CommitRequest::default()
+    };
+    let reply = bench.agent.commit(&root(), request).await.unwrap();
+    assert_eq!((reply.outcome(), reply.revision), (Outcome::Checked, 1));
+    assert!(!reply.changes.is_empty());
+    assert_eq!(bench.hands.told().followed.len(), 0);
+}
+
+#[tokio::test]
+async fn two_at_once_are_merged_unless_they_change_the_same() {
+    let bench = Bench::new();
+    let (one, two, three) = (bench.open().await, bench.open().await, bench.open().await);
+    bench.set(&one, &[WAN, "interfaces wan mtu 1400"]).await;
+    bench
+        .set(&two, &["interfaces lan addresses 10.1.0.1/24"])
+        .await;
+    bench.set(&three, &[WAN, "interfaces wan mtu 1300"]).await;
+    assert_eq!(bench.commit(&one).await.outcome(), Outcome::Applied);
+    assert_eq!(bench.commit(&two).await.outcome(), Outcome::Applied);
+    let running = bench.running().await;
+    assert!(running.contains("wan mtu 1400") && running.contains("lan addresses"));
+    let reply = bench.commit(&three).await;
+    assert_eq!((reply.outcome(), reply.revision), (Outcome::Conflict, 3));
+    let conflict = &reply.conflicts[0];
+    assert!(conflict.path.contains("mtu"), "{conflict:?}");
+    assert_eq!(conflict.theirs.as_deref(), Some("1400"));
+    assert_eq!(conflict.ours.as_deref(), Some("1300"));
+}
+
+#[tokio::test]
+async fn what_fails_for_good_is_taken_back_as_a_revision_of_its_own() {
+    let bench = Bench::new();
+    let candidate = bench.open().await;
+    bench.set(&candidate, &[WAN]).await;
+    bench.commit(&candidate).await;
+    let before = bench.running().await;
+    bench
+        .hands
+        .told()
+        .failing
+        .insert("interface/lan".to_owned(), true);
+    bench
+        .set(&candidate, &["interfaces lan addresses 10.1.0.1/24"])
+        .await;
+    let reply = bench.commit(&candidate).await;
+    assert_eq!((reply.outcome(), reply.revision), (Outcome::Reverted, 4));
+    assert_eq!(reply.problems[0].message, "it does not like it");
+    assert_eq!(bench.running().await, before);
+    assert_eq!(bench.hands.revision(), 4);
+    let revisions = bench
+        .agent
+        .revisions(&root(), api::ListRevisionsRequest::default())
+        .await
+        .unwrap()
+        .revisions;
+    let sources: Vec<&str> = revisions.iter().map(|one| one.source.as_str()).collect();
+    assert_eq!(sources, ["revert", "cli", "cli", "import"]);
+    assert!(revisions[0].comment.contains("it does not like it"));
+}
+
+#[tokio::test]
+async fn what_waits_is_told_and_stays() {
+    let bench = Bench::new();
+    let candidate = bench.open().await;
+    bench
+        .hands
+        .told()
+        .failing
+        .insert("interface/wan".to_owned(), false);
+    bench.set(&candidate, &[WAN]).await;
+    let reply = bench.commit(&candidate).await;
+    assert_eq!((reply.outcome(), reply.revision), (Outcome::Pending, 2));
+    assert_eq!(reply.waiting[0].key, "interface/wan");
+}
+
+#[tokio::test]
+async fn an_unconfirmed_commit_is_taken_back_in_time_and_a_confirmed_one_stays() {
+    let bench = Bench::new();
+    let candidate = bench.open().await;
+    bench.set(&candidate, &[WAN]).await;
+    assert_eq!(
+        bench.commit_for(&candidate, 1).await.outcome(),
+        Outcome::Applied
+    );
+    assert!(bench.running().await.contains("wan"));
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    bench.agent.go_back_in_time().await.unwrap();
+    assert_eq!(bench.running().await, "");
+    assert_eq!(bench.hands.revision(), 3);
+
+    let candidate = bench.open().await;
+    bench.set(&candidate, &[WAN]).await;
+    bench.commit_for(&candidate, 1).await;
+    let reply = bench
+        .agent
+        .confirm(&root(), api::ConfirmRequest::default())
+        .await
+        .unwrap();
+    assert_eq!(reply.revision, 4);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    bench.agent.go_back_in_time().await.unwrap();
+    assert!(bench.running().await.contains("wan"));
+    let late = bench
+        .agent
+        .confirm(&root(), api::ConfirmRequest::default())
+        .await;
+    assert!(matches!(late, Err(Refusal::Malformed(_))));
+}
+
+#[tokio::test]
+async fn a_new_mgmt_goes_on_waiting_and_a_new_box_starts_on_the_confirmed_revision() {
+    let bench = Bench::new();
+    let candidate = bench.open().await;
+    bench.set(&candidate, &[WAN]).await;
+    bench.commit_for(&candidate, 600).await;
+    // mgmt alone: the parts follow the revision already.
+    let bench = bench.restart();
+    bench.agent.begin_once().await.unwrap();
+    assert!(bench.running().await.contains("wan"));
+    assert_eq!(bench.hands.revision(), 2);
+    // The whole box: nobody follows anything yet.
+    let bench = bench.restart();
+    bench.hands.told().followed.clear();
+    bench.agent.begin_once().await.unwrap();
+    assert_eq!(bench.running().await, "");
+    assert_eq!(bench.hands.revision(), 3);
+}
+
+#[tokio::test]
+async fn candidates_outlive_mgmt_and_are_private() {
+    let bench = Bench::new();
+    let candidate = bench.open().await;
+    let secret = "credentials pre_shared_keys k secret correct-horse-battery";
+    bench
+        .set(
+            &candidate,
+            &[WAN, "credentials pre_shared_keys k identities a", secret],
+        )
+        .await;
+    let bench = bench.restart();
+    let text = bench
+        .text(api::source::Which::Candidate(candidate.clone()))
+        .await;
+    assert!(text.contains("wan") && !text.contains("horse"), "{text}");
+    let alice = Caller {
+        name: "alice".to_owned(),
+        ..root()
+    };
+    let request = api::EditRequest {
+        candidate: candidate.clone(),
+        ..api::EditRequest::default()
+    };
+    assert!(matches!(
+        bench.agent.edit(&alice, request).await,
+        Err(Refusal::NoCandidate(_))
+    ));
+    assert_eq!(bench.commit(&candidate).await.outcome(), Outcome::Applied);
+    let told = bench.hands.told();
+    let plan = &told.followed.last().unwrap().1;
+    let credential = plan
+        .values()
+        .find_map(|planned| match &planned.value.kind {
+            Some(culvert_model::bus::value::Kind::Credential(credential)) => Some(credential),
+            _ => None,
+        })
+        .unwrap();
+    assert!(matches!(
+        &credential.kind,
+        Some(culvert_model::bus::credential::Kind::Psk(psk)) if psk.secret == b"correct-horse-battery"
+    ));
+}
+
+#[tokio::test]
+async fn who_may_not_is_told_so() {
+    let bench = Bench::new();
+    for role in [Role::ReadOnly, Role::Operator] {
+        let caller = Caller {
+            name: "bob".to_owned(),
+            role,
+            origin: "console".to_owned(),
+        };
+        let open = bench.agent.open(&caller, api::OpenRequest::default()).await;
+        assert!(matches!(open, Err(Refusal::Role { .. })));
+        let commit = bench
+            .agent
+            .commit(&caller, api::CommitRequest::default())
+            .await;
+        assert!(matches!(commit, Err(Refusal::Role { .. })));
+        let confirm = bench
+            .agent
+            .confirm(&caller, api::ConfirmRequest::default())
+            .await;
+        assert!(matches!(confirm, Err(Refusal::Role { .. })));
+    }
+}
+
+#[tokio::test]
+async fn whoever_holds_the_configuration_keeps_others_from_committing() {
+    let bench = Bench::new();
+    let other = bench.open().await;
+    let held = bench
+        .agent
+        .open(
+            &root(),
+            api::OpenRequest {
+                exclusive: true,
+                ..api::OpenRequest::default()
+            },
+        )
+        .await
+        .unwrap()
+        .candidate;
+    bench.set(&other, &[WAN]).await;
+    let request = api::CommitRequest {
+        candidate: other.clone(),
+        ..api::CommitRequest::default()
+    };
+    assert!(matches!(
+        bench.agent.commit(&root(), request).await,
+        Err(Refusal::Held(_))
+    ));
+    let discard = api::DiscardRequest {
+        candidate: held,
+        keep: false,
+    };
+    bench.agent.discard(&root(), discard).await.unwrap();
+    assert_eq!(bench.commit(&other).await.outcome(), Outcome::Applied);
+}
+
+#[tokio::test]
+async fn gone_hands_are_told_later() {
+    let bench = Bench::new();
+    bench.hands.told().away = true;
+    let candidate = bench.open().await;
+    bench.set(&candidate, &[WAN]).await;
+    let request = api::CommitRequest {
+        candidate,
+        ..api::CommitRequest::default()
+    };
+    // Nobody can say whether the machine has what it takes: nothing is stored.
+    assert!(matches!(
+        bench.agent.commit(&root(), request).await,
+        Err(Refusal::Hands(HandsError::Away(_)))
+    ));
+    assert_eq!(bench.running().await, "");
+}
+
+#[tokio::test]
+async fn a_revision_comes_back_by_rollback_and_differences_are_told() {
+    let bench = Bench::new();
+    let candidate = bench.open().await;
+    bench.set(&candidate, &[WAN]).await;
+    bench.commit(&candidate).await;
+    bench.set(&candidate, &["interfaces wan mtu 1400"]).await;
+    let which = |which| Some(api::Source { which: Some(which) });
+    let compare = api::CompareRequest {
+        from: which(api::source::Which::Revision(2)),
+        to: which(api::source::Which::Candidate(candidate.clone())),
+        at: Vec::new(),
+    };
+    let differences = bench
+        .agent
+        .compare(&root(), compare)
+        .await
+        .unwrap()
+        .differences;
+    assert_eq!(differences.len(), 1);
+    assert_eq!(differences[0].after.as_deref(), Some("1400"));
+    let request = api::EditRequest {
+        candidate: candidate.clone(),
+        at: Vec::new(),
+        edits: vec![edit(Change::Rollback(1))],
+    };
+    assert_eq!(
+        bench.agent.edit(&root(), request).await.unwrap().problems,
+        []
+    );
+    assert_eq!(bench.commit(&candidate).await.outcome(), Outcome::Applied);
+    assert_eq!(bench.running().await, "");
+}
+
+#[tokio::test]
+async fn cutting_off_ones_own_session_takes_a_second_word() {
+    let bench = Bench::new();
+    let candidate = bench.open().await;
+    bench.set(&candidate, &[WAN]).await;
+    bench.commit(&candidate).await;
+    bench.set(&candidate, &["delete interfaces wan"]).await;
+    let remote = Caller {
+        origin: "198.51.100.7 50000 192.0.2.1 22".to_owned(),
+        ..root()
+    };
+    let mut request = api::CommitRequest {
+        candidate,
+        ..api::CommitRequest::default()
+    };
+    let reply = bench.agent.commit(&remote, request.clone()).await.unwrap();
+    assert_eq!((reply.outcome(), reply.revision), (Outcome::Dangerous, 2));
+    request.confirmed = true;
+    let reply = bench.agent.commit(&remote, request).await.unwrap();
+    assert_eq!((reply.outcome(), reply.revision), (Outcome::Applied, 3));
+}

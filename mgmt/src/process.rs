@@ -1,0 +1,166 @@
+//! The process `culvert mgmt`: opens the store, serves the northbound socket, and tells `culvert run` what to follow.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use culvert_bus::{BusError, Router, Server};
+use culvert_mgmt_api::{ConfigurationServer, MESSAGE_LIMIT};
+use culvert_model::config::Config;
+use culvert_model::tree::{Tree, TreeError};
+use nix::unistd::{User, getuid};
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+
+use crate::agent::{Accounts, Agent, Records, Refusal, Run};
+use crate::service::Service;
+use crate::store::{Condition, Moment, Opened, Store, StoreError};
+
+/// The account that sshd starts login shells as.
+const SHELL_ACCOUNT: &str = "culvert";
+/// Of the store, below the root.
+const FOLDER: &str = "var/mgmt";
+/// Everybody may connect; who it is decides the rest.
+const SOCKET_MODE: u32 = 0o666;
+
+/// Where mgmt works.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The gateway's root.
+    pub root: PathBuf,
+}
+
+/// Why mgmt stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// A folder or socket.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is stored.
+    #[error(transparent)]
+    Refusal(#[from] Refusal),
+    /// A socket of the bus.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// What was to be imported is no configuration.
+    #[error(transparent)]
+    Import(#[from] TreeError),
+    /// There is something already.
+    #[error(
+        "this gateway has a configuration already (revision {newest}); load the file by the command line, \
+         or begin with an empty root"
+    )]
+    NotEmpty {
+        /// The newest revision.
+        newest: u64,
+    },
+    /// Signals cannot be listened to.
+    #[error("signals: {0}")]
+    Signals(#[source] io::Error),
+    /// The northbound socket ended.
+    #[error("the northbound socket: {0}")]
+    Served(#[source] tonic::transport::Error),
+}
+
+/// Makes a configuration the first revision of a root that has none yet. No mgmt may run there.
+pub fn import(root: &Path, config: &Config) -> Result<(), ProcessError> {
+    let store = Store::open(&root.join(FOLDER))?.store;
+    if let Some(newest) = store.newest()? {
+        return Err(ProcessError::NotEmpty {
+            newest: newest.number.get(),
+        });
+    }
+    let tree = Tree::from_config(config)?;
+    let mut records = Records::begin(store, Some(&tree), &Moment::now()?)?;
+    records.store.maintain()?;
+    Ok(())
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(options: Options) -> Result<(), ProcessError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(ProcessError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ProcessError::Signals)?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let opened = Store::open(&options.root.join(FOLDER))?;
+    let warning = warning(&opened);
+    let records = Records::begin(opened.store, None, &Moment::now()?)?;
+    let bus = options.root.join("run/bus");
+    let hands = Run::new(&bus.join("run"))?;
+    let accounts = Accounts {
+        own: getuid().as_raw(),
+        shell: User::from_name(SHELL_ACCOUNT)
+            .ok()
+            .flatten()
+            .map(|user| user.uid.as_raw()),
+    };
+    let agent = Arc::new(Agent::new(records, hands, accounts, warning));
+    // Only a greeting: who supervises asks whether this process is well.
+    let _greeting = Server::bind(&bus.join("mgmt"), Router::new("mgmt"))?.spawn()?;
+    let watching = tokio::spawn({
+        let agent = Arc::clone(&agent);
+        async move { agent.watch().await }
+    });
+    let listener = listen(&options.root.join("run/api"))?;
+    let service = ConfigurationServer::new(Service::new(agent))
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT);
+    let served = tonic::transport::Server::builder()
+        .concurrency_limit_per_connection(32)
+        .add_service(service)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop)
+        .await;
+    watching.abort();
+    served.map_err(ProcessError::Served)
+}
+
+fn listen(path: &Path) -> Result<UnixListener, ProcessError> {
+    let failed = |source| ProcessError::File {
+        path: path.to_owned(),
+        source,
+    };
+    // Whoever holds the store's lock is the only mgmt of this root: what lies here is left over.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// What an operator must know of the store.
+fn warning(opened: &Opened) -> String {
+    match &opened.condition {
+        Condition::New | Condition::Sound => String::new(),
+        Condition::Completed(replacement) => {
+            tracing::error!(?replacement, "the end of the store's log was damaged");
+            format!(
+                "the end of the store's log was damaged and came back from exports: {}",
+                replacement.cause
+            )
+        }
+        Condition::Replaced(replacement) => {
+            tracing::error!(?replacement, "the store was damaged");
+            format!(
+                "the store was damaged and exports took its place, audit trail and candidates are lost: {}",
+                replacement.cause
+            )
+        }
+    }
+}

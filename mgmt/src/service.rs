@@ -1,0 +1,180 @@
+//! The northbound service on its Unix socket: who calls is found out, the agent does it, refusals become statuses.
+
+use std::sync::Arc;
+
+use culvert_mgmt_api::{Configuration, ORIGIN, PRINCIPAL};
+use culvert_model::api;
+use tonic::transport::server::UdsConnectInfo;
+use tonic::{Code, Request, Response, Status};
+
+use crate::agent::{Agent, Caller, Claim, Hands, HandsError, Peer, Refusal};
+use crate::store::StoreError;
+
+/// Serves an agent.
+pub struct Service<H> {
+    agent: Arc<Agent<H>>,
+}
+
+impl<H: Hands> Service<H> {
+    /// Of this agent.
+    pub fn new(agent: Arc<Agent<H>>) -> Self {
+        Self { agent }
+    }
+
+    /// Who calls, and what they ask.
+    async fn caller<T>(&self, request: Request<T>) -> Result<(Caller, T), Status> {
+        let uid = request
+            .extensions()
+            .get::<UdsConnectInfo>()
+            .and_then(|info| info.peer_cred)
+            .map(|peer| peer.uid())
+            .ok_or_else(|| Status::unauthenticated("the kernel does not say who that is"))?;
+        let text = |name: &str| {
+            let value = request.metadata().get(name)?;
+            // Longer than any address or name.
+            value.to_str().ok().filter(|text| text.len() <= 256)
+        };
+        let claim = Claim {
+            principal: text(PRINCIPAL).map(str::to_owned),
+            origin: text(ORIGIN).map(str::to_owned),
+        };
+        let caller = self
+            .agent
+            .identify(Peer { uid }, claim)
+            .await
+            .map_err(|refusal| status(&refusal))?;
+        Ok((caller, request.into_inner()))
+    }
+}
+
+fn status(refusal: &Refusal) -> Status {
+    let code = match refusal {
+        Refusal::Stranger(_) => Code::Unauthenticated,
+        Refusal::Role { .. } => Code::PermissionDenied,
+        Refusal::NoCandidate(_) | Refusal::Store(StoreError::NoSuchRevision(_)) => Code::NotFound,
+        Refusal::Malformed(_)
+        | Refusal::Store(
+            StoreError::NothingToReturnTo
+            | StoreError::NotPending(_)
+            | StoreError::NothingPending
+            | StoreError::TooLate(_)
+            | StoreError::TextTooLong { .. },
+        ) => Code::InvalidArgument,
+        Refusal::Held(_) | Refusal::Store(StoreError::Moved { .. }) => Code::Aborted,
+        Refusal::Store(
+            StoreError::DiskFull | StoreError::TooManyCandidates(_) | StoreError::TooLarge { .. },
+        ) => Code::ResourceExhausted,
+        Refusal::Store(StoreError::ReadOnly) | Refusal::Hands(HandsError::Refused(_)) => {
+            Code::FailedPrecondition
+        }
+        Refusal::Hands(HandsError::Away(_)) => Code::Unavailable,
+        Refusal::Store(_)
+        | Refusal::Unreadable { .. }
+        | Refusal::Invalid { .. }
+        | Refusal::Inside(_) => Code::Internal,
+    };
+    if code == Code::Internal {
+        tracing::error!(%refusal);
+    }
+    Status::new(code, refusal.to_string())
+}
+
+/// Each method is the agent's of the same kind.
+macro_rules! ask {
+    ($self:ident.$method:ident($request:ident)) => {{
+        let (caller, request) = $self.caller($request).await?;
+        $self
+            .agent
+            .$method(&caller, request)
+            .await
+            .map(Response::new)
+            .map_err(|refusal| status(&refusal))
+    }};
+}
+
+#[tonic::async_trait]
+impl<H: Hands> Configuration for Service<H> {
+    async fn open(
+        &self,
+        request: Request<api::OpenRequest>,
+    ) -> Result<Response<api::OpenReply>, Status> {
+        ask!(self.open(request))
+    }
+
+    async fn edit(
+        &self,
+        request: Request<api::EditRequest>,
+    ) -> Result<Response<api::EditReply>, Status> {
+        ask!(self.edit(request))
+    }
+
+    async fn get(
+        &self,
+        request: Request<api::GetRequest>,
+    ) -> Result<Response<api::GetReply>, Status> {
+        ask!(self.get(request))
+    }
+
+    async fn compare(
+        &self,
+        request: Request<api::CompareRequest>,
+    ) -> Result<Response<api::CompareReply>, Status> {
+        ask!(self.compare(request))
+    }
+
+    async fn complete(
+        &self,
+        request: Request<api::CompleteRequest>,
+    ) -> Result<Response<api::CompleteReply>, Status> {
+        ask!(self.complete(request))
+    }
+
+    async fn commit(
+        &self,
+        request: Request<api::CommitRequest>,
+    ) -> Result<Response<api::CommitReply>, Status> {
+        let (caller, request) = self.caller(request).await?;
+        let agent = Arc::clone(&self.agent);
+        // On its own: whoever asked may go away in the middle, the commit goes on to its end.
+        tokio::spawn(async move { agent.commit(&caller, request).await })
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?
+            .map(Response::new)
+            .map_err(|refusal| status(&refusal))
+    }
+
+    async fn confirm(
+        &self,
+        request: Request<api::ConfirmRequest>,
+    ) -> Result<Response<api::ConfirmReply>, Status> {
+        ask!(self.confirm(request))
+    }
+
+    async fn discard(
+        &self,
+        request: Request<api::DiscardRequest>,
+    ) -> Result<Response<api::DiscardReply>, Status> {
+        ask!(self.discard(request))
+    }
+
+    async fn list_revisions(
+        &self,
+        request: Request<api::ListRevisionsRequest>,
+    ) -> Result<Response<api::ListRevisionsReply>, Status> {
+        ask!(self.revisions(request))
+    }
+
+    async fn status(
+        &self,
+        request: Request<api::StatusRequest>,
+    ) -> Result<Response<api::StatusReply>, Status> {
+        ask!(self.status(request))
+    }
+
+    async fn list_audit(
+        &self,
+        request: Request<api::ListAuditRequest>,
+    ) -> Result<Response<api::ListAuditReply>, Status> {
+        ask!(self.audit_trail(request))
+    }
+}

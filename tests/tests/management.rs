@@ -1,0 +1,156 @@
+//! A gateway whose configuration is in the hands of mgmt: changed by the command line under traffic, taken back when nobody
+//! confirms, there again after a restart, and untouched by the death of mgmt.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use culvert_netlab::addressing::{Family, Place, Side};
+use culvert_netlab::ping::{Ping, PingReport};
+use culvert_netlab::process::Interrupt;
+use culvert_tests::configuration::{SECRET, gateway};
+use culvert_tests::gateway::{Gateway, program};
+use culvert_tests::laboratory::{Laboratory, wait_for};
+use nix::sys::signal::Signal;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// From host to host through the tunnel, 50 a second, while `work` is done.
+fn pinging(lab: &Laboratory, count: u32, work: impl FnOnce()) -> PingReport {
+    let host = lab.open(Place::HostA);
+    let ping = Ping {
+        destination: Side::B.addresses().host(Family::V4).addr(),
+        count,
+        interval: Duration::from_millis(20),
+        patience: Duration::from_secs(2),
+        size: 56,
+        marker: b"",
+    };
+    std::thread::scope(|scope| {
+        let pinging = scope.spawn(|| ping.run(&host, &Interrupt::default()).unwrap());
+        work();
+        pinging.join().unwrap()
+    })
+}
+
+fn mtu_of_lan(gateway: &Gateway) -> u32 {
+    let text = gateway.operate("show interfaces | display json\n").unwrap();
+    let rows: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let lan = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["name"] == "lan")
+        .unwrap()
+        .clone();
+    lan["mtu"].as_u64().unwrap() as u32
+}
+
+/// Files below a folder that hold these bytes.
+fn holding(folder: &Path, bytes: &[u8]) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() {
+                let text = fs::read(entry.path()).unwrap();
+                if text.windows(bytes.len()).any(|window| window == bytes) {
+                    found.push(entry.path());
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_gateway_is_changed_under_traffic_and_comes_back_as_it_was_committed() {
+    let mut lab = Laboratory::build().unwrap();
+    lab.launch(Side::B, &gateway(Side::B)).unwrap();
+    lab.start_managed(Side::A, Some(&gateway(Side::A))).unwrap();
+    lab.wait_ready(Side::B).unwrap();
+    lab.wait_open(Family::V4, PATIENCE).unwrap();
+
+    // A commit that concerns one interface loses nothing on the others, and not on that one.
+    let report = pinging(&lab, 150, || {
+        let a = lab.gateway(Side::A);
+        a.operate("set interfaces lan mtu 1400\ncommit comment \"smaller frames\"\n")
+            .unwrap();
+        assert_eq!(mtu_of_lan(a), 1400);
+        let revisions = a.operate("show configuration revisions\n").unwrap();
+        assert!(revisions.contains("smaller frames"), "{revisions}");
+    });
+    assert_eq!(report.received, 150, "{report:?}");
+
+    // Who dies is mgmt alone, and nothing notices.
+    let report = pinging(&lab, 150, || {
+        let a = lab.gateway(Side::A);
+        let before = a.process("mgmt").unwrap();
+        a.signal("mgmt", Signal::SIGKILL).unwrap();
+        wait_for("another mgmt", PATIENCE, || {
+            let now = a.process("mgmt").ok()?;
+            (now.pid != before.pid && a.status()?.healthy).then_some(())
+        })
+        .unwrap();
+    });
+    assert_eq!(report.received, 150, "{report:?}");
+    let a = lab.gateway(Side::A);
+    assert_eq!(a.status().unwrap().processes["dataplane"].restarts, 0);
+    let text = wait_for("mgmt answers", PATIENCE, || {
+        a.operate("show configuration | display set\n").ok()
+    })
+    .unwrap();
+    assert!(text.contains("set interfaces lan mtu 1400"), "{text}");
+    assert!(!text.contains(SECRET), "{text}");
+
+    // Nobody confirms, mgmt dies in between: the box goes back in time by itself.
+    let report = pinging(&lab, 300, || {
+        let a = lab.gateway(Side::A);
+        a.operate("set interfaces lan mtu 1300\ncommit confirmed 1\n")
+            .unwrap();
+        assert_eq!(mtu_of_lan(a), 1300);
+        a.signal("mgmt", Signal::SIGKILL).unwrap();
+    });
+    assert_eq!(report.received, 300, "{report:?}");
+    wait_for("the old configuration", Duration::from_secs(90), || {
+        (mtu_of_lan(lab.gateway(Side::A)) == 1400).then_some(())
+    })
+    .unwrap();
+    let revisions = lab
+        .gateway(Side::A)
+        .operate("show configuration revisions\n")
+        .unwrap();
+    assert!(revisions.contains("revert"), "{revisions}");
+
+    // What cannot be is refused, and says where.
+    let error = lab
+        .gateway(Side::A)
+        .operate("set interfaces lan vrf nowhere\ncommit\n")
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("nowhere"), "{error}");
+
+    // The root keeps it: no file is needed to start again, and none is taken.
+    let root = lab.gateway(Side::A).root().to_owned();
+    assert_eq!(
+        holding(&root, SECRET.as_bytes()),
+        Vec::<std::path::PathBuf>::new()
+    );
+    lab.stop(Side::A).unwrap();
+    let refused = std::process::Command::new(program().unwrap())
+        .args(["run", "--root"])
+        .arg(&root)
+        .arg("--import")
+        .arg(root.with_extension("json"))
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("a configuration already"));
+    lab.start_managed(Side::A, None).unwrap();
+    lab.wait_open(Family::V4, PATIENCE).unwrap();
+    assert_eq!(mtu_of_lan(lab.gateway(Side::A)), 1400);
+}
