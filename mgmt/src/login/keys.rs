@@ -1,4 +1,4 @@
-//! The keys that are let in, and for whom each speaks (sshd(8), AUTHORIZED_KEYS FILE FORMAT).
+//! The keys that are let in, and for whom each speaks (sshd(8), on the format of `authorized_keys`).
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

@@ -66,7 +66,7 @@ pub fn json(descriptor: &MessageDescriptor, text: &[u8]) -> Result<DynamicMessag
     json_as(descriptor, text, IN_FULL)
 }
 
-/// As [`json`], but something may be missing yet, and digests may stand for secrets.
+/// As [`json()`], but something may be missing yet, and digests may stand for secrets.
 pub(crate) fn json_in_part(
     descriptor: &MessageDescriptor,
     text: &[u8],
@@ -115,7 +115,7 @@ pub fn binary(
     binary_as(descriptor, bytes, IN_FULL)
 }
 
-/// As [`binary`], but something may be missing yet, and digests may stand for secrets.
+/// As [`binary()`], but something may be missing yet, and digests may stand for secrets.
 pub(crate) fn binary_in_part(
     descriptor: &MessageDescriptor,
     bytes: &[u8],
