@@ -15,6 +15,7 @@ use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 
 use crate::agent::{Accounts, Agent, Records, Refusal, Run};
+use crate::login::Writer;
 use crate::service::Service;
 use crate::store::{Condition, Moment, Opened, Store, StoreError};
 
@@ -109,7 +110,9 @@ pub async fn run(options: Options) -> Result<(), ProcessError> {
             .flatten()
             .map(|user| user.uid.as_raw()),
     };
-    let agent = Arc::new(Agent::new(records, hands, accounts, warning));
+    let agent = Arc::new(
+        Agent::new(records, hands, accounts, warning).with_login(Writer::new(&options.root)),
+    );
     // Only a greeting: who supervises asks whether this process is well.
     let _greeting = Server::bind(&bus.join("mgmt"), Router::new("mgmt"))?.spawn()?;
     let watching = tokio::spawn({

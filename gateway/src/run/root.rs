@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   ROOT/etc/strongswan.conf       written at each start
+//!   ROOT/etc/ssh                   mgmt's: what sshd reads
 //!   ROOT/run/lock                  held while the gateway runs
 //!   ROOT/run/status.json           parts, process ids, readiness
 //!   ROOT/run/pids/NAME             process ids

@@ -188,6 +188,7 @@ impl<H: Hands> Agent<H> {
         before: Option<&ShowPlanReply>,
     ) -> Result<ShowPlanReply, Vec<Problem>> {
         let stopped = |error: HandsError| vec![problem("", &error.to_string())];
+        self.let_in().await;
         match self.hands.follow(revision, plan, false).await {
             Ok(_) => {}
             Err(refused @ HandsError::Refused(_)) => return Err(stopped(refused)),

@@ -33,6 +33,7 @@ pub use hands::{Hands, HandsError, Run};
 pub use records::Records;
 pub use refusal::Refusal;
 
+use crate::login::Writer;
 use crate::store::Moment;
 
 /// Everything that can be asked of mgmt.
@@ -44,6 +45,8 @@ pub struct Agent<H> {
     commits: tokio::sync::Mutex<()>,
     /// What is wrong with the store; empty: nothing.
     warning: String,
+    /// Tells sshd who comes in.
+    login: Option<Writer>,
 }
 
 impl<H: Hands> Agent<H> {
@@ -55,6 +58,38 @@ impl<H: Hands> Agent<H> {
             records: Arc::new(Mutex::new(records)),
             commits: tokio::sync::Mutex::new(()),
             warning,
+            login: None,
+        }
+    }
+
+    /// Tells sshd who comes in, as well, whenever another revision runs.
+    #[must_use]
+    pub fn with_login(mut self, login: Writer) -> Self {
+        self.login = Some(login);
+        self
+    }
+
+    /// sshd knows those of the running configuration from now on.
+    async fn let_in(&self) {
+        let Some(login) = self.login.clone() else {
+            return;
+        };
+        let told = self.with(move |records| {
+            match records
+                .running
+                .tree
+                .to_config()
+                .map(|config| login.write(&config))
+            {
+                Ok(Ok(true)) => tracing::info!("sshd's files are new"),
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => tracing::error!(%error, "nobody can log in over SSH"),
+                Err(error) => tracing::error!(%error, "sshd's files are those of before"),
+            }
+            Ok(())
+        });
+        if let Err(error) = told.await {
+            tracing::error!(%error, "sshd's files are those of before");
         }
     }
 

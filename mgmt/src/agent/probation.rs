@@ -94,6 +94,7 @@ impl<H: Hands> Agent<H> {
                 Ok(records.running.clone())
             })
             .await?;
+        self.let_in().await;
         self.hands
             .follow(running.number.get(), &running.plan, false)
             .await?;

@@ -601,3 +601,55 @@ async fn cutting_off_ones_own_session_takes_a_second_word() {
     let reply = bench.agent.commit(&remote, request).await.unwrap();
     assert_eq!((reply.outcome(), reply.revision), (Outcome::Applied, 3));
 }
+
+#[tokio::test]
+async fn who_is_removed_is_unknown_from_then_on() {
+    let mut bench = Bench::new();
+    bench.agent = bench.agent.with_login(Writer::new(bench.place.path()));
+    let keys = bench.place.path().join("etc/ssh/authorized_keys");
+    let asks = async || {
+        let claim = Claim {
+            principal: Some("carol".to_owned()),
+            origin: Some("198.51.100.7 50000 192.0.2.1 22".to_owned()),
+        };
+        bench.agent.identify(Peer { uid: 900 }, claim).await
+    };
+    let candidate = bench.open().await;
+    let mut key = words("system users carol ssh_keys laptop public_key");
+    key.words.push(format!("ssh-ed25519 {}", "A".repeat(68)));
+    bench
+        .set(&candidate, &["system users carol role read-only"])
+        .await;
+    let request = api::EditRequest {
+        candidate: candidate.clone(),
+        at: Vec::new(),
+        edits: vec![edit(Change::Set(key))],
+    };
+    let edited = bench.agent.edit(&root(), request).await.unwrap();
+    assert_eq!(edited.problems, []);
+    assert!(!keys.exists(), "before the commit");
+    assert_eq!(bench.commit(&candidate).await.outcome(), Outcome::Applied);
+    let text = std::fs::read_to_string(&keys).unwrap();
+    assert!(text.contains("--principal carol\""), "{text}");
+    assert_eq!(asks().await.unwrap().role, Role::ReadOnly);
+
+    let candidate = bench.open().await;
+    bench.set(&candidate, &["delete system users carol"]).await;
+    assert_eq!(bench.commit(&candidate).await.outcome(), Outcome::Applied);
+    let text = std::fs::read_to_string(&keys).unwrap();
+    assert!(!text.contains("carol"), "{text}");
+    assert!(matches!(asks().await, Err(Refusal::Stranger(_))));
+
+    // Where it came from is remembered.
+    let trail = bench
+        .agent
+        .audit_trail(&root(), api::ListAuditRequest::default())
+        .await
+        .unwrap();
+    let refused = trail.entries.iter().find(|entry| entry.what == "connect");
+    let refused = refused.unwrap();
+    assert_eq!(
+        (refused.principal.as_str(), refused.from.as_str()),
+        ("carol", "198.51.100.7")
+    );
+}
