@@ -310,6 +310,7 @@ fn listening() -> BTreeSet<u16> {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "one list, read from top to bottom")]
 fn whatever_is_asked_for_the_command_line_is_what_runs() {
     let gateway = Gateway::begin();
     let marker = gateway.at("seen/marker").display().to_string();
