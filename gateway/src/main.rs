@@ -89,7 +89,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let outcome = match cli.command {
-        Command::Run(arguments) => run::execute(arguments).map_err(anyhow::Error::from),
+        Command::Run(arguments) => run::execute(&arguments).map_err(anyhow::Error::from),
         Command::Mgmt(arguments) => process::mgmt::execute(arguments),
         Command::Dataplane(arguments) => process::dataplane::execute(&arguments),
         Command::IkedBridge(arguments) => process::iked_bridge::execute(arguments),

@@ -135,7 +135,7 @@ pub enum RunError {
 }
 
 /// Runs the subcommand.
-pub fn execute(arguments: Arguments) -> Result<ExitCode, RunError> {
+pub fn execute(arguments: &Arguments) -> Result<ExitCode, RunError> {
     let (source, plan) = match arguments.config.clone() {
         None => (Source::Mgmt, Plan::new()),
         Some(path) => {
@@ -166,7 +166,7 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode, RunError> {
     let recipe = Recipe {
         root: root.clone(),
         charon: installation,
-        dataplane_arguments: dataplane_arguments(&arguments),
+        dataplane_arguments: dataplane_arguments(arguments),
     };
     // One thread: children die with the thread that starts them, and this one lives as long as the process.
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -44,14 +44,8 @@ impl Process {
 
     const fn patience(self) -> Patience {
         match self {
-            // Maps its buffers and rings before it answers.
-            Self::Dataplane => Patience {
-                start: Duration::from_secs(30),
-                unhealthy: Duration::from_secs(10),
-                terminate: Duration::from_secs(3),
-            },
-            // Looks through its store before it answers, and recovers it if need be.
-            Self::Mgmt => Patience {
+            // mgmt looks through its store before it answers, the dataplane maps its buffers and rings.
+            Self::Mgmt | Self::Dataplane => Patience {
                 start: Duration::from_secs(30),
                 unhealthy: Duration::from_secs(10),
                 terminate: Duration::from_secs(3),
