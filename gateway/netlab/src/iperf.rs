@@ -1,4 +1,4 @@
-//! TCP throughput between two namespaces, measured by Debian's `iperf3`.
+//! TCP and UDP throughput between two namespaces, measured by Debian's `iperf3`.
 
 use std::{
     fs,
@@ -45,10 +45,22 @@ pub enum Way {
     Back,
 }
 
+/// What runs over IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// One stream.
+    Tcp,
+    /// Datagrams as fast as the sender can, of [`DATAGRAM`] bytes each.
+    Udp,
+}
+
+/// Payload of a datagram: fits a tunnel's MTU, so that nothing is fragmented.
+pub const DATAGRAM: u32 = 1300;
+
 /// What one stream reached.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Throughput {
-    /// Megabits (10^6) a second of TCP payload that arrived.
+    /// Megabits (10^6) a second of payload that arrived.
     pub mbit: f64,
     /// Segments sent again.
     pub retransmits: u64,
@@ -56,6 +68,20 @@ pub struct Throughput {
 
 /// A TCP stream of `seconds` between a client and a server at `address`.
 pub fn measure(
+    client: &Namespace,
+    server: &Namespace,
+    address: IpAddr,
+    way: Way,
+    seconds: u32,
+    interrupt: &Interrupt,
+) -> Result<Throughput, IperfError> {
+    let tcp = Transport::Tcp;
+    measure_over(tcp, client, server, address, way, seconds, interrupt)
+}
+
+/// The same over either transport.
+pub fn measure_over(
+    transport: Transport,
     client: &Namespace,
     server: &Namespace,
     address: IpAddr,
@@ -85,6 +111,9 @@ pub fn measure(
     command.args(["-J", "--connect-timeout", "5000"]);
     if way == Way::Back {
         command.arg("-R");
+    }
+    if transport == Transport::Udp {
+        command.args(["-u", "-b", "0", "-l", &DATAGRAM.to_string()]);
     }
     // 1: the report says what went wrong.
     let text = run(
@@ -192,16 +221,19 @@ mod tests {
             (Way::Forth, IpAddr::from([127, 0, 0, 1])),
             (Way::Back, "::1".parse().unwrap()),
         ] {
-            let result = measure(
-                &namespace,
-                &namespace,
-                address,
-                way,
-                1,
-                &Interrupt::default(),
-            )
-            .unwrap();
-            assert!(result.mbit > 100.0, "{result:?}");
+            for transport in [Transport::Tcp, Transport::Udp] {
+                let result = measure_over(
+                    transport,
+                    &namespace,
+                    &namespace,
+                    address,
+                    way,
+                    1,
+                    &Interrupt::default(),
+                )
+                .unwrap();
+                assert!(result.mbit > 10.0, "{transport:?}: {result:?}");
+            }
         }
         assert!(namespace.processes().unwrap().is_empty());
         Namespace::remove(&name).unwrap();

@@ -15,7 +15,7 @@ use std::{
 use nix::{
     sys::signal::{Signal, kill},
     time::ClockId,
-    unistd::Pid,
+    unistd::{Pid, SysconfVar, sysconf},
 };
 use serde::{Deserialize, Serialize};
 
@@ -104,6 +104,15 @@ impl Interrupt {
     }
 }
 
+/// What a process has calculated, and what the kernel has for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProcessorTimes {
+    /// In its own code.
+    pub user: Duration,
+    /// In the kernel.
+    pub system: Duration,
+}
+
 /// Names one process for good: its number may be given to another one later, its start time not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessIdentity {
@@ -129,6 +138,24 @@ impl ProcessIdentity {
         let pid = Pid::from_raw(i32::try_from(self.pid).ok()?);
         let used = ClockId::pid_cpu_clock_id(pid).ok()?.now().ok()?;
         self.is_running().then_some(used.into())
+    }
+
+    /// The same, told apart, in the steps of 10 ms in which `/proc` counts: for a process that is busy.
+    pub fn processor_times(self) -> Option<ProcessorTimes> {
+        let numbers = stat_numbers(self.pid)?;
+        let per_second = u32::try_from(sysconf(SysconfVar::CLK_TCK).ok()??)
+            .ok()
+            .filter(|ticks| *ticks > 0)?;
+        // Fields 14 and 15, and 22 again.
+        let time = |field: usize| {
+            let ticks = numbers.get(field - FIRST_NUMBER)?;
+            Some(Duration::from_secs(*ticks) / per_second)
+        };
+        let times = ProcessorTimes {
+            user: time(14)?,
+            system: time(15)?,
+        };
+        (*numbers.get(22 - FIRST_NUMBER)? == self.start_ticks).then_some(times)
     }
 
     /// Whether this very process still runs.

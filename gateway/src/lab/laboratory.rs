@@ -10,7 +10,7 @@ use std::{
 
 use culvert_netlab::{
     addressing::{Place, Side},
-    process::{Interrupt, ProcessIdentity},
+    process::{Interrupt, ProcessIdentity, ProcessorTimes},
     topology::{Topology, TopologyError},
 };
 use nix::fcntl::{Flock, FlockArg};
@@ -177,6 +177,22 @@ impl Laboratory {
             .into_values()
             .filter_map(ProcessIdentity::processor_time)
             .sum())
+    }
+
+    /// Processor time that the dataplane of a gateway has used so far; `None` when there is none.
+    pub fn dataplane_times(&self, side: Side) -> Option<ProcessorTimes> {
+        let (_, gateway) = Side::BOTH
+            .into_iter()
+            .zip(&self.gateways)
+            .find(|(of, _)| *of == side)?;
+        let mut processes = gateway.left_over().into_iter();
+        processes.find_map(|process| {
+            let line = fs::read(format!("/proc/{}/cmdline", process.pid)).ok()?;
+            let mut words = line.split(|byte| *byte == 0).skip(1);
+            (words.next() == Some(b"dataplane".as_slice()))
+                .then(|| process.processor_times())
+                .flatten()
+        })
     }
 
     /// Stops both gateways. Answers whether both stopped in order.

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use culvert_netlab::{
     addressing::{Family, Side},
-    iperf::{self, Way},
+    iperf::{self, Transport, Way},
     knock::Knock,
     namespace::Namespace,
     ping::{Ping, PingReport},
@@ -83,10 +83,16 @@ impl Hosts {
         Ok([one(Family::V4)?, one(Family::V6)?])
     }
 
-    /// One TCP stream each way, one after the other.
-    pub fn tcp(&self, seconds: u32, interrupt: &Interrupt) -> Result<BothWays, DemoError> {
+    /// One stream each way, one after the other.
+    pub fn throughput(
+        &self,
+        transport: Transport,
+        seconds: u32,
+        interrupt: &Interrupt,
+    ) -> Result<BothWays, DemoError> {
         let far = Side::B.addresses().host(Family::V4).addr();
-        let way = |way| iperf::measure(&self.a, &self.b, far, way, seconds, interrupt);
+        let way =
+            |way| iperf::measure_over(transport, &self.a, &self.b, far, way, seconds, interrupt);
         Ok(BothWays::of(way(Way::Forth)?, way(Way::Back)?))
     }
 

@@ -3,11 +3,12 @@
 //! ```text
 //!   kernel   the hops forwarded by Linux                      tcp_kernel_mbit
 //!   start    by what frames come and go, each time            drivers
-//!   clear    the hops forwarded by Culvert, plain routes      tcp_clear_mbit
+//!   clear    the hops forwarded by Culvert, plain routes      tcp_clear_mbit, udp_clear_mbit
 //!   tunnel   ─┬─ capture of the untrusted side begins
 //!             ├─ IKEv2                                        ike_up_ms
 //!             ├─ ping                                         ping_loss_percent, ping_avg_ms
-//!             ├─ TCP, and what each node cost                 tcp_tunnel_mbit, nodes
+//!             ├─ TCP, and what each node cost                 tcp_tunnel_mbit, nodes, shares
+//!             ├─ UDP                                          udp_tunnel_mbit
 //!             ├─ rekeying under numbered datagrams            rekey_lost_packets
 //!             └─ gateways stop, the capture ends              wan_cleartext_packets
 //! ```
@@ -23,20 +24,20 @@ use culvert_netlab::{
     addressing::{Place, Side},
     capture::{Capture, CaptureError, CaptureReport, Depth},
     classify::WanClass,
-    iperf::IperfError,
+    iperf::{IperfError, Transport},
     knock::KnockError,
     namespace::NamespaceError,
     packet_socket::Seen,
     ping::PingError,
     probe::ProbeError,
-    process::{Interrupt, ProcessError},
+    process::{Interrupt, ProcessError, ProcessorTimes},
     topology::TopologyError,
 };
 
 use self::{
     measure::Hosts,
     progress::Progress,
-    report::{GatewayNode, IkeFacts, Report},
+    report::{GatewayNode, IkeFacts, Report, Shares},
 };
 use super::{
     RunArguments,
@@ -64,7 +65,7 @@ pub struct Arguments {
     /// Leave the laboratory up.
     #[arg(long)]
     pub keep: bool,
-    /// Length of each TCP measurement, of which there are six.
+    /// Length of each TCP and UDP measurement, of which there are ten.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
     #[command(flatten)]
@@ -179,7 +180,12 @@ impl Demo<'_> {
 
     fn kernel(&mut self, hosts: &Hosts) -> Result<(), DemoError> {
         self.laboratory.topology().forward_in_kernel()?;
-        let both = self.tcp(hosts, "kernel", "TCP, hops forwarded by the kernel");
+        let both = self.throughput(
+            hosts,
+            Transport::Tcp,
+            "kernel",
+            "TCP, hops forwarded by the kernel",
+        );
         self.laboratory.topology().release_gateways()?;
         self.report.tcp_kernel_mbit = Some(both?);
         Ok(())
@@ -187,10 +193,17 @@ impl Demo<'_> {
 
     fn clear(&mut self, hosts: &Hosts) -> Result<(), DemoError> {
         self.start("both gateways, plain routes", Path::Clear)?;
-        self.report.tcp_clear_mbit = Some(self.tcp(
+        self.report.tcp_clear_mbit = Some(self.throughput(
             hosts,
+            Transport::Tcp,
             "clear",
             "TCP, hops forwarded by Culvert in the clear",
+        )?);
+        self.report.udp_clear_mbit = Some(self.throughput(
+            hosts,
+            Transport::Udp,
+            "clear",
+            "UDP, hops forwarded by Culvert in the clear",
         )?);
         self.progress.step("both gateways stop");
         let orderly = self.laboratory.stop_gateways();
@@ -223,10 +236,16 @@ impl Demo<'_> {
         }
         // A copy of each of some hundred thousand ESP packets a second would be measured along.
         capture.set_depth(Depth::NoEsp)?;
-        let both = self.tcp(hosts, "tunnel", "TCP, through the tunnel");
-        capture.set_depth(Depth::All)?;
-        self.report.tcp_tunnel_mbit = Some(both?);
+        let before = self.dataplane_times();
+        let tcp = self.throughput(hosts, Transport::Tcp, "tunnel", "TCP, through the tunnel");
+        let after = self.dataplane_times();
+        self.report.tcp_tunnel_mbit = Some(tcp?);
         self.node_costs(&controls)?;
+        self.shares(before, after);
+        let udp = self.throughput(hosts, Transport::Udp, "tunnel", "UDP, through the tunnel");
+        capture.set_depth(Depth::All)?;
+        self.report.udp_tunnel_mbit = Some(udp?);
+        self.ratios();
         inner += self.rekey(hosts, &controls)?;
         self.drops(&controls)?;
         self.progress.step("both gateways stop");
@@ -284,20 +303,99 @@ impl Demo<'_> {
         Ok((self.report.check(what, held), text))
     }
 
-    fn tcp(&mut self, hosts: &Hosts, key: &'static str, what: &str) -> Result<f64, DemoError> {
+    fn throughput(
+        &mut self,
+        hosts: &Hosts,
+        transport: Transport,
+        key: &'static str,
+        what: &str,
+    ) -> Result<f64, DemoError> {
         self.progress.step(what);
         if !hosts.wait_open(MARKER, OPENING, self.interrupt)? {
-            return Err(DemoError::Closed("before a TCP measurement"));
+            return Err(DemoError::Closed("before a measurement"));
         }
-        let both = hosts.tcp(self.arguments.seconds, self.interrupt)?;
-        self.report.tcp.insert(key, both);
-        self.report
-            .check(format!("TCP passes both ways ({key})"), both.slower() > 0.0);
-        self.progress.done(&format!(
-            "{:.0} Mbit/s forth, {:.0} Mbit/s back, {} segments sent again",
-            both.forth_mbit, both.back_mbit, both.retransmits
-        ));
+        let both = hosts.throughput(transport, self.arguments.seconds, self.interrupt)?;
+        let (name, kept) = match transport {
+            Transport::Tcp => ("TCP", &mut self.report.tcp),
+            Transport::Udp => ("UDP", &mut self.report.udp),
+        };
+        kept.insert(key, both);
+        let passes = format!("{name} passes both ways ({key})");
+        self.report.check(passes, both.slower() > 0.0);
+        let rates = format!(
+            "{:.0} Mbit/s forth, {:.0} Mbit/s back",
+            both.forth_mbit, both.back_mbit
+        );
+        let text = match transport {
+            Transport::Tcp => format!("{rates}, {} segments sent again", both.retransmits),
+            Transport::Udp => rates,
+        };
+        self.progress.done(&text);
         Ok(both.slower())
+    }
+
+    fn dataplane_times(&self) -> [Option<ProcessorTimes>; 2] {
+        Side::BOTH.map(|side| self.laboratory.dataplane_times(side))
+    }
+
+    /// Where the processor time between two looks went; the clocks of the nodes are those of the same time.
+    fn shares(&mut self, before: [Option<ProcessorTimes>; 2], after: [Option<ProcessorTimes>; 2]) {
+        self.progress
+            .step("processor time of the dataplanes, while TCP ran through the tunnel");
+        let mut text = String::new();
+        for ((side, before), after) in Side::BOTH.into_iter().zip(before).zip(after) {
+            let gateway = side.gateway().name();
+            let nodes = self.report.nodes.iter();
+            let nodes: Vec<_> = nodes
+                .filter(|node| node.gateway == gateway)
+                .map(|node| node.cost.clone())
+                .collect();
+            let times = before.zip(after).map(|(before, after)| ProcessorTimes {
+                user: after.user.saturating_sub(before.user),
+                system: after.system.saturating_sub(before.system),
+            });
+            let clocks = culvert_dataplane::clock::clocks_per_second();
+            let Some(shares) = times.and_then(|times| Shares::of(times, &nodes, clocks)) else {
+                continue;
+            };
+            let line = format!(
+                "\n{gateway}  {:.1} s: kernel {:.0} %, esp nodes with the cipher {:.0} %, other nodes {:.0} %, drivers and polling {:.0} %",
+                shares.seconds,
+                shares.kernel_percent,
+                shares.esp_percent,
+                shares.graph_percent,
+                shares.drivers_percent
+            );
+            text.push_str(&line);
+            self.report.shares.insert(gateway, shares);
+        }
+        let held = self.report.check(
+            "the dataplanes' processor time is known",
+            self.report.shares.len() == Side::BOTH.len(),
+        );
+        self.progress.end_as(held, &text);
+    }
+
+    /// The tunnel beside the clear path of the same run.
+    fn ratios(&mut self) {
+        self.progress
+            .step("the tunnel as a share of the clear path");
+        let report = &mut self.report;
+        let ratio = |tunnel: Option<f64>, clear: Option<f64>| {
+            tunnel
+                .zip(clear)
+                .map(|(tunnel, clear)| (tunnel / clear * 1000.0).round() / 1000.0)
+        };
+        report.tcp_ratio_to_clear = ratio(report.tcp_tunnel_mbit, report.tcp_clear_mbit);
+        report.udp_ratio_to_clear = ratio(report.udp_tunnel_mbit, report.udp_clear_mbit);
+        let say =
+            |ratio: Option<f64>| ratio.map_or_else(|| "-".to_owned(), |it| format!("{it:.2}"));
+        let text = format!(
+            "TCP {}, UDP {}; the slower way of each",
+            say(report.tcp_ratio_to_clear),
+            say(report.udp_ratio_to_clear)
+        );
+        self.progress.done(&text);
     }
 
     fn negotiate(&mut self, hosts: &Hosts, control: &Control) -> Result<(), DemoError> {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
-use culvert_netlab::iperf::Throughput;
+use culvert_netlab::{iperf::Throughput, process::ProcessorTimes};
 use serde::Serialize;
 
 use crate::lab::control::NodeCost;
@@ -29,6 +29,17 @@ pub struct Report {
     pub wan_cleartext_packets: Option<u64>,
     /// As `tcp_clear_mbit`, forwarded by the kernel instead, offloads as before.
     pub tcp_kernel_mbit: Option<f64>,
+    /// UDP payload that arrived while datagrams of 1,300 bytes were sent as fast as the sender could, plain routes; the
+    /// slower way.
+    pub udp_clear_mbit: Option<f64>,
+    /// The same through the tunnel.
+    pub udp_tunnel_mbit: Option<f64>,
+    /// `tcp_tunnel_mbit` as a share of `tcp_clear_mbit`.
+    pub tcp_ratio_to_clear: Option<f64>,
+    /// `udp_tunnel_mbit` as a share of `udp_clear_mbit`.
+    pub udp_ratio_to_clear: Option<f64>,
+    /// Where each dataplane's processor time went while TCP ran through the tunnel.
+    pub shares: BTreeMap<&'static str, Shares>,
     /// Processor time of all processes of both gateways while nothing was sent, in percent of one core.
     pub idle_percent: Option<f64>,
     /// By what the frames of each interface of each gateway came and went at its last start.
@@ -37,6 +48,8 @@ pub struct Report {
     pub nodes: Vec<GatewayNode>,
     /// Each way of each TCP measurement.
     pub tcp: BTreeMap<&'static str, BothWays>,
+    /// Each way of each UDP measurement.
+    pub udp: BTreeMap<&'static str, BothWays>,
     /// Who, algorithms, SPIs.
     pub ike: Option<IkeFacts>,
     /// Rekeyings done under traffic.
@@ -61,7 +74,7 @@ pub struct GatewayNode {
     pub cost: NodeCost,
 }
 
-/// TCP in both directions.
+/// TCP or UDP in both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct BothWays {
     /// Host a to host b.
@@ -70,6 +83,45 @@ pub struct BothWays {
     pub back_mbit: f64,
     /// Segments sent again, both ways together.
     pub retransmits: u64,
+}
+
+/// Where a dataplane's processor time went, in percent of it. Which is the kernel's, the kernel counts, in steps of 10 ms
+/// and by which process it finds at work; the nodes count their clocks themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Shares {
+    /// System calls, and what the kernel did in their course: with veth that is also the way to the next namespace.
+    pub kernel_percent: f64,
+    /// The nodes that encrypt and decrypt: the cipher, and what makes ESP packets of its results.
+    pub esp_percent: f64,
+    /// All other nodes of the graph.
+    pub graph_percent: f64,
+    /// The rest in user mode: drivers, polling, control.
+    pub drivers_percent: f64,
+    /// Processor time, in seconds.
+    pub seconds: f64,
+}
+
+impl Shares {
+    /// Of processor times, and of the clocks of nodes at so many a second.
+    pub fn of(times: ProcessorTimes, nodes: &[NodeCost], clocks_per_second: u64) -> Option<Self> {
+        let (user, system) = (times.user.as_secs_f64(), times.system.as_secs_f64());
+        let seconds = user + system;
+        let of = |cost: &NodeCost| {
+            cost.packets as f64 * cost.clocks_per_packet / clocks_per_second.max(1) as f64
+        };
+        let (esp, others): (Vec<_>, Vec<_>) =
+            nodes.iter().partition(|cost| cost.node.starts_with("esp-"));
+        let esp: f64 = esp.into_iter().map(of).sum();
+        let graph: f64 = others.into_iter().map(of).sum();
+        let percent = |part: f64| (part / seconds * 1000.0).round() / 10.0;
+        (seconds > 0.0).then(|| Self {
+            kernel_percent: percent(system),
+            esp_percent: percent(esp),
+            graph_percent: percent(graph),
+            drivers_percent: percent((user - esp - graph).max(0.0)),
+            seconds,
+        })
+    }
 }
 
 /// The tunnel as gateway a sees it.
@@ -150,6 +202,9 @@ impl Report {
             && self.rekey_lost_packets.is_some()
             && self.wan_cleartext_packets.is_some()
             && self.tcp_kernel_mbit.is_some()
+            && self.udp_clear_mbit.is_some()
+            && self.udp_tunnel_mbit.is_some()
+            && !self.shares.is_empty()
             && !self.nodes.is_empty();
         self.ok = error.is_none() && measured && self.checks.iter().all(|check| check.held);
         self.error = error;
@@ -165,7 +220,38 @@ impl Report {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::time::Duration;
+
     use super::*;
+
+    fn shares() -> Shares {
+        let cost = |node: &str, packets, clocks_per_packet| NodeCost {
+            node: node.to_owned(),
+            packets,
+            packets_per_vector: 1.0,
+            clocks_per_packet,
+        };
+        let times = ProcessorTimes {
+            user: Duration::from_secs(5),
+            system: Duration::from_secs(15),
+        };
+        let nodes = [
+            cost("esp-encrypt", 1_000_000, 1000.0),
+            cost("esp-decrypt", 1_000_000, 500.0),
+            cost("ip4-lookup", 2_000_000, 250.0),
+        ];
+        Shares::of(times, &nodes, 1_000_000_000).unwrap()
+    }
+
+    #[test]
+    fn shares_are_of_all_processor_time() {
+        let shares = shares();
+        assert!((shares.kernel_percent - 75.0).abs() < 0.1);
+        assert!((shares.esp_percent - 7.5).abs() < 0.1);
+        assert!((shares.graph_percent - 2.5).abs() < 0.1);
+        assert!((shares.drivers_percent - 15.0).abs() < 0.1);
+        assert!(Shares::of(ProcessorTimes::default(), &[], 1).is_none());
+    }
 
     fn complete() -> Report {
         Report {
@@ -177,6 +263,9 @@ mod tests {
             rekey_lost_packets: Some(0),
             wan_cleartext_packets: Some(0),
             tcp_kernel_mbit: Some(1.0),
+            udp_clear_mbit: Some(1.0),
+            udp_tunnel_mbit: Some(1.0),
+            shares: BTreeMap::from([("gateway-a", shares())]),
             nodes: vec![GatewayNode {
                 gateway: "gateway-a",
                 cost: NodeCost {
