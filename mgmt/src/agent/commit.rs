@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::caller::{Caller, Role};
 use super::hands::{Hands, HandsError};
-use super::records::{Records, Valid, allowed, audit_entry};
+use super::records::{Records, Running, Valid, allowed, audit_entry};
 use super::{Agent, Refusal, changes, waiting};
 use crate::store::{Moment, Revision, RevisionNumber, SessionId, Source};
 
@@ -117,21 +117,17 @@ impl<H: Hands> Agent<H> {
         } = ready;
         // What is wrong already is not the new configuration's fault.
         let before = self.hands.standing().await.ok();
-        let plan = Arc::new(valid.plan);
-        let (who, order, new_plan) = (caller.clone(), request.clone(), Arc::clone(&plan));
-        let revision = self
+        let (who, order) = (caller.clone(), request.clone());
+        let (candidate, committed) = (session.clone(), tree.clone());
+        let Running { number, plan, .. } = self
             .with(move |records| {
-                let revision = store(records, &who, &order, &tree)?;
-                records.running = super::records::Running {
-                    number: revision.number,
-                    tree: tree.clone(),
-                    plan: new_plan,
-                };
-                records.save(&session, &who.name, revision.number, tree, &Moment::now()?)?;
-                Ok(revision)
+                let revision = store(records, &who, &order, &committed)?;
+                let running = Running::new(revision.number, committed.clone(), valid);
+                records.running = running.clone();
+                rebase(records, &candidate, &who, revision.number, committed);
+                Ok(running)
             })
             .await?;
-        let number = revision.number;
         reply.revision = number.get();
         let outcome = self.apply(number.get(), &plan, before.as_ref()).await;
         match outcome {
@@ -148,6 +144,13 @@ impl<H: Hands> Agent<H> {
                 let cause = format!("revision {number} failed: {}", text.join("; "));
                 tracing::warn!(%number, cause, "going back");
                 let back = self.go_back(old_number, cause).await?;
+                // The candidate is what it was: to be mended and committed again.
+                let who = caller.clone();
+                self.with(move |records| {
+                    rebase(records, &session, &who, back.number, tree);
+                    Ok(())
+                })
+                .await?;
                 reply.revision = back.number.get();
                 reply.problems = causes;
                 reply.set_outcome(Outcome::Reverted);
@@ -295,6 +298,22 @@ fn prepare(
         old_plan: running.plan,
         old_number: running.number,
     }))
+}
+
+/// A candidate goes on from another revision. What is committed is committed, whatever becomes of it.
+fn rebase(
+    records: &mut Records,
+    session: &SessionId,
+    caller: &Caller,
+    base: RevisionNumber,
+    tree: Tree,
+) {
+    let saved = Moment::now()
+        .map_err(Refusal::from)
+        .and_then(|now| records.save(session, &caller.name, base, tree, &now));
+    if let Err(error) = saved {
+        tracing::warn!(%session, %error, "the candidate is not kept");
+    }
 }
 
 fn store(

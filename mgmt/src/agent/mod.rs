@@ -97,7 +97,7 @@ impl<H: Hands> Agent<H> {
     pub async fn identify(&self, peer: Peer, claim: Claim) -> Result<Caller, Refusal> {
         let accounts = self.accounts;
         self.with(move |records| {
-            let outcome = accounts.identify(peer, claim.clone(), &records.users());
+            let outcome = accounts.identify(peer, claim.clone(), &records.running.users);
             if let Err(stranger) = &outcome {
                 let caller = Caller {
                     name: claim

@@ -36,6 +36,21 @@ pub struct Running {
     pub tree: Tree,
     /// What the parts shall hold.
     pub plan: Arc<Plan>,
+    /// Who may come in: each request asks.
+    pub users: Arc<[config::User]>,
+}
+
+impl Running {
+    /// A configuration that was found good.
+    pub fn new(number: RevisionNumber, tree: Tree, valid: Valid) -> Self {
+        let users = valid.config.system.map(|system| system.users);
+        Self {
+            number,
+            tree,
+            plan: Arc::new(valid.plan),
+            users: users.unwrap_or_default().into(),
+        }
+    }
 }
 
 /// A configuration that can be applied.
@@ -93,7 +108,15 @@ pub struct Records {
     pub digests: DigestKey,
     /// What runs.
     pub running: Running,
-    candidates: HashMap<SessionId, Tree>,
+    /// Those that were used since this process began.
+    candidates: HashMap<SessionId, Held>,
+}
+
+/// A candidate as it is worked on.
+struct Held {
+    principal: String,
+    base: RevisionNumber,
+    tree: Tree,
 }
 
 impl Records {
@@ -130,17 +153,6 @@ impl Records {
         })
     }
 
-    /// Users of the running configuration.
-    pub fn users(&self) -> Vec<config::User> {
-        self.running
-            .tree
-            .to_config()
-            .ok()
-            .and_then(|config| config.system)
-            .map(|system| system.users)
-            .unwrap_or_default()
-    }
-
     /// A configuration as the parts would have it, or everything that is wrong with it.
     pub fn valid(&self, tree: &Tree) -> Result<Valid, Invalid> {
         valid(tree, &self.digests)
@@ -169,30 +181,41 @@ impl Records {
     ) -> Result<(SessionId, RevisionNumber, Tree), Refusal> {
         let missing = || Refusal::NoCandidate(name.to_owned());
         let session = SessionId::new(name).map_err(|_| missing())?;
-        let info = self
-            .store
-            .candidates()?
-            .into_iter()
-            .find(|info| info.session == session)
-            .ok_or_else(missing)?;
+        if !self.candidates.contains_key(&session) {
+            let held = self.read_candidate(&session)?.ok_or_else(missing)?;
+            self.candidates.insert(session.clone(), held);
+        }
+        let held = self.candidates.get(&session).ok_or_else(missing)?;
         // Nobody edits what is another's, and only root may look into it.
-        if info.principal != caller.name && caller.name != "root" {
+        if held.principal != caller.name && caller.name != "root" {
             return Err(missing());
         }
-        let base = info.base.ok_or_else(missing)?;
-        if let Some(tree) = self.candidates.get(&session) {
-            return Ok((session, base, tree.clone()));
-        }
+        Ok((session, held.base, held.tree.clone()))
+    }
+
+    fn read_candidate(&self, session: &SessionId) -> Result<Option<Held>, Refusal> {
         let Candidate {
-            content, secrets, ..
-        } = self.store.candidate(&session)?;
+            info,
+            content,
+            secrets,
+        } = match self.store.candidate(session) {
+            Ok(candidate) => candidate,
+            Err(StoreError::NoSuchCandidate(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let Some(base) = info.base else {
+            return Ok(None);
+        };
         let tree =
             together(&content, &secrets, &self.digests).map_err(|source| Refusal::Unreadable {
                 number: base.get(),
                 source,
             })?;
-        self.candidates.insert(session.clone(), tree.clone());
-        Ok((session, base, tree))
+        Ok(Some(Held {
+            principal: info.principal,
+            base,
+            tree,
+        }))
     }
 
     /// Keeps what a candidate has become.
@@ -204,10 +227,20 @@ impl Records {
         tree: Tree,
         now: &Moment,
     ) -> Result<(), Refusal> {
+        // It stays whose it was, also when root lends a hand.
+        let principal = match self.candidates.get(session) {
+            Some(held) => held.principal.clone(),
+            None => principal.to_owned(),
+        };
         let (content, secrets) = apart(&tree, &self.digests);
         self.store
-            .save_candidate(session, principal, Some(base), &content, &secrets, now)?;
-        self.candidates.insert(session.clone(), tree);
+            .save_candidate(session, &principal, Some(base), &content, &secrets, now)?;
+        let held = Held {
+            principal,
+            base,
+            tree,
+        };
+        self.candidates.insert(session.clone(), held);
         Ok(())
     }
 
@@ -365,11 +398,7 @@ fn running_of(committed: &Committed, digests: &DigestKey) -> Result<Running, Ref
             reason: other.text(),
         },
     })?;
-    Ok(Running {
-        number,
-        tree,
-        plan: Arc::new(valid.plan),
-    })
+    Ok(Running::new(number, tree, valid))
 }
 
 /// Content and secrets, as they are stored.

@@ -357,6 +357,11 @@ async fn what_fails_for_good_is_taken_back_as_a_revision_of_its_own() {
     let sources: Vec<&str> = revisions.iter().map(|one| one.source.as_str()).collect();
     assert_eq!(sources, ["revert", "cli", "cli", "import"]);
     assert!(revisions[0].comment.contains("it does not like it"));
+    // Once the cause is gone the same candidate is committed again.
+    bench.hands.told().failing.clear();
+    let reply = bench.commit(&candidate).await;
+    assert_eq!((reply.outcome(), reply.revision), (Outcome::Applied, 5));
+    assert!(bench.running().await.contains("interfaces lan"));
 }
 
 #[tokio::test]
