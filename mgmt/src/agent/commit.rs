@@ -10,6 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use culvert_model::api::{self, CommitReply, Problem, commit_reply::Outcome};
@@ -21,11 +22,9 @@ use tokio::time::Instant;
 use super::caller::{Caller, Role};
 use super::hands::{Hands, HandsError};
 use super::records::{Records, Running, Valid, allowed, audit_entry};
-use super::{Agent, Refusal, changes, waiting};
+use super::{Agent, Refusal, away, changes, waiting};
 use crate::store::{Moment, Revision, RevisionNumber, SessionId, Source};
 
-/// How long an answer waits for the parts; what is not done by then is done later, or told as pending.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// Between two looks at how far they are: the first is soon, since most changes are done in milliseconds.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
@@ -131,13 +130,10 @@ impl<H: Hands> Agent<H> {
         reply.revision = number.get();
         let outcome = self.apply(number.get(), &plan, before.as_ref()).await;
         match outcome {
-            Ok(standing) => {
-                reply.waiting = waiting(&standing);
-                reply.set_outcome(if reply.waiting.is_empty() {
-                    Outcome::Applied
-                } else {
-                    Outcome::Pending
-                });
+            Ok(Progress { done: true, .. }) => reply.set_outcome(Outcome::Applied),
+            Ok(Progress { waiting, .. }) => {
+                reply.waiting = waiting;
+                reply.set_outcome(Outcome::Pending);
             }
             Err(causes) => {
                 let text: Vec<&str> = causes.iter().map(|one| one.message.as_str()).collect();
@@ -183,49 +179,53 @@ impl<H: Hands> Agent<H> {
         .await
     }
 
-    /// Hands a plan on and waits for the parts; gives how far they are, or what failed for good because of it.
+    /// Hands a plan on and waits for the parts; gives how far they are, or what failed for good because of it. Who does
+    /// not answer is told again by [`Agent::watch`].
     pub(super) async fn apply(
         &self,
         revision: u64,
         plan: &Plan,
         before: Option<&ShowPlanReply>,
-    ) -> Result<ShowPlanReply, Vec<Problem>> {
-        let stopped = |error: HandsError| vec![problem("", &error.to_string())];
+    ) -> Result<Progress, Vec<Problem>> {
         self.let_in().await;
+        self.behind.store(true, Ordering::Relaxed);
         match self.hands.follow(revision, plan, false).await {
             Ok(_) => {}
-            Err(refused @ HandsError::Refused(_)) => return Err(stopped(refused)),
+            Err(refused @ HandsError::Refused(_)) => {
+                return Err(vec![problem("", &refused.to_string())]);
+            }
             Err(HandsError::Away(reason)) => {
-                // It is stored; whoever answers for the gateway next will be told.
                 tracing::warn!(revision, reason, "not told yet");
-                return Ok(ShowPlanReply::default());
+                return Ok(Progress::unknown(&reason));
             }
         }
         let known = before.map(failed).unwrap_or_default();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         let mut pause = FIRST_LOOK;
         loop {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            let Ok(standing) = self.hands.standing().await else {
-                return Ok(ShowPlanReply::default());
+            let over = Instant::now() >= deadline;
+            let standing = match self.hands.standing().await {
+                Ok(standing) => standing,
+                Err(error) if over => {
+                    tracing::warn!(revision, %error, "how far it is is not known");
+                    return Ok(Progress::unknown(&error.to_string()));
+                }
+                Err(_) => continue,
             };
-            let ours = standing.revision == revision;
-            let new: Vec<Problem> = standing
-                .unsettled
-                .iter()
-                .filter(|value| value.standing() == unsettled::Standing::Failed)
-                .filter(|value| !known.contains(value.key.as_str()))
-                .map(|value| {
-                    let origin = value.origins.first().map_or("", String::as_str);
-                    problem(origin, &value.reason)
-                })
-                .collect();
-            if ours && !new.is_empty() {
-                return Err(new);
-            }
-            if (ours && standing.settled) || Instant::now() >= deadline {
-                return Ok(standing);
+            if standing.revision == revision {
+                self.behind.store(false, Ordering::Relaxed);
+                let new = failures(&standing, &known);
+                if !new.is_empty() {
+                    return Err(new);
+                }
+                if standing.settled || over {
+                    return Ok(Progress::of(&standing));
+                }
+            } else if over {
+                let reason = format!("it follows revision {} still", standing.revision);
+                return Ok(Progress::unknown(&reason));
             }
         }
     }
@@ -235,6 +235,36 @@ impl<H: Hands> Agent<H> {
         let done = self.with(|records| Ok(records.store.maintain()?)).await;
         if let Err(error) = done {
             tracing::warn!(%error, "exports of the configuration are behind");
+        }
+    }
+}
+
+/// How far the parts are.
+pub(super) struct Progress {
+    /// Everything is as configured.
+    done: bool,
+    /// Else what is not; never empty.
+    waiting: Vec<api::Waiting>,
+}
+
+impl Progress {
+    fn of(standing: &ShowPlanReply) -> Self {
+        let mut waiting = waiting(standing);
+        let done = standing.settled && waiting.is_empty();
+        if !done && waiting.is_empty() {
+            waiting.push(api::Waiting {
+                standing: "applying".to_owned(),
+                reason: "the gateway is not done yet".to_owned(),
+                ..api::Waiting::default()
+            });
+        }
+        Self { done, waiting }
+    }
+
+    fn unknown(reason: &str) -> Self {
+        Self {
+            done: false,
+            waiting: vec![away(reason)],
         }
     }
 }
@@ -382,6 +412,20 @@ pub(super) fn problem(path: &str, message: &str) -> Problem {
         message: message.to_owned(),
         ..Problem::default()
     }
+}
+
+/// What failed for good, but for what had failed before.
+fn failures(standing: &ShowPlanReply, known: &BTreeSet<&str>) -> Vec<Problem> {
+    standing
+        .unsettled
+        .iter()
+        .filter(|value| value.standing() == unsettled::Standing::Failed)
+        .filter(|value| !known.contains(value.key.as_str()))
+        .map(|value| {
+            let origin = value.origins.first().map_or("", String::as_str);
+            problem(origin, &value.reason)
+        })
+        .collect()
 }
 
 fn failed(standing: &ShowPlanReply) -> BTreeSet<&str> {

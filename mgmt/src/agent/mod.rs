@@ -23,7 +23,9 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use culvert_model::api;
 use culvert_model::bus::{ShowPlanReply, unsettled};
@@ -36,6 +38,9 @@ pub use refusal::Refusal;
 use crate::login::Writer;
 use crate::store::Moment;
 
+/// How long an answer waits for the parts; what is not done by then is done later, or told as pending.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// Everything that can be asked of mgmt.
 pub struct Agent<H> {
     hands: H,
@@ -43,6 +48,9 @@ pub struct Agent<H> {
     records: Arc<Mutex<Records>>,
     /// One commit, confirmation or revert at a time.
     commits: tokio::sync::Mutex<()>,
+    /// It is not certain that the gateway follows what runs: it is told again until it says so.
+    behind: AtomicBool,
+    patience: Duration,
     /// What is wrong with the store; empty: nothing.
     warning: String,
     /// Tells sshd who comes in.
@@ -57,6 +65,8 @@ impl<H: Hands> Agent<H> {
             accounts,
             records: Arc::new(Mutex::new(records)),
             commits: tokio::sync::Mutex::new(()),
+            behind: AtomicBool::new(false),
+            patience: PATIENCE,
             warning,
             login: None,
         }
@@ -215,16 +225,31 @@ impl<H: Hands> Agent<H> {
             })
             .await?;
         let standing = self.hands.standing().await?;
+        let mut waiting = waiting(&standing);
+        let behind = self.behind.load(Ordering::Relaxed);
+        if behind {
+            waiting.insert(0, away("it is told again until it does"));
+        }
         Ok(api::StatusReply {
             revision: standing.revision,
-            settled: standing.settled,
+            settled: standing.settled && !behind,
             ready: standing.ready,
             wanted: standing.wanted,
             applied: standing.applied,
-            waiting: waiting(&standing),
+            waiting,
             store_warning: self.warning.clone(),
             probation_seconds,
         })
+    }
+}
+
+/// Everything waits: the gateway has not said that it follows what runs.
+fn away(reason: &str) -> api::Waiting {
+    api::Waiting {
+        key: String::new(),
+        standing: "away".to_owned(),
+        reason: format!("the gateway does not answer: {reason}"),
+        origins: Vec::new(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `commit confirmed`: who says in time that it is good keeps it; else the box goes back by itself.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use culvert_model::api;
@@ -57,7 +58,27 @@ impl<H: Hands> Agent<H> {
                 tracing::error!(%error, "cannot go back to the confirmed configuration");
                 tokio::time::sleep(AGAIN).await;
             }
+            if let Err(error) = self.catch_up().await {
+                tracing::warn!(%error, "the gateway does not follow");
+                tokio::time::sleep(AGAIN).await;
+            }
         }
+    }
+
+    /// Tells what runs again if it is not certain that it is followed.
+    pub(super) async fn catch_up(&self) -> Result<(), Refusal> {
+        if !self.behind.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let _one_at_a_time = self.commits.lock().await;
+        let running = self.with(|records| Ok(records.running.clone())).await?;
+        let number = running.number;
+        self.hands
+            .follow(number.get(), &running.plan, false)
+            .await?;
+        self.behind.store(false, Ordering::Relaxed);
+        tracing::info!(revision = %number, "followed after all");
+        Ok(())
     }
 
     /// Whoever carries out plans is told what runs. A revision that still waits goes on waiting only if it is followed
@@ -125,7 +146,9 @@ impl<H: Hands> Agent<H> {
             })
             .await?;
         if let Some(back) = back {
-            let _ = self.apply(back.number.get(), &back.plan, None).await;
+            if let Err(causes) = self.apply(back.number.get(), &back.plan, None).await {
+                tracing::error!(?causes, "the old configuration is not all in place");
+            }
             self.maintain().await;
         }
         Ok(())

@@ -22,6 +22,10 @@ struct Told {
     failing: BTreeMap<String, bool>,
     refusal: Option<String>,
     away: bool,
+    /// Checks are answered, and plans are not taken.
+    deaf: bool,
+    /// Plans are taken, and how far they are is not said.
+    mute: bool,
 }
 
 #[derive(Clone, Default)]
@@ -55,6 +59,9 @@ impl Hands for Fake {
             return Err(HandsError::Refused(refusal.clone()));
         }
         if !check {
+            if told.deaf {
+                return Err(HandsError::Away("deaf".to_owned()));
+            }
             told.followed.push((revision, plan.clone()));
         }
         Ok(Vec::new())
@@ -62,7 +69,7 @@ impl Hands for Fake {
 
     async fn standing(&self) -> Result<ShowPlanReply, HandsError> {
         let told = self.told();
-        if told.away {
+        if told.away || (told.mute && !told.followed.is_empty()) {
             return Err(HandsError::Away("asleep".to_owned()));
         }
         let Some((revision, plan)) = told.followed.last() else {
@@ -549,6 +556,53 @@ async fn gone_hands_are_told_later() {
         Err(Refusal::Hands(HandsError::Away(_)))
     ));
     assert_eq!(bench.running().await, "");
+}
+
+#[tokio::test]
+async fn who_does_not_take_a_plan_is_told_again_until_they_do() {
+    let bench = Bench::new();
+    bench.hands.told().deaf = true;
+    let candidate = bench.open().await;
+    bench.set(&candidate, &[WAN]).await;
+    let reply = bench.commit(&candidate).await;
+    assert_eq!((reply.outcome(), reply.revision), (Outcome::Pending, 2));
+    assert_eq!(reply.waiting.len(), 1);
+    let reason = &reply.waiting[0].reason;
+    assert!(reason.contains("does not answer"), "{reason}");
+    assert_eq!(bench.hands.revision(), 0);
+    assert!(bench.agent.catch_up().await.is_err());
+    let status = async || {
+        let asked = api::StatusRequest::default();
+        bench.agent.status(&root(), asked).await.unwrap()
+    };
+    let behind = status().await;
+    assert!(!behind.settled && behind.waiting[0].standing == "away");
+
+    bench.hands.told().deaf = false;
+    bench.agent.catch_up().await.unwrap();
+    assert_eq!(bench.hands.revision(), 2);
+    let after = status().await;
+    assert!(after.settled && after.waiting.is_empty());
+    // Once is enough.
+    bench.agent.catch_up().await.unwrap();
+    assert_eq!(bench.hands.told().followed.len(), 1);
+}
+
+#[tokio::test]
+async fn who_falls_silent_after_a_plan_has_not_applied_it() {
+    let mut bench = Bench::new();
+    bench.agent.patience = Duration::from_millis(30);
+    bench.hands.told().mute = true;
+    let candidate = bench.open().await;
+    bench.set(&candidate, &[WAN]).await;
+    let reply = bench.commit(&candidate).await;
+    assert_eq!((reply.outcome(), reply.revision), (Outcome::Pending, 2));
+    let reason = &reply.waiting[0].reason;
+    assert!(reason.contains("does not answer"), "{reason}");
+    // It may have begun anew with another plan: it is told again.
+    bench.hands.told().mute = false;
+    bench.agent.catch_up().await.unwrap();
+    assert_eq!(bench.hands.told().followed.len(), 2);
 }
 
 #[tokio::test]
