@@ -9,6 +9,7 @@
 //! | follow, wait | a value that fails for good: the old content comes back as a revision of its own |
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use culvert_model::api::{self, CommitReply, Problem, commit_reply::Outcome};
 use culvert_model::bus::{ShowPlanReply, unsettled};
 use culvert_model::plan::Plan;
-use culvert_model::tree::{Conflict, MergeError, Tree, merge};
+use culvert_model::tree::{Conflict, Location, MergeError, Tree, diff, merge};
 use tokio::time::Instant;
 
 use super::caller::{Caller, Role};
@@ -28,6 +29,8 @@ use crate::store::{Moment, Revision, RevisionNumber, SessionId, Source};
 /// Between two looks at how far they are: the first is soon, since most changes are done in milliseconds.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// Of these many revisions a conflict finds out who changed what.
+const REVISIONS_READ: usize = 50;
 /// Bounds of `commit confirmed`.
 const PROBATION: std::ops::RangeInclusive<u32> = 1..=86_400;
 
@@ -289,7 +292,7 @@ fn prepare(
         match merge(&began, &ours, &running.tree) {
             Ok(tree) => tree,
             Err(MergeError::Conflicts(conflicts)) => {
-                return Ok(Err(conflict(records, running.number, conflicts)?));
+                return Ok(Err(conflict(records, (base, began), conflicts)?));
             }
             Err(MergeError::Bounds(error)) => {
                 return Ok(Err(refused(
@@ -369,30 +372,62 @@ fn store(
 /// Who was faster, and where.
 fn conflict(
     records: &Records,
-    running: RevisionNumber,
+    base: (RevisionNumber, Tree),
     conflicts: Vec<Conflict>,
 ) -> Result<CommitReply, Refusal> {
-    let newest = records.store.newest()?;
+    let locations: Vec<&Location> = conflicts.iter().map(|one| &one.location).collect();
+    let changed_by = last_changes(records, base, &locations)?;
+    let running = records.running.number;
     let mut reply = CommitReply {
         revision: running.get(),
         conflicts: conflicts
             .into_iter()
-            .map(|conflict| api::Conflict {
-                path: conflict.location.to_string(),
-                theirs: conflict.theirs,
-                ours: conflict.ours,
-                author: newest
-                    .as_ref()
-                    .map(|newest| newest.author.clone())
-                    .unwrap_or_default(),
-                revision: running.get(),
-                unix_ms: newest.as_ref().map_or(0, |newest| newest.time.0),
+            .zip(changed_by)
+            .map(|(conflict, by)| {
+                let by = by.as_ref();
+                api::Conflict {
+                    path: conflict.location.to_string(),
+                    theirs: conflict.theirs,
+                    ours: conflict.ours,
+                    author: by.map(|by| by.author.clone()).unwrap_or_default(),
+                    revision: by.map_or(running.get(), |by| by.number.get()),
+                    unix_ms: by.map_or(0, |by| by.time.0),
+                }
             })
             .collect(),
         ..CommitReply::default()
     };
     reply.set_outcome(Outcome::Conflict);
     Ok(reply)
+}
+
+/// The last revision after `base` that changed each location. Of a candidate that is behind by more than
+/// [`REVISIONS_READ`] only the newest ones are read: what none of them changed is that of the oldest of them.
+fn last_changes(
+    records: &Records,
+    (base, began): (RevisionNumber, Tree),
+    locations: &[&Location],
+) -> Result<Vec<Option<Revision>>, Refusal> {
+    let mut since = records
+        .store
+        .list((Bound::Excluded(base), Bound::Unbounded))?;
+    let unread = since.len().saturating_sub(REVISIONS_READ);
+    let mut before = began;
+    let mut found = vec![None; locations.len()];
+    for revision in since.split_off(unread) {
+        let (_, after) = records.revision(revision.number.get())?;
+        for change in diff(&before, &after) {
+            let at = change.location();
+            for (location, found) in locations.iter().zip(&mut found) {
+                // A whole item that comes or goes takes along what is in it.
+                if at.contains(location) || location.contains(at) {
+                    *found = Some(revision.clone());
+                }
+            }
+        }
+        before = after;
+    }
+    Ok(found)
 }
 
 fn refused(running: RevisionNumber, problems: Vec<Problem>) -> CommitReply {

@@ -336,6 +336,43 @@ async fn two_at_once_are_merged_unless_they_change_the_same() {
 }
 
 #[tokio::test]
+async fn a_conflict_names_who_changed_it_and_not_who_came_last() {
+    let bench = Bench::new();
+    let late = bench.open().await;
+    bench.set(&late, &[WAN, "interfaces wan mtu 1300"]).await;
+    let as_one = async |name: &str, lines: &[&str]| {
+        let candidate = bench.open().await;
+        bench.set(&candidate, lines).await;
+        let who = Caller {
+            name: name.to_owned(),
+            ..root()
+        };
+        let mut records = bench.agent.records.lock().unwrap();
+        let (_, _, tree) = records.candidate(&root(), &candidate).unwrap();
+        let now = Moment::now().unwrap();
+        let id = records.new_candidate(&who, &now).unwrap();
+        let base = records.running.number;
+        records.save(&id, name, base, tree, &now).unwrap();
+        drop(records);
+        let request = api::CommitRequest {
+            candidate: id.to_string(),
+            ..api::CommitRequest::default()
+        };
+        let reply = bench.agent.commit(&who, request).await.unwrap();
+        assert_eq!(reply.outcome(), Outcome::Applied);
+    };
+    as_one("alice", &["interfaces lan addresses 10.1.0.1/24"]).await;
+    as_one("bob", &[WAN, "interfaces wan mtu 1400"]).await;
+    as_one("carol", &["interfaces lan mtu 1450"]).await;
+    let reply = bench.commit(&late).await;
+    assert_eq!((reply.outcome(), reply.revision), (Outcome::Conflict, 4));
+    let conflict = &reply.conflicts[0];
+    assert!(conflict.path.contains("mtu"), "{conflict:?}");
+    assert_eq!((conflict.author.as_str(), conflict.revision), ("bob", 3));
+    assert!(conflict.unix_ms > 0);
+}
+
+#[tokio::test]
 async fn what_fails_for_good_is_taken_back_as_a_revision_of_its_own() {
     let bench = Bench::new();
     let candidate = bench.open().await;
