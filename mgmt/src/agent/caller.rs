@@ -14,6 +14,8 @@ use std::net::IpAddr;
 
 use culvert_model::config;
 
+use super::refusal::Refusal;
+
 /// What somebody may do; each may do what those before it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
@@ -142,6 +144,19 @@ fn role_of(name: &str, users: &[config::User]) -> Option<Role> {
         config::Role::Operator => Role::Operator,
         config::Role::ReadOnly | config::Role::Unspecified => Role::ReadOnly,
     })
+}
+
+/// Whether somebody may.
+pub fn allowed(caller: &Caller, takes: Role) -> Result<(), Refusal> {
+    if caller.role >= takes {
+        Ok(())
+    } else {
+        Err(Refusal::Role {
+            name: caller.name.clone(),
+            has: caller.role,
+            takes,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@ use culvert_model::tree::{
     CandidateKind, Location, Purpose, Setting, Show, Tree, TreeError, WordError, complete, diff,
 };
 
-use super::caller::{Caller, Role};
+use super::caller::{Caller, Role, allowed};
 use super::commit::problem;
 use super::hands::Hands;
-use super::records::{Records, allowed};
+use super::records::Records;
 use super::{Agent, Refusal};
 use crate::store::{Moment, RevisionNumber};
 

@@ -20,9 +20,9 @@ use culvert_model::plan::Plan;
 use culvert_model::tree::{Conflict, Location, MergeError, Tree, diff, merge};
 use tokio::time::Instant;
 
-use super::caller::{Caller, Role};
+use super::caller::{Caller, Role, allowed};
 use super::hands::{Hands, HandsError};
-use super::records::{Records, Running, Valid, allowed, audit_entry};
+use super::records::{Records, Running, Valid, audit_entry};
 use super::{Agent, Refusal, away, changes, waiting};
 use crate::store::{Moment, Revision, RevisionNumber, SessionId, Source};
 

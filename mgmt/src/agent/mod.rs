@@ -188,7 +188,7 @@ impl<H: Hands> Agent<H> {
         request: api::ListAuditRequest,
     ) -> Result<api::ListAuditReply, Refusal> {
         const MOST: u32 = 1000;
-        records::allowed(caller, Role::Operator)?;
+        caller::allowed(caller, Role::Operator)?;
         self.with(move |records| {
             let count = match request.limit {
                 0 => 100,

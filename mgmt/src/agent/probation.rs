@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use culvert_model::api;
 
-use super::caller::{Caller, Role};
+use super::caller::{Caller, Role, allowed};
 use super::hands::Hands;
-use super::records::{allowed, audit_entry};
+use super::records::audit_entry;
 use super::{Agent, Refusal};
 use crate::store::{Moment, RevisionNumber};
 

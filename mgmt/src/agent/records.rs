@@ -15,7 +15,7 @@ use culvert_model::plan::{DigestKey, Plan, PlanErrors, plan};
 use culvert_model::tree::{Tree, TreeError};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-use super::caller::{Caller, Role};
+use super::caller::Caller;
 use super::refusal::Refusal;
 use crate::store::{
     Candidate, CandidateInfo, Committed, Moment, NewAuditEntry, NewRevision, Revision,
@@ -360,19 +360,6 @@ pub fn audit_entry(caller: &Caller, what: &str, result: &str) -> NewAuditEntry {
     }
 }
 
-/// Whether somebody may.
-pub fn allowed(caller: &Caller, takes: Role) -> Result<(), Refusal> {
-    if caller.role >= takes {
-        Ok(())
-    } else {
-        Err(Refusal::Role {
-            name: caller.name.clone(),
-            has: caller.role,
-            takes,
-        })
-    }
-}
-
 /// A configuration as the parts would have it, or everything that is wrong with it.
 pub fn valid(tree: &Tree, digests: &DigestKey) -> Result<Valid, Invalid> {
     tree.validate().map_err(Invalid::Schema)?;
@@ -391,12 +378,9 @@ fn running_of(committed: &Committed, digests: &DigestKey) -> Result<Running, Ref
             source,
         }
     })?;
-    let valid = valid(&tree, digests).map_err(|invalid| match invalid {
-        Invalid::Schema(errors) => Refusal::invalid(number.get(), &errors),
-        other => Refusal::Invalid {
-            number: number.get(),
-            reason: other.text(),
-        },
+    let valid = valid(&tree, digests).map_err(|invalid| Refusal::Invalid {
+        number: number.get(),
+        reason: invalid.text(),
     })?;
     Ok(Running::new(number, tree, valid))
 }

@@ -1,6 +1,5 @@
 //! Why mgmt does not do what it was asked.
 
-use culvert_model::decode::DecodeErrors;
 use culvert_model::tree::TreeError;
 
 use super::caller::{Role, Stranger};
@@ -59,14 +58,4 @@ pub enum Refusal {
     /// A task of this process ended early.
     #[error("mgmt failed inside: {0}")]
     Inside(String),
-}
-
-impl Refusal {
-    /// A configuration that was decoded once and is refused now.
-    pub(super) fn invalid(number: u64, errors: &DecodeErrors) -> Self {
-        Self::Invalid {
-            number,
-            reason: errors.to_string(),
-        }
-    }
 }
