@@ -22,8 +22,8 @@ use std::sync::Arc;
 use culvert_crypto::{Engine, EngineChoice};
 use culvert_dataplane::buffer::IcmpCause;
 use culvert_dataplane::drop_reason::DropReason;
-use culvert_dataplane::graph::{NodeId, VECTOR};
-use culvert_dataplane::nodes::icmp_error::Rate;
+use culvert_dataplane::graph::{Node, NodeId};
+use culvert_dataplane::nodes::{self, icmp_error::Rate};
 use culvert_dataplane::tables::{MssClamp, ReversePath, Tables};
 use culvert_net::{Ipv4Header, Protocol};
 
@@ -53,41 +53,15 @@ const VRF6: u32 = 20;
 const VRF_EIGHT: u32 = 30;
 
 fn main() {
-    let only = std::env::args()
-        .skip(1)
-        .find(|argument| argument != "--bench")
-        .unwrap_or_default();
     let engine = EngineChoice::Auto.engine().expect("there is always one");
-    let mut rig = Rig::new(Arc::clone(&engine));
-    println!(
-        "clocks for each packet, ratio to touching its header and its metadata; engine {}, {}",
-        engine.name(),
-        if rig.huge_pages() {
-            "huge pages"
-        } else {
-            "no huge pages of its own"
-        }
-    );
-    println!("{:<51}{:>24}{:>26}", "", "vectors of 256", "vectors of one");
-    println!(
-        "{:<51}{:>9}{:>8}{:>7}{:>11}{:>8}{:>7}",
-        "node", "clocks", "touch", "ratio", "clocks", "touch", "ratio"
-    );
-    for mut row in rows(&engine) {
-        if !row.name.contains(&only) {
-            continue;
-        }
-        print!("{:<51}", row.name);
-        for (size, width) in [(VECTOR, 9), (1, 11)] {
-            let figure = rig.measure(&mut row, size);
-            let ratio = figure.clocks / figure.touch;
-            print!(
-                "{:>width$.1}{:>8.1}{ratio:>7.2}",
-                figure.clocks, figure.touch
-            );
-        }
-        println!();
-    }
+    let rows = rows(&engine);
+    Rig::new(engine).print(rows);
+}
+
+/// The nodes of this crate.
+fn all() -> Vec<Box<dyn Node>> {
+    let layer3 = nodes::layer3().into_iter();
+    layer3.chain(nodes::tunnels()).collect()
 }
 
 /// A row of which the last node is measured, and all packets arrive.
@@ -98,7 +72,9 @@ fn row(name: &str, nodes: &[NodeId], tables: &Tables, out: NodeId, writer: Write
         name: format!("{}{detail}{name}", node.name()),
         node,
         nodes: nodes.to_vec(),
+        all,
         tables: tables.clone(),
+        port: WAN,
         writer,
         out: Out::Node(out),
         share: (1, 1),

@@ -5,7 +5,8 @@
 //!   writer -> touch -> catch                           the yardstick: the lines of headers and metadata, read and written
 //! ```
 //!
-//! Both take turns, and the median counts. Every packet that went in must have arrived where it should.
+//! Both take turns, and the median counts. Every packet that went in must have arrived where it should. The nodes of other
+//! crates are measured by it, too.
 
 use std::sync::Arc;
 
@@ -16,12 +17,11 @@ use culvert_dataplane::counters::WorkerCounters;
 use culvert_dataplane::driver::generator::{Sink, Taken};
 use culvert_dataplane::drop_reason::DropReason;
 use culvert_dataplane::event::{self, EventReceiver, EventSender};
-use culvert_dataplane::graph::{Context, Graph, Node, NodeId, NodeSpec, Surroundings, Vector};
-use culvert_dataplane::nodes;
+use culvert_dataplane::graph::{
+    Context, Graph, Node, NodeId, NodeSpec, Surroundings, VECTOR, Vector,
+};
 use culvert_dataplane::port::Ports;
 use culvert_dataplane::tables::Tables;
-
-use crate::network::WAN;
 
 /// Buffers of a worker.
 const BUFFERS: usize = 16_384;
@@ -54,8 +54,12 @@ pub struct Row {
     pub node: NodeId,
     /// The nodes that work; packets enter by the first.
     pub nodes: Vec<NodeId>,
+    /// All nodes that there are, of which these are taken.
+    pub all: fn() -> Vec<Box<dyn Node>>,
     /// What they look at.
     pub tables: Tables,
+    /// The port that drivers' packets leave by.
+    pub port: u32,
     /// Makes the packets.
     pub writer: Writer,
     /// Where they arrive.
@@ -66,11 +70,11 @@ pub struct Row {
 
 /// Clocks a packet.
 #[derive(Clone, Copy)]
-pub struct Figure {
+struct Figure {
     /// Of the node.
-    pub clocks: f64,
+    clocks: f64,
     /// Of the yardstick.
-    pub touch: f64,
+    touch: f64,
 }
 
 /// Gives buffers back.
@@ -120,7 +124,7 @@ struct Stand {
 }
 
 impl Stand {
-    fn new(working: Vec<Box<dyn Node>>, entry: NodeId, node: NodeId) -> Self {
+    fn new(working: Vec<Box<dyn Node>>, entry: NodeId, node: NodeId, port: u32) -> Self {
         let there: Vec<_> = working.iter().map(|node| node.spec().id).collect();
         let absent = NodeId::ALL.iter().filter(|id| !there.contains(id));
         let catches = absent.map(|id| {
@@ -131,7 +135,7 @@ impl Stand {
         let sink = Sink::new(0, 1);
         let taken = Arc::clone(sink.taken());
         let mut ports = Ports::default();
-        ports.insert(WAN, Box::new(sink));
+        ports.insert(port, Box::new(sink));
         Self {
             graph,
             counters: WorkerCounters::default(),
@@ -144,9 +148,9 @@ impl Stand {
     }
 
     fn of(row: &Row) -> Self {
-        let all = nodes::layer3().into_iter().chain(nodes::tunnels());
+        let all = (row.all)().into_iter();
         let working = all.filter(|node| row.nodes.contains(&node.spec().id));
-        Self::new(working.collect(), row.nodes[0], row.node)
+        Self::new(working.collect(), row.nodes[0], row.node, row.port)
     }
 
     fn arrived(&self, out: Out) -> u64 {
@@ -189,15 +193,44 @@ impl Rig {
         }
     }
 
-    /// Whether packets lie in huge pages of their own.
-    pub fn huge_pages(&self) -> bool {
-        self.buffers.huge_pages()
+    /// Measures the rows whose name contains what was asked for, and prints each.
+    pub fn print(&mut self, rows: Vec<Row>) {
+        let only = std::env::args()
+            .skip(1)
+            .find(|argument| argument != "--bench")
+            .unwrap_or_default();
+        println!(
+            "clocks for each packet, ratio to touching its header and its metadata; engine {}, {}",
+            self.engine.name(),
+            if self.buffers.huge_pages() {
+                "huge pages"
+            } else {
+                "no huge pages of its own"
+            }
+        );
+        println!("{:<51}{:>24}{:>26}", "", "vectors of 256", "vectors of one");
+        println!(
+            "{:<51}{:>9}{:>8}{:>7}{:>11}{:>8}{:>7}",
+            "node", "clocks", "touch", "ratio", "clocks", "touch", "ratio"
+        );
+        for mut row in rows.into_iter().filter(|row| row.name.contains(&only)) {
+            print!("{:<51}", row.name);
+            for (size, width) in [(VECTOR, 9), (1, 11)] {
+                let figure = self.measure(&mut row, size);
+                let ratio = figure.clocks / figure.touch;
+                print!(
+                    "{:>width$.1}{:>8.1}{ratio:>7.2}",
+                    figure.clocks, figure.touch
+                );
+            }
+            println!();
+        }
     }
 
     /// Measures a row with vectors of this size.
-    pub fn measure(&mut self, row: &mut Row, size: usize) -> Figure {
+    fn measure(&mut self, row: &mut Row, size: usize) -> Figure {
         let mut node = Stand::of(row);
-        let mut touch = Stand::new(vec![Box::new(Touch)], TOUCH.id, TOUCH.id);
+        let mut touch = Stand::new(vec![Box::new(Touch)], TOUCH.id, TOUCH.id, row.port);
         self.around(&mut node, &row.tables, Graph::tick);
         for _ in 0..WARM_UP {
             self.turn(&mut node, row, size);
