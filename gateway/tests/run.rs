@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -88,7 +89,11 @@ impl Machine {
     }
 
     fn configure(&self, text: &str) {
-        fs::write(self.place.path().join("config.json"), text).unwrap();
+        fs::write(self.config(), text).unwrap();
+    }
+
+    fn config(&self) -> std::path::PathBuf {
+        self.place.path().join("config.json")
     }
 
     fn root(&self) -> std::path::PathBuf {
@@ -109,16 +114,48 @@ impl Machine {
             .args(["--charon-plugin", env!("CARGO_BIN_EXE_culvert")])
             .arg("--root")
             .arg(self.root())
-            .arg("--config")
-            .arg(self.place.path().join("config.json"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
     }
 
-    fn start(&self) -> Running {
+    /// For a root that is empty.
+    fn run_with_file(&self) -> Command {
         let mut command = self.run();
+        command.arg("--config").arg(self.config());
+        command
+    }
+
+    /// Replaces what is committed, as an operator does; gives the exit status and all that was said.
+    fn commit(&self, text: &str) -> (bool, String) {
+        self.configure(text);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_culvert"))
+            .args(["cli", "--root"])
+            .arg(self.root())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = format!("load override {}\ncommit\n", self.config().display());
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(lines.as_bytes()).unwrap();
+        drop(input);
+        let output = child.wait_with_output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    }
+
+    fn start(&self) -> Running {
+        let mut command = if self.root().join("var/mgmt").exists() {
+            self.run()
+        } else {
+            self.run_with_file()
+        };
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child = Running(child.unwrap());
         until("status.json", || {
@@ -182,7 +219,7 @@ const ONE_NIC: &str =
 fn a_refused_configuration_starts_nothing_and_says_why() {
     let machine = Machine::new("refused");
     machine.configure(r#"{"interfaces": [{"name": "wan", "device": "eth7", "mtuu": 9}]}"#);
-    let output = machine.run().output().unwrap();
+    let output = machine.run_with_file().output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", message(&output));
     let said = message(&output);
     assert!(
@@ -199,14 +236,41 @@ fn a_missing_device_is_named_and_what_was_there_stays() {
     machine.configure(
         r#"{"interfaces": [{"name": "wan", "device": "eth7"}, {"name": "lan", "device": "eth8"}]}"#,
     );
-    let output = machine.run().output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", message(&output));
+    for _ in 0..2 {
+        // Nothing was stored: the same command line is right once the device is there.
+        let output = machine.run_with_file().output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", message(&output));
+        assert!(
+            message(&output).contains("there is no device eth8"),
+            "{}",
+            message(&output)
+        );
+        assert!(machine.ip("address show eth7").contains("192.0.2.9/24"));
+    }
+}
+
+#[test]
+fn a_file_is_for_an_empty_root_alone() {
+    let machine = Machine::new("again");
+    machine.configure(ONE_NIC);
+    let gateway = machine.start();
+    until("an answer", || machine.answers());
+    assert_eq!(gateway.stop(), Some(0));
+
+    machine.configure(&ONE_NIC.replace("192.0.2.1/24", "192.0.2.7/24"));
+    let output = machine.run_with_file().output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", message(&output));
     assert!(
-        message(&output).contains("there is no device eth8"),
+        message(&output).contains("start it without --config"),
         "{}",
         message(&output)
     );
-    assert!(machine.ip("address show eth7").contains("192.0.2.9/24"));
+    assert!(!machine.root().join("run/status.json").exists());
+    assert_eq!(processes(&machine.root()), [] as [u32; 0]);
+
+    let gateway = machine.start();
+    until("an answer of the first one", || machine.answers());
+    assert_eq!(gateway.stop(), Some(0));
 }
 
 #[test]
@@ -295,26 +359,38 @@ fn a_killed_dataplane_comes_back_to_the_same_tap() {
 }
 
 #[test]
-fn a_changed_configuration_is_applied_on_sighup_and_a_wrong_one_is_not() {
-    let machine = Machine::new("reload");
+fn a_commit_is_applied_and_a_wrong_one_is_not() {
+    let machine = Machine::new("commit");
     machine.configure(ONE_NIC);
     let gateway = machine.start();
     until("an answer", || machine.answers());
     let dataplane = machine.process("dataplane");
-    machine.configure(&ONE_NIC.replace("eth7", "eth77"));
-    gateway.signal("-HUP");
-    machine.configure(r#"{"interfaces": [{"name": "eth7", "addresses": "none"}]}"#);
-    gateway.signal("-HUP");
-    thread::sleep(Duration::from_millis(500));
+    for (wrong, reason) in [
+        (ONE_NIC.replace("eth7", "eth77"), "there is no device eth77"),
+        (
+            r#"{"interfaces": [{"name": "eth7", "addresses": "none"}]}"#.to_owned(),
+            "addresses",
+        ),
+    ] {
+        let (taken, said) = machine.commit(&wrong);
+        assert!(!taken && said.contains(reason), "{said}");
+    }
     assert!(machine.answers());
 
-    machine.configure(&ONE_NIC.replace("192.0.2.1/24", "192.0.2.7/24"));
-    gateway.signal("-HUP");
+    let (taken, said) = machine.commit(&ONE_NIC.replace("192.0.2.1/24", "192.0.2.7/24"));
+    assert!(taken, "{said}");
     until("the other address", || {
         machine.ip("address show eth7").contains("192.0.2.7/24")
     });
     until("the end of the old address", || !machine.answers());
     assert_eq!(machine.process("dataplane"), dataplane);
+
+    // What somebody else takes away comes back when the gateway looks again.
+    machine.ip("address del 192.0.2.7/24 dev eth7");
+    gateway.signal("-HUP");
+    until("the address again", || {
+        machine.ip("address show eth7").contains("192.0.2.7/24")
+    });
     assert_eq!(gateway.stop(), Some(0));
 }
 

@@ -19,4 +19,4 @@ mod process;
 mod service;
 pub mod store;
 
-pub use process::{Options, ProcessError, import, run};
+pub use process::{Import, Options, ProcessError, STORE, run};

@@ -21,8 +21,8 @@ use crate::store::{Condition, Moment, Opened, Store, StoreError};
 
 /// The account that sshd starts login shells as.
 const SHELL_ACCOUNT: &str = "culvert";
-/// Of the store, below the root.
-const FOLDER: &str = "var/mgmt";
+/// The store's folder, below the root.
+pub const STORE: &str = "var/mgmt";
 /// Everybody may connect; who it is decides the rest.
 const SOCKET_MODE: u32 = 0o666;
 
@@ -58,8 +58,8 @@ pub enum ProcessError {
     Import(#[from] TreeError),
     /// There is something already.
     #[error(
-        "this gateway has a configuration already (revision {newest}); load the file by the command line, \
-         or begin with an empty root"
+        "this gateway has a configuration already (revision {newest}): start it without --config, which is for an empty \
+         root; to have the file instead, load it by the command line (`load override FILE`, `commit`)"
     )]
     NotEmpty {
         /// The newest revision.
@@ -73,18 +73,30 @@ pub enum ProcessError {
     Served(#[source] tonic::transport::Error),
 }
 
-/// Makes a configuration the first revision of a root that has none yet. No mgmt may run there.
-pub fn import(root: &Path, config: &Config) -> Result<(), ProcessError> {
-    let store = Store::open(&root.join(FOLDER))?.store;
-    if let Some(newest) = store.newest()? {
-        return Err(ProcessError::NotEmpty {
-            newest: newest.number.get(),
-        });
+/// A root without a configuration, about to be given its first.
+pub struct Import {
+    store: Store,
+}
+
+impl Import {
+    /// Refused where there is a configuration already. No mgmt may run there.
+    pub fn begin(root: &Path) -> Result<Self, ProcessError> {
+        let store = Store::open(&root.join(STORE))?.store;
+        match store.newest()? {
+            Some(newest) => Err(ProcessError::NotEmpty {
+                newest: newest.number.get(),
+            }),
+            None => Ok(Self { store }),
+        }
     }
-    let tree = Tree::from_config(config)?;
-    let mut records = Records::begin(store, Some(&tree), &Moment::now()?)?;
-    records.store.maintain()?;
-    Ok(())
+
+    /// Makes a configuration, which is to be valid, the first revision.
+    pub fn finish(self, config: &Config) -> Result<(), ProcessError> {
+        let tree = Tree::from_config(config)?;
+        let mut records = Records::begin(self.store, Some(&tree), &Moment::now()?)?;
+        records.store.maintain()?;
+        Ok(())
+    }
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -98,7 +110,7 @@ pub async fn run(options: Options) -> Result<(), ProcessError> {
             _ = interrupt.recv() => {}
         }
     };
-    let opened = Store::open(&options.root.join(FOLDER))?;
+    let opened = Store::open(&options.root.join(STORE))?;
     let warning = warning(&opened);
     let records = Records::begin(opened.store, None, &Moment::now()?)?;
     let bus = options.root.join("run/bus");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -77,7 +77,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// `culvert run` with root `path` and configuration `path.json`.
+    /// `culvert run` with root `path` and configuration `path.json`, whatever was committed there before.
     pub fn start(
         namespace: &Namespace,
         path: &Path,
@@ -85,24 +85,16 @@ impl Gateway {
     ) -> anyhow::Result<Self> {
         let file = path.with_extension("json");
         fs::write(&file, format!("{configuration:#}\n"))?;
+        match fs::remove_dir_all(path.join("var/mgmt")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
         Self::spawn(namespace, path, &[OsStr::new("--config"), file.as_os_str()])
     }
 
-    /// `culvert run` with root `path`, whose configuration is in the hands of mgmt; an empty root begins with `import`.
-    pub fn start_managed(
-        namespace: &Namespace,
-        path: &Path,
-        import: Option<&Value>,
-    ) -> anyhow::Result<Self> {
-        let file = path.with_extension("json");
-        let arguments = match import {
-            Some(configuration) => {
-                fs::write(&file, format!("{configuration:#}\n"))?;
-                vec![OsStr::new("--import"), file.as_os_str()]
-            }
-            None => Vec::new(),
-        };
-        Self::spawn(namespace, path, &arguments)
+    /// `culvert run` with root `path` as it was left.
+    pub fn start_again(namespace: &Namespace, path: &Path) -> anyhow::Result<Self> {
+        Self::spawn(namespace, path, &[])
     }
 
     fn spawn(namespace: &Namespace, path: &Path, arguments: &[&OsStr]) -> anyhow::Result<Self> {
@@ -127,13 +119,12 @@ impl Gateway {
         })
     }
 
-    /// Gives it another configuration. Whether it is taken shows in what the gateway then does.
+    /// Commits another configuration in place of the one it has.
     pub fn reload(&self, configuration: &Value) -> anyhow::Result<()> {
-        let file = self.root.with_extension("json");
-        fs::write(file, format!("{configuration:#}\n"))?;
-        let process = ProcessIdentity::of(self.pid()).context("culvert run is gone")?;
-        ensure!(process.signal(Signal::SIGHUP), "culvert run was gone");
-        Ok(())
+        self.operate(&format!(
+            "load override terminal\n{configuration:#}\n.\ncommit\n"
+        ))
+        .map(drop)
     }
 
     /// What an operator's lines come to, as from a heredoc: the exit status is that of success, or this is an error with

@@ -81,7 +81,7 @@ impl Laboratory {
         self.wait_ready(side)
     }
 
-    /// Starts a gateway without waiting.
+    /// Starts a gateway with this configuration, whatever was committed before, without waiting.
     pub fn launch(&mut self, side: Side, configuration: &Value) -> anyhow::Result<()> {
         let namespace = self.topology.open(side.gateway())?;
         let path = self.folder().join(side.gateway().name());
@@ -90,12 +90,11 @@ impl Laboratory {
         Ok(())
     }
 
-    /// Starts a gateway that mgmt has the configuration of, and waits until it is ready; an empty one begins with
-    /// `import`.
-    pub fn start_managed(&mut self, side: Side, import: Option<&Value>) -> anyhow::Result<()> {
+    /// Starts a gateway as it was left, and waits until it is ready.
+    pub fn start_again(&mut self, side: Side) -> anyhow::Result<()> {
         let namespace = self.topology.open(side.gateway())?;
         let path = self.folder().join(side.gateway().name());
-        let gateway = Gateway::start_managed(&namespace, &path, import)?;
+        let gateway = Gateway::start_again(&namespace, &path)?;
         self.gateways[usize::from(side == Side::B)] = Some(gateway);
         self.wait_ready(side)
     }

@@ -1,4 +1,4 @@
-//! A gateway whose configuration is in the hands of mgmt: changed by the command line under traffic, taken back when nobody
+//! A gateway as it is operated: changed by the command line under traffic, taken back when nobody
 //! confirms, there again after a restart, and untouched by the death of mgmt.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -71,7 +71,7 @@ fn holding(folder: &Path, bytes: &[u8]) -> Vec<std::path::PathBuf> {
 fn a_gateway_is_changed_under_traffic_and_comes_back_as_it_was_committed() {
     let mut lab = Laboratory::build().unwrap();
     lab.launch(Side::B, &gateway(Side::B)).unwrap();
-    lab.start_managed(Side::A, Some(&gateway(Side::A))).unwrap();
+    lab.start(Side::A, &gateway(Side::A)).unwrap();
     lab.wait_ready(Side::B).unwrap();
     lab.wait_open(Family::V4, PATIENCE).unwrap();
 
@@ -144,13 +144,17 @@ fn a_gateway_is_changed_under_traffic_and_comes_back_as_it_was_committed() {
     let refused = std::process::Command::new(program().unwrap())
         .args(["run", "--root"])
         .arg(&root)
-        .arg("--import")
+        .arg("--config")
         .arg(root.with_extension("json"))
         .output()
         .unwrap();
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("a configuration already"));
-    lab.start_managed(Side::A, None).unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        said.contains("a configuration already") && said.contains("without --config"),
+        "{said}"
+    );
+    lab.start_again(Side::A).unwrap();
     lab.wait_open(Family::V4, PATIENCE).unwrap();
     assert_eq!(mtu_of_lan(lab.gateway(Side::A)), 1400);
 }

@@ -1,7 +1,7 @@
 //! One gateway of a laboratory: `culvert run` inside its namespace, known by pid and start time.
 //!
 //! ```text
-//!   FOLDER/gateway-a.json   configuration
+//!   FOLDER/gateway-a.json   configuration that it begins with
 //!   FOLDER/gateway-a.pid    process id and start time of `culvert run`
 //!   FOLDER/gateway-a.log    what it writes
 //!   FOLDER/gateway-a/       its --root
@@ -131,7 +131,8 @@ impl Gateway {
         })
     }
 
-    /// Starts it. [`Gateway::wait_ready`] tells when it forwards.
+    /// Starts it with this configuration, whatever was committed in an earlier life. [`Gateway::wait_ready`] tells when it
+    /// forwards.
     pub fn start(
         &mut self,
         namespace: &Namespace,
@@ -141,6 +142,12 @@ impl Gateway {
         let root = self.root();
         let path = self.file("json");
         create_folder(&root)?;
+        let store = root.join(culvert_mgmt::STORE);
+        if let Err(source) = fs::remove_dir_all(&store)
+            && source.kind() != io::ErrorKind::NotFound
+        {
+            return Err(failed(&store)(source));
+        }
         fs::write(&path, format!("{configuration:#}\n")).map_err(failed(&path))?;
         let status = self.status_file();
         if let Err(source) = fs::remove_file(&status)

@@ -21,7 +21,7 @@ use culvert_plugin_wire::{CharonConf, LOAD, PLUGIN_FILE, PLUGIN_FOLDER};
 use culvert_tap_inject::device::TapName;
 use thiserror::Error;
 
-use super::launch::MountPlan;
+use super::launch::{Kept, MountPlan};
 use super::root::Root;
 
 /// The name of our plugin in the load line.
@@ -135,28 +135,9 @@ impl Installation {
         plan.grafts.push((text(&self.plugin)?, ours));
         // The resolver's file is often a link to below /run.
         let resolver = fs::canonicalize("/etc/resolv.conf").ok();
-        for (kept, is_folder) in [(Some(root.folder().to_owned()), true), (resolver, false)] {
-            let Some(kept) = kept.filter(|kept| kept.starts_with("/run")) else {
-                continue;
-            };
-            let below = if is_folder {
-                Some(kept.as_path())
-            } else {
-                kept.parent()
-            };
-            let mut folders: Vec<&Path> = below
-                .into_iter()
-                .flat_map(Path::ancestors)
-                .take_while(|folder| *folder != Path::new("/run"))
-                .collect();
-            folders.reverse();
-            for folder in folders {
-                plan.folders.push(text(folder)?);
-            }
-            if !is_folder {
-                plan.files.push(text(&kept)?);
-            }
-            plan.grafts.push((text(&kept)?, text(&kept)?));
+        plan.keep(root.folder(), Kept::Folder)?;
+        if let Some(resolver) = resolver {
+            plan.keep(&resolver, Kept::File)?;
         }
         Ok(plan)
     }

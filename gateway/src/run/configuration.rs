@@ -1,4 +1,5 @@
-//! The configuration file: read, decoded strictly, planned - or refused with the paths and reasons.
+//! The configuration file that an empty root begins with: read, decoded strictly, planned - or refused with the paths
+//! and reasons.
 //!
 //! Certificates and keys that the configuration names as files are read here, because planning is pure. A relative
 //! name is looked for beside the configuration.
@@ -55,16 +56,20 @@ pub enum ConfigurationError {
     },
 }
 
-/// Reads and plans a configuration file.
-pub fn load(path: &Path, digests: &DigestKey) -> Result<Plan, ConfigurationError> {
-    plan(&read_whole(path)?, digests).map_err(|source| ConfigurationError::Plan {
-        path: path.to_owned(),
-        source,
-    })
+/// Reads a configuration file and the files it names; with it what would be followed.
+///
+/// The plan is for being looked at before anything is stored: its digests of secrets are of no key in particular.
+pub fn load(path: &Path) -> Result<(Config, Plan), ConfigurationError> {
+    let config = read_whole(path)?;
+    let plan =
+        plan(&config, &DigestKey::new([0; 32])).map_err(|source| ConfigurationError::Plan {
+            path: path.to_owned(),
+            source,
+        })?;
+    Ok((config, plan))
 }
 
-/// Reads a configuration file and the files it names.
-pub fn read_whole(path: &Path) -> Result<Config, ConfigurationError> {
+fn read_whole(path: &Path) -> Result<Config, ConfigurationError> {
     let text = read(path).map_err(|source| ConfigurationError::Read {
         path: path.to_owned(),
         source,
@@ -150,7 +155,7 @@ mod tests {
         let path = place.path().join("config.json");
         fs::write(&path, text).unwrap();
         fs::write(place.path().join("ca.pem"), "no certificate").unwrap();
-        load(&path, &DigestKey::new([7; 32]))
+        load(&path).map(|(_, plan)| plan)
     }
 
     #[test]

@@ -13,11 +13,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use culvert_model::bus;
-use culvert_model::plan::{DigestKey, Part, Plan};
+use culvert_model::plan::Part;
 use culvert_plugin_wire::EXIT_PLUGIN_MISSING;
 use culvert_scheduler::BatchId;
 use culvert_tap_inject::mirror::LearntRoute;
@@ -26,7 +25,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::children::{Children, Ended, Recipe};
-use super::configuration;
 use super::learnt;
 use super::notify::{self, State};
 use super::parts::{PartError, Parts};
@@ -80,28 +78,13 @@ enum Happened {
     /// SIGTERM or SIGINT.
     Stop,
     /// SIGHUP.
-    Reload,
-}
-
-/// Where the plan comes from.
-#[derive(Debug)]
-pub enum Source {
-    /// A file, read at the start and with each SIGHUP.
-    File {
-        /// In JSON.
-        path: PathBuf,
-        /// For its secrets.
-        digests: DigestKey,
-    },
-    /// mgmt, from its store.
-    Mgmt,
+    LookAgain,
 }
 
 /// A running gateway.
 pub struct Gateway {
     recipe: Recipe,
-    source: Source,
-    /// Of the configuration that is followed; 0: none yet, or a file.
+    /// Of the configuration that is followed; 0: none yet.
     revision: u64,
     /// mgmt asks here.
     plan_calls: Option<culvert_bus::Running>,
@@ -133,14 +116,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Takes what the plan asks for of the machine; no process runs yet.
-    pub async fn prepare(recipe: Recipe, source: Source, plan: Plan) -> Result<Self, RunError> {
+    /// Without a plan: it takes nothing of the machine, and no process runs yet.
+    pub async fn prepare(recipe: Recipe) -> Result<Self, RunError> {
         let (children, ends) = Children::new();
         let (sender, events) = mpsc::unbounded_channel();
         let parts = Parts::open(&recipe.root)?;
-        let wanted = Wanted::of(&plan).map_err(super::ports::PortsError::from)?;
         let mut gateway = Self {
-            source,
             revision: 0,
             plan_calls: None,
             supervisor: Supervisor::new(),
@@ -148,7 +129,7 @@ impl Gateway {
             ports: Ports::new()?,
             next_ports: None,
             parts,
-            values: Values::new(plan, Instant::now())?,
+            values: Values::new(Instant::now()),
             lives: BTreeMap::new(),
             next_life: 0,
             asked: BTreeSet::new(),
@@ -165,7 +146,7 @@ impl Gateway {
             ends,
             recipe,
         };
-        if let Err(error) = gateway.change_ports(wanted).await {
+        if let Err(error) = gateway.change_ports(Wanted::default()).await {
             if let Err(error) = gateway.ports.release().await {
                 tracing::error!(%error, "cannot give back");
             }
@@ -199,13 +180,7 @@ impl Gateway {
         let learning = tokio::spawn(learnt::follow(move |routes| {
             sender.send(Happened::Learnt(routes)).is_ok()
         }));
-        match self.source {
-            Source::File { .. } => {
-                self.supervisor.leave_out(Process::Mgmt);
-                self.begin_to_follow(Instant::now());
-            }
-            Source::Mgmt => self.supervisor.allow(Process::Mgmt, Instant::now()),
-        }
+        self.supervisor.allow(Process::Mgmt, Instant::now());
         loop {
             self.act();
             self.write_status();
@@ -232,13 +207,11 @@ impl Gateway {
     }
 
     fn listen_to_mgmt(&mut self) -> Result<(), RunError> {
-        if matches!(self.source, Source::Mgmt) {
-            let sender = self.sender.clone();
-            let running = plan_calls::serve(&self.recipe.root.bus("run"), move |asked| {
-                sender.send(Happened::Asked(asked)).is_ok()
-            });
-            self.plan_calls = Some(running.map_err(super::parts::OpenError::from)?);
-        }
+        let sender = self.sender.clone();
+        let running = plan_calls::serve(&self.recipe.root.bus("run"), move |asked| {
+            sender.send(Happened::Asked(asked)).is_ok()
+        });
+        self.plan_calls = Some(running.map_err(super::parts::OpenError::from)?);
         Ok(())
     }
 
@@ -250,7 +223,7 @@ impl Gateway {
                 (|| Happened::Stop) as fn() -> Happened,
             ),
             (SignalKind::interrupt(), || Happened::Stop),
-            (SignalKind::hangup(), || Happened::Reload),
+            (SignalKind::hangup(), || Happened::LookAgain),
         ] {
             let mut signals = signal(kind).map_err(RunError::Signals)?;
             let sender = self.sender.clone();
@@ -495,7 +468,7 @@ impl Gateway {
             Happened::Ike(ike) => self.ike = ike,
             Happened::Asked(asked) => self.asked(asked, now).await,
             Happened::Stop => self.stop(),
-            Happened::Reload => self.reload(now),
+            Happened::LookAgain => self.look_again(),
         }
     }
 
@@ -591,36 +564,12 @@ impl Gateway {
         self.supervisor.stop();
     }
 
-    /// Reads the configuration again; one that is refused changes nothing.
-    fn reload(&mut self, now: Instant) {
-        if self.stopping {
-            return;
-        }
-        notify::tell(State::Reloading);
-        if let Err(error) = self.read_again(now) {
-            tracing::error!("configuration refused; the old one stays: {error}");
-        }
-        notify::tell(State::Ready);
-    }
-
-    fn read_again(&mut self, now: Instant) -> Result<(), RunError> {
-        let Source::File { path, digests } = &self.source else {
-            tracing::info!("the configuration is in mgmt's hands: there is no file to read again");
-            return Ok(());
-        };
-        let plan = configuration::load(path, digests)?;
-        let wanted = Wanted::of(&plan).map_err(super::ports::PortsError::from)?;
-        self.ports.check(&wanted)?;
-        self.values.set_plan(plan)?;
-        // What someone else changed meanwhile is found and put right, too.
+    /// What someone else changed meanwhile is found and put right.
+    fn look_again(&mut self) {
+        tracing::info!("asking every part what it holds");
         for &part in self.lives.keys() {
             self.values.resynchronise(part);
         }
-        tracing::info!("configuration read again");
-        if self.restarts_for(&wanted) {
-            self.restart_for(wanted, now);
-        }
-        Ok(())
     }
 
     /// Whether these ports are others than there are, or are about to be.
@@ -705,10 +654,8 @@ impl Gateway {
     }
 
     fn write_status(&mut self) {
-        let without_mgmt = matches!(self.source, Source::File { .. });
         let processes: BTreeMap<&'static str, ProcessStatus> = Process::ALL
             .into_iter()
-            .filter(|&process| process != Process::Mgmt || !without_mgmt)
             .map(|process| {
                 let state = match self.supervisor.phase(process) {
                     Phase::Blocked => "blocked",
@@ -733,7 +680,7 @@ impl Gateway {
             && reconciled
             && plugin_session
             && processes.values().all(|process| process.state == "ready")
-            && (without_mgmt || self.revision > 0)
+            && self.revision > 0
             && self.values.is_converged();
         if healthy && !self.was_ready {
             self.was_ready = true;

@@ -16,10 +16,11 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CString, NulError};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use seccompiler::BpfProgram;
@@ -57,6 +58,15 @@ pub struct MountPlan {
     pub files: Vec<CString>,
     /// Source as the supervisor sees it, place in the new file system.
     pub grafts: Vec<(CString, CString)>,
+}
+
+/// What stays where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// A folder with all that is in it.
+    Folder,
+    /// A file alone.
+    File,
 }
 
 /// More pieces than any process here has.
@@ -112,6 +122,33 @@ impl Launch {
 }
 
 impl MountPlan {
+    /// What is below `/run`, where that is covered, is there nevertheless.
+    pub fn keep(&mut self, path: &Path, kind: Kept) -> Result<(), NulError> {
+        let run = Path::new("/run");
+        if !path.starts_with(run) {
+            return Ok(());
+        }
+        let text = |path: &Path| CString::new(path.as_os_str().as_encoded_bytes());
+        let below = match kind {
+            Kept::Folder => Some(path),
+            Kept::File => path.parent(),
+        };
+        let mut folders: Vec<&Path> = below
+            .into_iter()
+            .flat_map(Path::ancestors)
+            .take_while(|folder| *folder != run)
+            .collect();
+        folders.reverse();
+        for folder in folders {
+            self.folders.push(text(folder)?);
+        }
+        if kind == Kept::File {
+            self.files.push(text(path)?);
+        }
+        self.grafts.push((text(path)?, text(path)?));
+        Ok(())
+    }
+
     fn arrange(&self) -> io::Result<()> {
         let root = c"/";
         let none = std::ptr::null();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!                                  culvert run
-//!    mgmt or FILE -> plan -> scheduler -> batches        supervisor: start, health, restart, stop
+//!            mgmt -> plan -> scheduler -> batches        supervisor: start, health, restart, stop
 //!                                          |                   |
 //!        +---------------------------------+-------------------+----------+
 //!        |                                 |                              |
@@ -14,18 +14,21 @@
 //! alone: what the others hold goes on, and the one that comes back is told exactly what it lacks (retrieve, compare,
 //! apply).
 //!
+//! The configuration is mgmt's, in numbered revisions; a file is only what an empty root begins with. mgmt says what to
+//! follow, and nothing is forwarded before; when it dies what was said goes on.
+//!
 //! Routes that others write into Linux (routing daemons, DHCP clients) are values, too, beside those of the plan.
 //!
 //! | signal | effect |
 //! | --- | --- |
 //! | SIGTERM, SIGINT | stop in order: charon, iked-bridge, dataplane; NICs go back; a second one kills |
-//! | SIGHUP | read the configuration file again and apply the difference; a refused one changes nothing |
+//! | SIGHUP | ask every part what it holds, and put right what somebody else has changed |
 //!
 //! | exit status | meaning |
 //! | --- | --- |
 //! | 0 | stopped in order |
 //! | 1 | could not start or stop as it should |
-//! | 2 | the configuration was refused; nothing was started |
+//! | 2 | the configuration in FILE was refused, or there is one already; nothing was started |
 
 mod capabilities;
 mod charon;
@@ -49,19 +52,17 @@ mod switches;
 mod values;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Args;
 use culvert_crypto::EngineChoice;
-use culvert_model::plan::{DigestKey, Plan, plan};
-use ring::rand::{SecureRandom, SystemRandom};
+use culvert_mgmt::Import;
 
 use charon::Installation;
 use children::Recipe;
-use configuration::ConfigurationError;
-use gateway::{Gateway, Source};
+use gateway::Gateway;
+use ports::{Ports, PortsError, Wanted};
 use root::Root;
 use switches::Switches;
 
@@ -71,13 +72,10 @@ pub struct Arguments {
     /// The folder of this gateway: state, sockets, logs.
     #[arg(long, value_name = "DIR")]
     root: PathBuf,
-    /// The configuration, in JSON: this file is the truth, SIGHUP reads it again, and nothing else changes it.
-    /// Without it the truth is the store of `culvert mgmt`.
+    /// Makes the configuration in this file, in JSON, the first revision of a root that has none yet. Without it the
+    /// gateway runs as it was committed last.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Makes the configuration in this file, in JSON, the first revision of a root that has none yet.
-    #[arg(long, value_name = "FILE", conflicts_with = "config")]
-    import: Option<PathBuf>,
     /// Worker threads of the dataplane.
     #[arg(long, value_name = "N")]
     workers: Option<u16>,
@@ -95,6 +93,8 @@ pub struct Arguments {
     charon_plugin: Option<PathBuf>,
 }
 
+/// The status after a configuration that was not taken.
+const REFUSED: u8 = 2;
 /// The plugin's file, beside the program or installed.
 const PLUGIN_FILE: &str = "libstrongswan_culvert.so";
 const PLUGIN_INSTALLED: &str = "/usr/lib/culvert/libstrongswan_culvert.so";
@@ -105,9 +105,6 @@ pub enum RunError {
     /// The folder cannot be used.
     #[error(transparent)]
     Root(#[from] root::RootError),
-    /// The configuration was refused.
-    #[error(transparent)]
-    Configuration(#[from] configuration::ConfigurationError),
     /// The plan cannot be followed.
     #[error(transparent)]
     Plan(#[from] culvert_scheduler::SetPlanError<culvert_model::plan::Key>),
@@ -129,40 +126,43 @@ pub enum RunError {
     /// Signals cannot be listened to.
     #[error("cannot listen to signals")]
     Signals(#[source] io::Error),
-    /// No random numbers.
-    #[error("the kernel gives no random numbers")]
-    Random,
 }
 
 /// Runs the subcommand.
 pub fn execute(arguments: &Arguments) -> Result<ExitCode, RunError> {
-    let (source, plan) = match arguments.config.clone() {
-        None => (Source::Mgmt, Plan::new()),
-        Some(path) => {
-            let digests = draw_digest_key()?;
-            match configuration::load(&path, &digests) {
-                Ok(plan) => (Source::File { path, digests }, plan),
-                Err(error) => {
-                    eprintln!("culvert: {error}");
-                    return Ok(ExitCode::from(2));
-                }
+    let first = match &arguments.config {
+        None => None,
+        Some(path) => match configuration::load(path) {
+            Ok((config, plan)) => Some((path, config, plan)),
+            Err(error) => {
+                eprintln!("culvert: {error}");
+                return Ok(ExitCode::from(REFUSED));
             }
-        }
+        },
     };
     let root = Root::prepare(&arguments.root)?;
     let lock = root.lock()?;
     root.sweep(&lock);
-    if let Some(path) = &arguments.import
-        && let Err(error) = import(&root, path)
-    {
-        eprintln!("culvert: {error:#}");
-        return Ok(ExitCode::from(2));
-    }
     let installation = Installation {
         plugin: arguments.charon_plugin.clone().unwrap_or_else(find_plugin),
         program: arguments.charon.clone(),
     };
     installation.check()?;
+    if let Some((path, config, plan)) = first {
+        let refused = |error| {
+            eprintln!("culvert: {} is not imported: {error}", path.display());
+            Ok(ExitCode::from(REFUSED))
+        };
+        let import = match Import::begin(root.folder()) {
+            Ok(import) => import,
+            Err(error) => return refused(error),
+        };
+        // Once it is stored this command line is refused: what would end this start ends it before.
+        Ports::new()?.check(&Wanted::of(&plan).map_err(PortsError::from)?)?;
+        if let Err(error) = import.finish(&config) {
+            return refused(error);
+        }
+    }
     let recipe = Recipe {
         root: root.clone(),
         charon: installation,
@@ -174,22 +174,10 @@ pub fn execute(arguments: &Arguments) -> Result<ExitCode, RunError> {
         .build()
         .map_err(RunError::Runtime)?;
     let switches = Switches::set()?;
-    let outcome =
-        runtime.block_on(async { Gateway::prepare(recipe, source, plan).await?.run().await });
+    let outcome = runtime.block_on(async { Gateway::prepare(recipe).await?.run().await });
     drop(switches);
     root.sweep(&lock);
     outcome.map(|()| ExitCode::SUCCESS)
-}
-
-/// Makes a file the first revision.
-fn import(root: &Root, path: &Path) -> anyhow::Result<()> {
-    let config = configuration::read_whole(path)?;
-    plan(&config, &draw_digest_key()?).map_err(|source| ConfigurationError::Plan {
-        path: path.to_owned(),
-        source,
-    })?;
-    culvert_mgmt::import(root.folder(), &config)
-        .with_context(|| format!("{} is not imported", path.display()))
 }
 
 fn dataplane_arguments(arguments: &Arguments) -> Vec<String> {
@@ -214,12 +202,4 @@ fn find_plugin() -> PathBuf {
         Some(path) if path.exists() => path,
         _ => PathBuf::from(PLUGIN_INSTALLED),
     }
-}
-
-fn draw_digest_key() -> Result<DigestKey, RunError> {
-    let mut bytes = [0; 32];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| RunError::Random)?;
-    Ok(DigestKey::new(bytes))
 }

@@ -15,8 +15,6 @@ const VARIABLE: &str = "NOTIFY_SOCKET";
 pub enum State {
     /// The start is over.
     Ready,
-    /// The configuration is being read again.
-    Reloading,
     /// The end has begun.
     Stopping,
 }
@@ -38,14 +36,8 @@ fn send(address: &OsStr, state: State) -> io::Result<()> {
         None => SocketAddr::from_pathname(OsStr::from_bytes(bytes))?,
     };
     let text = match state {
-        State::Ready => "READY=1".to_owned(),
-        State::Reloading => {
-            // Type=notify-reload wants to know since when.
-            let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
-            let micros = now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000;
-            format!("RELOADING=1\nMONOTONIC_USEC={micros}")
-        }
-        State::Stopping => "STOPPING=1".to_owned(),
+        State::Ready => "READY=1",
+        State::Stopping => "STOPPING=1",
     };
     UnixDatagram::unbound()?
         .send_to_addr(text.as_bytes(), &address)

@@ -192,14 +192,6 @@ impl Supervisor {
         }
     }
 
-    /// This gateway does without the process.
-    pub fn leave_out(&mut self, process: Process) {
-        let child = self.child(process);
-        if child.phase == Phase::Blocked {
-            child.phase = Phase::Stopped;
-        }
-    }
-
     /// The process runs.
     pub fn spawned(&mut self, process: Process, now: Instant) {
         self.child(process).phase = Phase::Starting { since: now };
@@ -584,22 +576,6 @@ mod tests {
         supervisor.exited(Dataplane, now);
         supervisor.poll(now);
         supervisor.exited(Mgmt, now);
-        supervisor.poll(now);
-        assert!(supervisor.is_stopped());
-    }
-
-    #[test]
-    fn what_is_left_out_never_starts_and_keeps_nobody_from_stopping() {
-        let now = Instant::now();
-        let mut supervisor = Supervisor::new();
-        supervisor.leave_out(Mgmt);
-        supervisor.allow(Mgmt, now);
-        supervisor.allow(Dataplane, now);
-        assert_eq!(supervisor.poll(now), [Action::Spawn(Dataplane)]);
-        supervisor.spawned(Dataplane, now);
-        supervisor.stop();
-        supervisor.poll(now);
-        supervisor.exited(Dataplane, now);
         supervisor.poll(now);
         assert!(supervisor.is_stopped());
     }

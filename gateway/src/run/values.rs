@@ -51,18 +51,16 @@ pub struct Values {
 }
 
 impl Values {
-    /// Planned so; every part is away.
-    pub fn new(plan: Plan, now: Instant) -> Result<Self, SetPlanError<Key>> {
-        let mut values = Self {
+    /// None planned; every part is away.
+    pub fn new(now: Instant) -> Self {
+        Self {
             scheduler: GatewayScheduler::new(),
             start: now,
             underway: BTreeMap::new(),
             configured: Plan::new(),
             learnt: Vec::new(),
             summary: OnceCell::new(),
-        };
-        values.set_plan(plan)?;
-        Ok(values)
+        }
     }
 
     /// Planned so from now on.
@@ -315,7 +313,11 @@ mod tests {
             br#"{"interfaces": [{"name": "wan", "addresses": [{"address": "192.0.2.1/24"}]}]}"#,
         )
         .unwrap();
-        Values::new(plan(&config, &DigestKey::new([0; 32])).unwrap(), now).unwrap()
+        let mut values = Values::new(now);
+        values
+            .set_plan(plan(&config, &DigestKey::new([0; 32])).unwrap())
+            .unwrap();
+        values
     }
 
     fn done(batch: &Batch) -> Vec<bus::OperationResult> {
