@@ -14,9 +14,12 @@
 //! When mgmt dies everything goes on as it was; it comes back, tells `run` the same plan, and nothing is touched.
 
 pub mod agent;
+mod connections;
 pub mod login;
 mod process;
+mod sealed;
 mod service;
 pub mod store;
+mod syslog;
 
 pub use process::{Import, Options, ProcessError, STORE, run};

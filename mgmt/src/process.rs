@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use culvert_bus::{BusError, Router, Server};
 use culvert_mgmt_api::{ConfigurationServer, MESSAGE_LIMIT};
@@ -12,12 +13,14 @@ use culvert_model::config::Config;
 use culvert_model::tree::{Tree, TreeError};
 use nix::unistd::{User, getuid};
 use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::sync::mpsc::unbounded_channel;
 
-use crate::agent::{Accounts, Agent, Records, Refusal, Run};
+use crate::agent::{Accounts, Agent, Hands, Records, Refusal, Run};
+use crate::connections::{House, Limits, incoming};
 use crate::login::Writer;
 use crate::service::Service;
 use crate::store::{Condition, Moment, Opened, Store, StoreError};
+use crate::syslog::{self, Syslog};
 
 /// The account that sshd starts login shells as.
 const SHELL_ACCOUNT: &str = "culvert";
@@ -25,6 +28,11 @@ const SHELL_ACCOUNT: &str = "culvert";
 pub const STORE: &str = "var/mgmt";
 /// Everybody may connect; who it is decides the rest.
 const SOCKET_MODE: u32 = 0o666;
+
+/// At a time, of one connection.
+const REQUESTS: usize = 16;
+/// A connection over which nothing comes is asked whether anybody is there; and so long he has to answer.
+const ALIVE: Duration = Duration::from_secs(20);
 
 /// Where mgmt works.
 #[derive(Debug, Clone)]
@@ -112,7 +120,11 @@ pub async fn run(options: Options) -> Result<(), ProcessError> {
     };
     let opened = Store::open(&options.root.join(STORE))?;
     let warning = warning(&opened);
-    let records = Records::begin(opened.store, None, &Moment::now()?)?;
+    let mut records = Records::begin(opened.store, None, &Moment::now()?)?;
+    match Syslog::start(syslog::LOCAL.into()) {
+        Ok(syslog) => records = records.with_syslog(syslog),
+        Err(error) => tracing::error!(%error, "syslog is told nothing"),
+    }
     let bus = options.root.join("run/bus");
     let hands = Run::new(&bus.join("run"))?;
     let accounts = Accounts {
@@ -132,16 +144,39 @@ pub async fn run(options: Options) -> Result<(), ProcessError> {
         async move { agent.watch().await }
     });
     let listener = listen(&options.root.join("run/api"))?;
+    let served = serve(agent, listener, Limits::default(), ALIVE, stop).await;
+    watching.abort();
+    served.map_err(ProcessError::Served)
+}
+
+/// Answers whoever connects, until `stop`.
+async fn serve<H: Hands>(
+    agent: Arc<Agent<H>>,
+    listener: UnixListener,
+    limits: Limits,
+    alive: Duration,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let (ended, sessions) = unbounded_channel();
+    let house = House::new(agent.accounts(), limits, ended);
+    let keeping = tokio::spawn({
+        let agent = Arc::clone(&agent);
+        async move { agent.keep_trail(sessions).await }
+    });
     let service = ConfigurationServer::new(Service::new(agent))
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);
     let served = tonic::transport::Server::builder()
-        .concurrency_limit_per_connection(32)
+        .concurrency_limit_per_connection(REQUESTS)
+        .max_concurrent_streams(Some(REQUESTS as u32))
+        // Whoever does not read does not answer this either, and goes with all that was kept for him.
+        .http2_keepalive_interval(Some(alive))
+        .http2_keepalive_timeout(Some(alive))
         .add_service(service)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop)
+        .serve_with_incoming_shutdown(incoming(listener, house), stop)
         .await;
-    watching.abort();
-    served.map_err(ProcessError::Served)
+    keeping.abort();
+    served
 }
 
 fn listen(path: &Path) -> Result<UnixListener, ProcessError> {
@@ -179,3 +214,6 @@ fn warning(opened: &Opened) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

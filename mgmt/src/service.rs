@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use culvert_mgmt_api::{Configuration, ORIGIN, PRINCIPAL};
 use culvert_model::api;
-use tonic::transport::server::UdsConnectInfo;
 use tonic::{Code, Request, Response, Status};
 
 use crate::agent::{Agent, Caller, Claim, Hands, HandsError, Peer, Refusal};
+use crate::connections::Seat;
 use crate::store::StoreError;
 
 /// Serves an agent.
@@ -23,12 +23,14 @@ impl<H: Hands> Service<H> {
 
     /// Who calls, and what they ask.
     async fn caller<T>(&self, request: Request<T>) -> Result<(Caller, T), Status> {
-        let uid = request
+        let seat = request
             .extensions()
-            .get::<UdsConnectInfo>()
-            .and_then(|info| info.peer_cred)
-            .map(|peer| peer.uid())
+            .get::<Seat>()
+            .cloned()
             .ok_or_else(|| Status::unauthenticated("the kernel does not say who that is"))?;
+        if let Some(reason) = seat.refusal() {
+            return Err(Status::resource_exhausted(reason));
+        }
         let text = |name: &str| {
             let value = request.metadata().get(name)?;
             // Longer than any address or name.
@@ -40,10 +42,22 @@ impl<H: Hands> Service<H> {
         };
         let caller = self
             .agent
-            .identify(Peer { uid }, claim)
+            .identify(Peer { uid: seat.uid() }, claim)
             .await
             .map_err(|refusal| status(&refusal))?;
+        if seat.begins(&caller).map_err(Status::resource_exhausted)? {
+            self.agent
+                .session_begins(&caller)
+                .await
+                .map_err(|refusal| status(&refusal))?;
+        }
         Ok((caller, request.into_inner()))
+    }
+
+    /// A refusal that the audit trail knows of.
+    async fn refused(&self, caller: &Caller, what: &'static str, refusal: &Refusal) -> Status {
+        self.agent.note_refusal(caller, what, refusal).await;
+        status(refusal)
     }
 }
 
@@ -83,12 +97,10 @@ fn status(refusal: &Refusal) -> Status {
 macro_rules! ask {
     ($self:ident.$method:ident($request:ident)) => {{
         let (caller, request) = $self.caller($request).await?;
-        $self
-            .agent
-            .$method(&caller, request)
-            .await
-            .map(Response::new)
-            .map_err(|refusal| status(&refusal))
+        match $self.agent.$method(&caller, request).await {
+            Ok(reply) => Ok(Response::new(reply)),
+            Err(refusal) => Err($self.refused(&caller, stringify!($method), &refusal).await),
+        }
     }};
 }
 
@@ -136,11 +148,18 @@ impl<H: Hands> Configuration for Service<H> {
         let (caller, request) = self.caller(request).await?;
         let agent = Arc::clone(&self.agent);
         // On its own: whoever asked may go away in the middle, the commit goes on to its end.
-        tokio::spawn(async move { agent.commit(&caller, request).await })
-            .await
-            .map_err(|error| Status::internal(error.to_string()))?
-            .map(Response::new)
-            .map_err(|refusal| status(&refusal))
+        tokio::spawn(async move {
+            let outcome = agent.commit(&caller, request).await;
+            match &outcome {
+                Ok(reply) => agent.note_commit(&caller, reply).await,
+                Err(refusal) => agent.note_refusal(&caller, "commit", refusal).await,
+            }
+            outcome
+        })
+        .await
+        .map_err(|error| Status::internal(error.to_string()))?
+        .map(Response::new)
+        .map_err(|refusal| status(&refusal))
     }
 
     async fn confirm(
@@ -176,5 +195,30 @@ impl<H: Hands> Configuration for Service<H> {
         request: Request<api::ListAuditRequest>,
     ) -> Result<Response<api::ListAuditReply>, Status> {
         ask!(self.audit_trail(request))
+    }
+
+    async fn export(
+        &self,
+        request: Request<api::ExportRequest>,
+    ) -> Result<Response<api::ExportReply>, Status> {
+        ask!(self.export(request))
+    }
+
+    async fn rotate_key(
+        &self,
+        request: Request<api::RotateKeyRequest>,
+    ) -> Result<Response<api::RotateKeyReply>, Status> {
+        ask!(self.rotate_key(request))
+    }
+
+    async fn who_am_i(
+        &self,
+        request: Request<api::WhoAmIRequest>,
+    ) -> Result<Response<api::WhoAmIReply>, Status> {
+        let (caller, _) = self.caller(request).await?;
+        Ok(Response::new(api::WhoAmIReply {
+            principal: caller.name,
+            role: caller.role.name().to_owned(),
+        }))
     }
 }

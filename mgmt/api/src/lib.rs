@@ -41,6 +41,9 @@ pub const PRINCIPAL: &str = "culvert-principal";
 /// Name of the metadata that says where that one came from: both ends as `SSH_CONNECTION` has them, or `console`.
 pub const ORIGIN: &str = "culvert-origin";
 
+/// How a text begins that is a configuration sealed with a passphrase.
+pub const SEALED: &str = "-----BEGIN CULVERT SEALED CONFIGURATION-----";
+
 /// Why mgmt is not reached.
 #[derive(Debug, thiserror::Error)]
 #[error("mgmt does not answer on {}: is the gateway running?", path.display())]

@@ -62,6 +62,8 @@ pub enum Action {
     Load,
     /// Text out.
     Save,
+    /// A new key for what is secret on the disk.
+    RotateKey,
     /// Forget the changes.
     Discard,
     /// About this candidate, and how far the gateway is.
@@ -206,10 +208,44 @@ static HELP: Node = keyword("help", "what there is").does(Action::Help);
 static EXIT: Node = keyword("exit", "leave").does(Action::Exit);
 static QUIT: Node = keyword("quit", "leave").does(Action::Quit);
 
-static OPERATIONAL: [&Node; 6] = [&CONFIGURE, &EXIT, &HELP, &QUIT, &ROLLBACK_RUNNING, &SHOW];
+static OPERATIONAL: [&Node; 8] = [
+    &CONFIGURE,
+    &EXIT,
+    &HELP,
+    &QUIT,
+    &ROLLBACK_RUNNING,
+    &ROTATE,
+    &SAVE_RUNNING,
+    &SHOW,
+];
 
 /// Commands of operational mode.
 pub static OPERATIONAL_MODE: Nodes = &OPERATIONAL;
+
+// What may be written away in both modes.
+
+static WITH_SECRETS: Node = keyword(
+    "with-secrets",
+    "secrets, too, all sealed with a passphrase that is asked for",
+)
+.ending();
+static SAVE_FILE: Node =
+    value("FILE", Kind::Text, "name of a new file; JSON if it ends so").then(&[&WITH_SECRETS]);
+static SAVE_TERMINAL: Node =
+    keyword("terminal", "to this terminal or to standard output").then(&[&WITH_SECRETS]);
+static SAVE_RUNNING: Node = keyword(
+    "save",
+    "write the running configuration to a file; for the local administrator",
+)
+.wants(Action::Save)
+.then(&[&SAVE_TERMINAL, &SAVE_FILE]);
+static STORE_KEY: Node = keyword(
+    "store-key",
+    "the key that secrets are sealed with on the disk",
+)
+.does(Action::RotateKey);
+static ROTATE: Node =
+    keyword("rotate", "draw a new key and use it from now on").then(&[&STORE_KEY]);
 
 // Configuration mode.
 
@@ -297,16 +333,18 @@ static MERGE: Node =
     keyword("merge", "what is in it is set, all else stays").then(&[&LOAD_TERMINAL, &LOAD_FILE]);
 static OVERRIDE: Node =
     keyword("override", "it becomes the whole configuration").then(&[&LOAD_TERMINAL, &LOAD_FILE]);
-static LOAD: Node = keyword("load", "take in set lines or JSON")
-    .wants(Action::Load)
-    .then(&[&MERGE, &OVERRIDE]);
-static SAVE_FILE: Node = value("FILE", Kind::Text, "name of a new file; JSON if it ends so");
+static LOAD: Node = keyword(
+    "load",
+    "take in set lines, JSON, or what was saved with secrets",
+)
+.wants(Action::Load)
+.then(&[&MERGE, &OVERRIDE]);
 static SAVE: Node = keyword(
     "save",
     "write the candidate to a file; for the local administrator",
 )
 .wants(Action::Save)
-.then(&[&SAVE_FILE]);
+.then(&[&SAVE_TERMINAL, &SAVE_FILE]);
 static DISCARD: Node =
     keyword("discard", "forget all changes of this candidate").does(Action::Discard);
 static STATUS: Node =

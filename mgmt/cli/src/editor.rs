@@ -3,16 +3,22 @@
 //! It is rustyline: it needs no answers from the terminal (a serial console gives none), lets a key look at the line
 //! before it means something (`?` within quotes is a character), starts no programs and reads no files of the user.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rustyline::completion::Completer as Completes;
+use rustyline::config::Configurer as _;
 use rustyline::error::ReadlineError;
+use rustyline::highlight::{CmdKind, Highlighter};
+use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
+use rustyline::validate::Validator;
 use rustyline::{
-    Cmd, ConditionalEventHandler, Config, Editor, Event, EventContext, EventHandler, KeyCode,
-    KeyEvent, Modifiers, RepeatCount,
+    Cmd, ColorMode, ConditionalEventHandler, Config, Editor, Event, EventContext, EventHandler,
+    Helper, KeyCode, KeyEvent, Modifiers, RepeatCount,
 };
 use zeroize::Zeroizing;
 
@@ -46,7 +52,7 @@ pub enum Read {
 
 /// Reads lines from a person.
 pub struct LineEditor {
-    editor: Editor<(), FileHistory>,
+    editor: Editor<Mask, FileHistory>,
     history: Option<PathBuf>,
     asked: Arc<Mutex<Option<Asked>>>,
     plain: Arc<AtomicBool>,
@@ -68,6 +74,7 @@ impl LineEditor {
         let config = settings();
         let lines = FileHistory::with_config(&config);
         let mut editor = Editor::with_history(config, lines).map_err(terminal)?;
+        editor.set_helper(Some(Mask::default()));
         let asked = Arc::new(Mutex::new(None));
         let plain = Arc::new(AtomicBool::new(false));
         for (key, meaning) in [('\t', Key::Tab), ('?', Key::Help)] {
@@ -149,6 +156,24 @@ impl LineEditor {
         }
     }
 
+    /// The same, and nobody sees what is typed.
+    pub fn secret(&mut self, prompt: &str) -> Result<Option<Zeroizing<String>>, CliError> {
+        let shown = self.editor.config_mut().color_mode();
+        self.mask(true);
+        // Not for its colours: what is typed is painted, and the paint hides it.
+        self.editor.set_color_mode(ColorMode::Forced);
+        let read = self.plain(prompt);
+        self.editor.set_color_mode(shown);
+        self.mask(false);
+        read
+    }
+
+    fn mask(&mut self, on: bool) {
+        if let Some(mask) = self.editor.helper_mut() {
+            mask.0 = on;
+        }
+    }
+
     /// Keeps a line, unless it may hold a secret.
     pub fn remember(&mut self, line: &str) {
         if line.trim().is_empty() || may_hold_secret(line) {
@@ -192,6 +217,36 @@ fn terminal(error: ReadlineError) -> CliError {
         other => std::io::Error::other(other.to_string()),
     })
 }
+
+/// Paints blanks over what is typed.
+#[derive(Default)]
+struct Mask(bool);
+
+impl Highlighter for Mask {
+    fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
+        if self.0 {
+            Cow::Owned(" ".repeat(line.chars().count()))
+        } else {
+            Cow::Borrowed(line)
+        }
+    }
+
+    fn highlight_char(&self, _: &str, _: usize, kind: CmdKind) -> bool {
+        self.0 && kind != CmdKind::MoveCursor
+    }
+}
+
+impl Completes for Mask {
+    type Candidate = String;
+}
+
+impl Hinter for Mask {
+    type Hint = String;
+}
+
+impl Validator for Mask {}
+
+impl Helper for Mask {}
 
 #[derive(Clone, Copy)]
 enum Key {

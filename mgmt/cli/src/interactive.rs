@@ -14,7 +14,7 @@ use crate::completion::{Completer, View};
 use crate::editor::{LineEditor, Read};
 use crate::error::CliError;
 use crate::idle::Idle;
-use crate::screen::{NoStopping, Screen, size};
+use crate::screen::{NoStopping, Screen, Unseen, size};
 use crate::session::{Console, Failure, Output, Session};
 use crate::words::lex_beginning;
 
@@ -182,6 +182,12 @@ impl Console for Person<'_> {
         Ok(Some(
             answer.map_or_else(String::new, |answer| answer.to_string()),
         ))
+    }
+
+    fn secret(&mut self, question: &str) -> Result<Option<Zeroizing<String>>, CliError> {
+        // A terminal that the editor cannot paint shows by itself what is typed.
+        let _unseen = (!self.screen.capable).then(Unseen::begin);
+        self.editor.secret(question)
     }
 
     fn text(&mut self) -> Result<Zeroizing<String>, CliError> {

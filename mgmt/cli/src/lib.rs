@@ -100,6 +100,13 @@ pub fn execute(
     let name = arguments.principal.unwrap_or_else(user_name);
     let interactive = command.is_none() && screen.person;
     let mut session = Session::new(client, operations, files, interactive && screen.capable);
+    if !files {
+        // mgmt knows of the session from its beginning on, and tells who may not have one. Without mgmt there is still much to look at.
+        match runtime.block_on(session.greet()) {
+            Err(error) if error.ends_the_session() => return Err(error),
+            _ => {}
+        }
+    }
     let outcome = match command {
         Some(command) => Ok(script::run(
             &runtime,
@@ -107,6 +114,7 @@ pub fn execute(
             screen,
             command.as_bytes(),
             command.trim().contains('\n'),
+            true,
         )),
         None if interactive => interactive::run(
             &runtime,
@@ -126,6 +134,7 @@ pub fn execute(
             screen,
             io::stdin(),
             true,
+            false,
         )),
     };
     // A question that is still being answered keeps nobody.

@@ -201,6 +201,32 @@ impl Drop for Keys {
     }
 }
 
+/// Keys are not shown as long as this is there.
+pub struct Unseen(Option<Termios>);
+
+impl Unseen {
+    /// From now on.
+    pub fn begin() -> Self {
+        let before = termios::tcgetattr(io::stdin()).ok();
+        if let Some(before) = &before {
+            let mut now = before.clone();
+            now.local_modes.remove(LocalModes::ECHO);
+            let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &now);
+        }
+        Self(before)
+    }
+}
+
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, before);
+            // The end of the line was not shown either.
+            let _ = writeln!(io::stdout());
+        }
+    }
+}
+
 /// Ctrl-Z and Ctrl-\ do nothing as long as this is there: there is nothing behind the session to go to.
 ///
 /// Keys that are pressed while a command runs wait for the line editor as they are, unseen.

@@ -24,11 +24,15 @@ const TOGETHER: usize = 500;
 
 /// A longer line is none.
 const LONGEST_LINE: u64 = 16 << 20;
+/// Of standard input, beside a command.
+const LONGEST_SECRET: u64 = 4096;
 
 /// Lines, and where each begins.
 struct Lines<R> {
     reader: BufReader<R>,
     number: u64,
+    /// What nobody may see stands elsewhere.
+    beside: bool,
 }
 
 /// One line, which quotes may have made of several.
@@ -37,17 +41,20 @@ struct Numbered {
     text: Zeroizing<String>,
 }
 
-/// Reads and does lines until the end or the first mistake, which is told with the number of its line where there are several.
+/// Reads and does lines until the end or the first mistake, which is told with the number of its line where there are several. What
+/// nobody may see is among the lines, or `beside` them on standard input.
 pub fn run(
     runtime: &Runtime,
     session: &mut Session,
     screen: Screen,
     input: impl Read,
     numbered: bool,
+    beside: bool,
 ) -> ExitCode {
     let mut lines = Lines {
         reader: BufReader::new(input),
         number: 0,
+        beside,
     };
     let mut waiting = VecDeque::new();
     let outcome = all(runtime, session, screen, &mut lines, &mut waiting);
@@ -293,6 +300,22 @@ struct Pipe<'a, R>(&'a mut Lines<R>);
 impl<R: Read> Console for Pipe<'_, R> {
     fn ask(&mut self, _: &str) -> Result<Option<String>, CliError> {
         Ok(None)
+    }
+
+    /// The next line; of a command, which other users may see, that of standard input.
+    fn secret(&mut self, _: &str) -> Result<Option<Zeroizing<String>>, CliError> {
+        let mut line = Zeroizing::new(String::new());
+        let read = if self.0.beside {
+            io::stdin()
+                .lock()
+                .take(LONGEST_SECRET)
+                .read_line(&mut line)
+                .map_err(CliError::io("cannot read standard input"))?
+                > 0
+        } else {
+            self.0.read_line(&mut line)?
+        };
+        Ok(read.then(|| Zeroizing::new(trimmed(&line).to_owned())))
     }
 
     fn text(&mut self) -> Result<Zeroizing<String>, CliError> {

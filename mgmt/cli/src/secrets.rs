@@ -18,11 +18,15 @@ const OTHER_NAMES: [&str; 6] = [
     "key-data",
 ];
 
+/// An option of `save`, behind which no secret stands.
+const OPTION: &str = "with-secrets";
+
 /// Whether a line may hold a secret.
 pub fn may_hold_secret(line: &str) -> bool {
     line.split(|c: char| !(c.is_alphanumeric() || c == '-' || c == '_'))
         .filter(|word| word.len() >= 3)
         .map(|word| word.to_lowercase().replace('_', "-"))
+        .filter(|word| word != OPTION)
         .any(|word| {
             // `psk` is a keyword, too: that it is dropped from history in vain costs nothing.
             names()
@@ -77,6 +81,7 @@ mod tests {
         }
         for line in [
             "show configuration credentials",
+            "save backup with-secrets",
             "set interfaces wan0 mtu 1400",
             "commit confirmed 5 comment 'new uplink'",
             "show ipsec sas",

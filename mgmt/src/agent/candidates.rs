@@ -8,7 +8,8 @@ use culvert_model::tree::{
 use super::caller::{Caller, Role, allowed};
 use super::commit::problem;
 use super::hands::Hands;
-use super::records::Records;
+use super::records::{Made, Records};
+use super::secrets::wipe;
 use super::{Agent, Refusal};
 use crate::store::{Moment, RevisionNumber};
 
@@ -69,7 +70,7 @@ impl<H: Hands> Agent<H> {
     pub async fn edit(
         &self,
         caller: &Caller,
-        request: api::EditRequest,
+        mut request: api::EditRequest,
     ) -> Result<api::EditReply, Refusal> {
         allowed(caller, Role::Admin)?;
         if request.edits.len() > MOST_EDITS {
@@ -77,39 +78,16 @@ impl<H: Hands> Agent<H> {
                 "at most {MOST_EDITS} edits at a time"
             )));
         }
+        if let Err(problem) = self.unsealed(caller, &mut request).await? {
+            return Ok(api::EditReply {
+                problems: vec![problem],
+            });
+        }
         let caller = caller.clone();
         self.with(move |records| {
-            let (session, base, before) = records.candidate(&caller, &request.candidate)?;
-            let at = match Location::parse(&request.at, &Location::root()) {
-                Ok(at) => at,
-                Err(error) => {
-                    let problem = Problem {
-                        path: request.at.join(" "),
-                        message: error.to_string(),
-                        ..Problem::default()
-                    };
-                    return Ok(api::EditReply {
-                        problems: vec![problem],
-                    });
-                }
-            };
-            let mut tree = before.clone();
-            let mut problems = Vec::new();
-            for (number, edit) in request.edits.into_iter().enumerate() {
-                let Some(change) = edit.change else {
-                    return Err(Refusal::Malformed(format!("edit {number} says nothing")));
-                };
-                if let Err(mut found) = make(records, &mut tree, &at, change)? {
-                    for problem in &mut found {
-                        problem.edit = Some(number as u32);
-                    }
-                    problems.append(&mut found);
-                }
-            }
-            if problems.is_empty() && tree != before {
-                records.save(&session, &caller.name, base, tree, &Moment::now()?)?;
-            }
-            Ok(api::EditReply { problems })
+            let edited = edit(records, &caller, &request);
+            wipe(&mut request.edits);
+            edited
         })
         .await
     }
@@ -137,6 +115,11 @@ impl<H: Hands> Agent<H> {
             let text = match request.format() {
                 api::Format::Set => tree.to_set_lines(&at, &show),
                 api::Format::Json => tree.to_json(&at, &show),
+                api::Format::Sealed => {
+                    return Err(Refusal::Malformed(
+                        "with secrets a configuration is exported, not read".to_owned(),
+                    ));
+                }
                 api::Format::Text | api::Format::Unspecified => tree.to_text(&at, &show),
             };
             Ok(api::GetReply {
@@ -243,8 +226,67 @@ impl<H: Hands> Agent<H> {
     }
 }
 
+/// Makes all changes of a request, or none.
+fn edit(
+    records: &mut Records,
+    caller: &Caller,
+    request: &api::EditRequest,
+) -> Result<api::EditReply, Refusal> {
+    let (session, base, before) = records.candidate(caller, &request.candidate)?;
+    let at = match Location::parse(&request.at, &Location::root()) {
+        Ok(at) => at,
+        Err(error) => {
+            let problem = Problem {
+                path: request.at.join(" "),
+                message: error.to_string(),
+                ..Problem::default()
+            };
+            return Ok(api::EditReply {
+                problems: vec![problem],
+            });
+        }
+    };
+    let mut tree = before.clone();
+    let mut problems = Vec::new();
+    for (number, edit) in request.edits.iter().enumerate() {
+        let Some(change) = &edit.change else {
+            return Err(Refusal::Malformed(format!("edit {number} says nothing")));
+        };
+        if let Err(mut found) = make(records, &mut tree, &at, change)? {
+            for problem in &mut found {
+                problem.edit = Some(number as u32);
+            }
+            problems.append(&mut found);
+        }
+    }
+    if problems.is_empty() {
+        match with_secrets(records, &tree, &before) {
+            Ok(whole) => tree = whole,
+            Err(error) => problems.push(digest_problem(&error, request, &at)),
+        }
+    }
+    if problems.is_empty() {
+        if tree != before {
+            records.save(&session, &caller.name, base, tree, &Moment::now()?)?;
+        }
+        if let Some(by) = made_by(&request.edits) {
+            records.made(&session, by);
+        }
+    }
+    Ok(api::EditReply { problems })
+}
+
+/// The last of all edits may have made the whole, whatever was before it.
+fn made_by(edits: &[api::Edit]) -> Option<Made> {
+    match edits.last()?.change.as_ref()? {
+        Change::Rollback(number) => RevisionNumber::new(*number).map(Made::Rollback),
+        Change::Load(load) if load.mode() == Mode::Override => Some(Made::Load),
+        _ => None,
+    }
+}
+
 /// The configuration that is meant, with its revision; 0: a candidate.
-fn source(
+pub(super) fn source(
     records: &mut Records,
     caller: &Caller,
     source: Option<&api::Source>,
@@ -262,35 +304,35 @@ fn source(
     }
 }
 
-type Made = Result<(), Vec<Problem>>;
+type Changed = Result<(), Vec<Problem>>;
 
 /// Makes one change.
 fn make(
     records: &Records,
     tree: &mut Tree,
     at: &Location,
-    change: Change,
-) -> Result<Made, Refusal> {
+    change: &Change,
+) -> Result<Changed, Refusal> {
     Ok(match change {
         Change::Set(given) => set(tree, &given.words, at),
         Change::Delete(given) => delete(tree, &given.words, at),
-        Change::Rename(given) => move_item(&given, at, |from, to| tree.rename(from, to)),
-        Change::Copy(given) => move_item(&given, at, |from, to| tree.copy(from, to)),
-        Change::Load(given) => load(records, tree, &given),
+        Change::Rename(given) => move_item(given, at, |from, to| tree.rename(from, to)),
+        Change::Copy(given) => move_item(given, at, |from, to| tree.copy(from, to)),
+        Change::Load(given) => load(tree, given),
         Change::Rollback(number) => {
-            *tree = records.revision(number)?.1;
+            *tree = records.revision(*number)?.1;
             Ok(())
         }
     })
 }
 
-fn set<W: AsRef<str>>(tree: &mut Tree, given: &[W], at: &Location) -> Made {
+fn set<W: AsRef<str>>(tree: &mut Tree, given: &[W], at: &Location) -> Changed {
     let setting = Setting::parse(given, at).map_err(|error| vec![word_problem(given, &error)])?;
     tree.set(&setting)
         .map_err(|error| vec![problem("", &error.to_string())])
 }
 
-fn delete<W: AsRef<str>>(tree: &mut Tree, given: &[W], at: &Location) -> Made {
+fn delete<W: AsRef<str>>(tree: &mut Tree, given: &[W], at: &Location) -> Changed {
     let location = Location::parse(given, at).map_err(|error| vec![word_problem(given, &error)])?;
     tree.delete(&location)
         .map_err(|error| vec![problem("", &error.to_string())])
@@ -300,7 +342,7 @@ fn move_item<T, E: std::fmt::Display>(
     given: &api::Move,
     at: &Location,
     mut make: impl FnMut(&Location, &Location) -> Result<T, E>,
-) -> Made {
+) -> Changed {
     let wrong = |error: &WordError| vec![word_problem(&given.from, error)];
     let from = Location::parse(&given.from, at).map_err(|error| wrong(&error))?;
     let to = from.sibling(&given.to).map_err(|error| {
@@ -314,7 +356,7 @@ fn move_item<T, E: std::fmt::Display>(
 }
 
 /// Reads a text over a tree, or in its place.
-fn load(records: &Records, tree: &mut Tree, given: &api::Load) -> Made {
+fn load(tree: &mut Tree, given: &api::Load) -> Changed {
     let override_all = given.mode() == Mode::Override;
     match given.format() {
         api::Format::Set => {
@@ -333,12 +375,12 @@ fn load(records: &Records, tree: &mut Tree, given: &api::Load) -> Made {
                     });
                     problems.collect::<Vec<_>>()
                 })?;
-            with_secrets(records, &loaded).map(|loaded| *tree = loaded)
+            *tree = loaded;
+            Ok(())
         }
         api::Format::Json => {
             let loaded =
                 Tree::from_json(given.text.as_bytes()).map_err(|error| tree_problems(&error))?;
-            let loaded = with_secrets(records, &loaded)?;
             if override_all {
                 *tree = loaded;
                 Ok(())
@@ -346,16 +388,35 @@ fn load(records: &Records, tree: &mut Tree, given: &api::Load) -> Made {
                 tree.overlay(&loaded).map_err(|error| tree_problems(&error))
             }
         }
-        api::Format::Text | api::Format::Unspecified => {
+        // What is sealed was opened before.
+        api::Format::Text | api::Format::Sealed | api::Format::Unspecified => {
             Err(vec![problem("", "only set lines and JSON can be loaded")])
         }
     }
 }
 
-/// What was read can be written back: a digest stands for the secret that is there.
-fn with_secrets(records: &Records, tree: &Tree) -> Result<Tree, Vec<Problem>> {
-    tree.with_present_secrets(&records.running.tree, &records.digests)
-        .map_err(|error| tree_problems(&error))
+/// What was read can be written back: a digest stands for the secret that is in the candidate, or in what runs.
+fn with_secrets(records: &Records, tree: &Tree, before: &Tree) -> Result<Tree, TreeError> {
+    tree.with_present_secrets(&[&records.running.tree, before], &records.digests)
+}
+
+/// A digest of no secret that is there, and which edit wrote it if that can be told.
+fn digest_problem(error: &TreeError, request: &api::EditRequest, at: &Location) -> Problem {
+    let TreeError::UnknownDigest { path } = error else {
+        return problem("", &error.to_string());
+    };
+    let wrote = request.edits.iter().rposition(|edit| match &edit.change {
+        Some(Change::Set(given)) => Setting::parse(&given.words, at)
+            .is_ok_and(|setting| setting.location().to_string() == *path),
+        Some(Change::Load(_)) => true,
+        _ => false,
+    });
+    Problem {
+        path: path.clone(),
+        message: "the digest is of no secret that is there; give the secret itself".to_owned(),
+        edit: wrote.map(|number| number as u32),
+        ..Problem::default()
+    }
 }
 
 fn tree_problems(error: &TreeError) -> Vec<Problem> {

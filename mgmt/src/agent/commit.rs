@@ -22,9 +22,10 @@ use tokio::time::Instant;
 
 use super::caller::{Caller, Role, allowed};
 use super::hands::{Hands, HandsError};
-use super::records::{Records, Running, Valid, audit_entry};
+use super::records::{Made, Records, Running, Valid, audit_entry, revert_entry};
 use super::{Agent, Refusal, away, changes, waiting};
 use crate::store::{Moment, Revision, RevisionNumber, SessionId, Source};
+use crate::syslog::Weight;
 
 /// Between two looks at how far they are: the first is soon, since most changes are done in milliseconds.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
@@ -168,14 +169,16 @@ impl<H: Hands> Agent<H> {
     ) -> Result<Revision, Refusal> {
         self.with(move |records| {
             let author = crate::store::confirm::REVERTED_BY;
+            let (audit, now) = (revert_entry(&cause), Moment::now()?);
             let revision = records.store.commit_again(
                 to,
                 Source::Revert,
                 author,
                 &cause,
-                None,
-                &Moment::now()?,
+                Some(&audit),
+                &now,
             )?;
+            records.told(&audit, Weight::Warning, &now);
             records.run(revision.number)?;
             Ok(revision)
         })
@@ -356,9 +359,16 @@ fn store(
     tree: &Tree,
 ) -> Result<Revision, Refusal> {
     let now = Moment::now()?;
-    let new = records.new_revision(tree, &caller.name, Source::Cli, &order.comment)?;
+    let (source, origin) = match records.made_by(&order.candidate, tree) {
+        Some(Made::Rollback(to)) => (Source::Rollback, Some(to)),
+        Some(Made::Load) => (Source::Import, None),
+        None if order.face() == api::Face::CommandLine => (Source::Cli, None),
+        None => (Source::Api, None),
+    };
+    let mut new = records.new_revision(tree, &caller.name, source, &order.comment)?;
+    new.origin = origin;
     let audit = audit_entry(caller, "commit", &format!("stored: {}", order.comment));
-    Ok(match order.confirm_seconds {
+    let stored = match order.confirm_seconds {
         0 => records.store.commit(new, Some(&audit), &now)?,
         seconds => {
             let window = Duration::from_secs(u64::from(seconds));
@@ -366,7 +376,9 @@ fn store(
                 .store
                 .commit_confirmed(new, window, Some(&audit), &now)?
         }
-    })
+    };
+    records.told(&audit, Weight::Notice, &now);
+    Ok(stored)
 }
 
 /// Who was faster, and where.

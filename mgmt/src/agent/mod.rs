@@ -20,8 +20,11 @@ mod hands;
 mod probation;
 mod records;
 mod refusal;
+mod secrets;
 #[cfg(test)]
 mod tests;
+mod throttle;
+mod trail;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,6 +54,8 @@ pub struct Agent<H> {
     /// It is not certain that the gateway follows what runs: it is told again until it says so.
     behind: AtomicBool,
     patience: Duration,
+    /// One key is derived from a passphrase at a time.
+    sealing: tokio::sync::Mutex<()>,
     /// What is wrong with the store; empty: nothing.
     warning: String,
     /// Tells sshd who comes in.
@@ -67,6 +72,7 @@ impl<H: Hands> Agent<H> {
             commits: tokio::sync::Mutex::new(()),
             behind: AtomicBool::new(false),
             patience: PATIENCE,
+            sealing: tokio::sync::Mutex::new(()),
             warning,
             login: None,
         }
@@ -103,6 +109,11 @@ impl<H: Hands> Agent<H> {
         }
     }
 
+    /// The accounts that are believed.
+    pub fn accounts(&self) -> Accounts {
+        self.accounts
+    }
+
     /// Who that is.
     pub async fn identify(&self, peer: Peer, claim: Claim) -> Result<Caller, Refusal> {
         let accounts = self.accounts;
@@ -116,7 +127,9 @@ impl<H: Hands> Agent<H> {
                     role: Role::ReadOnly,
                     origin: claim.origin.unwrap_or_else(|| "console".to_owned()),
                 };
-                records.audit(&caller, "connect", &stranger.to_string(), &Moment::now()?);
+                let key = format!("uid {}", peer.uid);
+                let why = stranger.to_string();
+                records.refused(&key, &caller, "connect", &why, &Moment::now()?);
             }
             Ok(outcome?)
         })

@@ -10,6 +10,7 @@ use super::hands::Hands;
 use super::records::audit_entry;
 use super::{Agent, Refusal};
 use crate::store::{Moment, RevisionNumber};
+use crate::syslog::Weight;
 
 /// How late a revert may be.
 const TICK: Duration = Duration::from_millis(500);
@@ -41,6 +42,7 @@ impl<H: Hands> Agent<H> {
                 };
                 let audit = audit_entry(&who, "confirm", &format!("revision {number}"));
                 records.store.confirm(number, Some(&audit), &now)?;
+                records.told(&audit, Weight::Notice, &now);
                 Ok(number.get())
             })
             .await?;
@@ -107,7 +109,7 @@ impl<H: Hands> Agent<H> {
                             "revision {} was not confirmed before the gateway started anew",
                             waiting.revision
                         );
-                        let back = records.store.expire_confirmation(&cause, None, &now)?;
+                        let back = records.go_back(&cause, &now)?;
                         records.run(back.number)?;
                         tracing::warn!(cause, "went back");
                     }
@@ -141,7 +143,7 @@ impl<H: Hands> Agent<H> {
                 let cause = format!("revision {} was not confirmed in time", waiting.revision);
                 tracing::warn!(cause, "going back");
                 let now = Moment::now()?;
-                let back = records.store.expire_confirmation(&cause, None, &now)?;
+                let back = records.go_back(&cause, &now)?;
                 Ok(Some(records.run(back.number)?.clone()))
             })
             .await?;

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use culvert_model::config;
 use culvert_model::decode::DecodeErrors;
@@ -17,10 +17,12 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::caller::Caller;
 use super::refusal::Refusal;
+use super::throttle::Throttle;
 use crate::store::{
     Candidate, CandidateInfo, Committed, Moment, NewAuditEntry, NewRevision, Revision,
     RevisionNumber, Secret, SessionId, Source, Store, StoreError,
 };
+use crate::syslog::{Syslog, Targets, Weight};
 
 /// A candidate that nobody used for so long goes.
 const IDLE: Duration = Duration::from_hours(24);
@@ -38,17 +40,21 @@ pub struct Running {
     pub plan: Arc<Plan>,
     /// Who may come in: each request asks.
     pub users: Arc<[config::User]>,
+    /// Who is told of what is done.
+    targets: Arc<Targets>,
 }
 
 impl Running {
     /// A configuration that was found good.
     pub fn new(number: RevisionNumber, tree: Tree, valid: Valid) -> Self {
+        let targets = Arc::new(Targets::of(&valid.config));
         let users = valid.config.system.map(|system| system.users);
         Self {
             number,
             tree,
             plan: Arc::new(valid.plan),
             users: users.unwrap_or_default().into(),
+            targets,
         }
     }
 }
@@ -110,6 +116,10 @@ pub struct Records {
     pub running: Running,
     /// Those that were used since this process began.
     candidates: HashMap<SessionId, Held>,
+    /// Is told what the audit trail is told.
+    syslog: Option<Syslog>,
+    /// Refusals are written down one by one only up to a point.
+    refusals: Throttle,
 }
 
 /// A candidate as it is worked on.
@@ -117,6 +127,17 @@ struct Held {
     principal: String,
     base: RevisionNumber,
     tree: Tree,
+    /// What made it as a whole, and what it was then.
+    made: Option<(Made, Tree)>,
+}
+
+/// What made a candidate as a whole.
+#[derive(Clone, Copy)]
+pub enum Made {
+    /// It became what a revision was.
+    Rollback(RevisionNumber),
+    /// A text took the place of everything.
+    Load,
 }
 
 impl Records {
@@ -150,7 +171,16 @@ impl Records {
             digests,
             running,
             candidates: HashMap::new(),
+            syslog: None,
+            refusals: Throttle::default(),
         })
+    }
+
+    /// Tells syslog, too, what is done from now on.
+    #[must_use]
+    pub fn with_syslog(mut self, syslog: Syslog) -> Self {
+        self.syslog = Some(syslog);
+        self
     }
 
     /// A configuration as the parts would have it, or everything that is wrong with it.
@@ -215,6 +245,7 @@ impl Records {
             principal: info.principal,
             base,
             tree,
+            made: None,
         }))
     }
 
@@ -228,9 +259,9 @@ impl Records {
         now: &Moment,
     ) -> Result<(), Refusal> {
         // It stays whose it was, also when root lends a hand.
-        let principal = match self.candidates.get(session) {
-            Some(held) => held.principal.clone(),
-            None => principal.to_owned(),
+        let (principal, made) = match self.candidates.get_mut(session) {
+            Some(held) => (held.principal.clone(), held.made.take()),
+            None => (principal.to_owned(), None),
         };
         let (content, secrets) = apart(&tree, &self.digests);
         self.store
@@ -239,9 +270,24 @@ impl Records {
             principal,
             base,
             tree,
+            made,
         };
         self.candidates.insert(session.clone(), held);
         Ok(())
+    }
+
+    /// A candidate is as it is because of this alone.
+    pub fn made(&mut self, session: &SessionId, by: Made) {
+        if let Some(held) = self.candidates.get_mut(session) {
+            held.made = Some((by, held.tree.clone()));
+        }
+    }
+
+    /// What a revision with the content of `tree` comes from, if it was made as a whole in this candidate.
+    pub fn made_by(&self, session: &str, tree: &Tree) -> Option<Made> {
+        let session = SessionId::new(session).ok()?;
+        let (by, made) = self.candidates.get(&session)?.made.as_ref()?;
+        (made == tree).then_some(*by)
     }
 
     /// Ends a candidate.
@@ -340,13 +386,69 @@ impl Records {
         Ok(&self.running)
     }
 
+    /// The window of what waits for its confirmation is over.
+    pub fn go_back(&mut self, cause: &str, now: &Moment) -> Result<Revision, Refusal> {
+        let audit = revert_entry(cause);
+        let back = self.store.expire_confirmation(cause, Some(&audit), now)?;
+        self.told(&audit, Weight::Warning, now);
+        Ok(back)
+    }
+
     /// Remembers what somebody did.
     pub fn audit(&mut self, caller: &Caller, what: &str, result: &str, now: &Moment) {
-        let entry = audit_entry(caller, what, result);
-        tracing::info!(target: "audit", who = caller.name, from = caller.place(), what, result);
-        if let Err(error) = self.store.audit(&entry, now) {
+        self.remember(&audit_entry(caller, what, result), Weight::Notice, now);
+    }
+
+    /// Remembers what somebody was refused, unless there is too much of that from `key`: then it is counted.
+    pub fn refused(&mut self, key: &str, caller: &Caller, what: &str, why: &str, now: &Moment) {
+        if self.refusals.writes(key, Instant::now()) {
+            let result = format!("refused: {why}");
+            self.remember(&audit_entry(caller, what, &result), Weight::Warning, now);
+        }
+    }
+
+    /// Remembers how much was only counted.
+    pub fn count_refusals(&mut self, now: &Moment) {
+        for (who, more) in self.refusals.over(Instant::now()) {
+            let entry = NewAuditEntry {
+                who,
+                origin: "console".to_owned(),
+                what: "refusals".to_owned(),
+                result: format!("{more} more refused"),
+            };
+            self.remember(&entry, Weight::Warning, now);
+        }
+    }
+
+    fn remember(&mut self, entry: &NewAuditEntry, weight: Weight, now: &Moment) {
+        self.told(entry, weight, now);
+        if let Err(error) = self.store.audit(entry, now) {
             tracing::error!(%error, "the audit trail cannot be written");
         }
+    }
+
+    /// Says what the trail knows, or will know in a moment.
+    pub fn told(&self, entry: &NewAuditEntry, weight: Weight, now: &Moment) {
+        let NewAuditEntry {
+            who,
+            origin,
+            what,
+            result,
+        } = entry;
+        tracing::info!(target: "audit", who, from = origin, what, result);
+        if let Some(syslog) = &self.syslog {
+            syslog.tell(entry, weight, now.wall, &self.running.targets);
+        }
+    }
+}
+
+/// An entry about the box itself: it went back to what it was.
+pub fn revert_entry(cause: &str) -> NewAuditEntry {
+    NewAuditEntry {
+        who: crate::store::confirm::REVERTED_BY.to_owned(),
+        origin: "console".to_owned(),
+        what: "revert".to_owned(),
+        result: cause.to_owned(),
     }
 }
 

@@ -14,6 +14,9 @@ use culvert_model::plan::Plan;
 use super::*;
 use crate::store::Store;
 
+mod secrets;
+mod trail;
+
 /// What hands were told, and how they shall behave.
 #[derive(Default)]
 struct Told {
@@ -209,6 +212,7 @@ impl Bench {
             candidate: candidate.to_owned(),
             comment: "why not".to_owned(),
             confirm_seconds,
+            face: api::Face::CommandLine.into(),
             ..api::CommitRequest::default()
         };
         self.agent.commit(&root(), request).await.unwrap()

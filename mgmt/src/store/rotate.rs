@@ -28,6 +28,11 @@ impl Store {
         self.finish_rotation()
     }
 
+    /// How many keys there were before the one that seals now.
+    pub fn key_generation(&self) -> u32 {
+        self.keys.sealing().generation()
+    }
+
     /// Goes on with a rotation from wherever it was.
     pub(super) fn finish_rotation(&mut self) -> Result<(), StoreError> {
         self.write(|transaction, keys, _| {

@@ -63,13 +63,16 @@ pub(crate) fn check_text(rules: &Rules, text: &str) -> Result<(), Reason> {
             "a proposal such as aes128gcm16-prfsha256-ecp256",
         ),
         FieldType::Identity => (
-            !text.trim().is_empty() && !text.chars().any(char::is_control),
+            !text.trim().is_empty()
+                && !text
+                    .chars()
+                    .any(|letter| letter.is_control() || turns(letter)),
             "an identity such as gateway-a.example.com, 192.0.2.1 or \"C=CH, CN=gateway-a\"",
         ),
         FieldType::Text => (
-            !text
-                .chars()
-                .any(|letter| letter.is_control() && letter != '\n' && letter != '\t'),
+            !text.chars().any(|letter| {
+                (letter.is_control() && letter != '\n' && letter != '\t') || turns(letter)
+            }),
             "text without control characters",
         ),
         FieldType::Pem => (
@@ -107,6 +110,12 @@ pub(crate) fn check_text(rules: &Rules, text: &str) -> Result<(), Reason> {
         }),
         _ => Ok(()),
     }
+}
+
+/// Turns the direction of the text behind it (Unicode TR 9, explicit formatting characters): what is read is not what is
+/// written, here and in the rest of the line.
+fn turns(letter: char) -> bool {
+    matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// What the digest of a secret begins with, where it stands for the secret.

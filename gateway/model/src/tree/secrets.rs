@@ -72,24 +72,26 @@ impl Tree {
         wrong.map_or(Ok(tree), Err)
     }
 
-    /// Puts the secrets of `present` in the place of their digests: what was read can be written back. Where a
-    /// secret is in `present` does not matter, but it must have been in a field of that kind.
+    /// Puts the secrets of the trees in `present` in the place of their digests: what was read can be written back.
+    /// Where a secret is in them does not matter, but it must have been in a field of that kind.
     pub fn with_present_secrets(
         &self,
-        present: &Self,
+        present: &[&Self],
         digests: &DigestKey,
     ) -> Result<Self, TreeError> {
         if self.first_digest().is_none() {
             return Ok(self.clone());
         }
         let mut known = HashMap::new();
-        present.with_secrets(&mut |_, field, leaf| {
-            if let Scalar::Secret(secret) = &leaf.0 {
-                let digest = digests.secret(&field.full_name, secret.as_str().as_bytes());
-                known.insert(digest, leaf.clone());
-            }
-            None
-        });
+        for tree in present {
+            tree.with_secrets(&mut |_, field, leaf| {
+                if let Scalar::Secret(secret) = &leaf.0 {
+                    let digest = digests.secret(&field.full_name, secret.as_str().as_bytes());
+                    known.insert(digest, leaf.clone());
+                }
+                None
+            });
+        }
         let mut wrong = None;
         let tree = self.with_secrets(&mut |location, _, leaf| {
             let Scalar::Digest(digest) = &leaf.0 else {

@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use culvert_mgmt_api::SEALED;
 use culvert_model::api::complete_request::Verb;
 use culvert_model::api::{self, Format, edit, load, source};
 use zeroize::Zeroizing;
@@ -260,8 +261,14 @@ impl Session {
             Some(_) if !self.files => return Err(no_files("load merge terminal")),
             Some(name) => read(name)?,
         };
-        let json = text.trim_start().starts_with('{');
         let mut text = text;
+        let sealed = text.trim_start().starts_with(SEALED);
+        let json = text.trim_start().starts_with('{');
+        let mut passphrase = if sealed {
+            super::sealing::passphrase(console)?
+        } else {
+            Zeroizing::default()
+        };
         let load = api::Load {
             mode: if parsed.has("override") {
                 load::Mode::Override
@@ -269,8 +276,14 @@ impl Session {
                 load::Mode::Merge
             }
             .into(),
-            format: if json { Format::Json } else { Format::Set }.into(),
+            format: match (sealed, json) {
+                (true, _) => Format::Sealed,
+                (false, true) => Format::Json,
+                (false, false) => Format::Set,
+            }
+            .into(),
             text: std::mem::take(&mut *text),
+            passphrase: std::mem::take(&mut *passphrase),
         };
         let found = self
             .edit_all(vec![api::Edit {
@@ -289,10 +302,14 @@ impl Session {
         parsed: &Parsed,
         words: &[Word],
     ) -> Result<Output, CliError> {
-        let candidate = self.candidate()?.candidate.clone();
+        let source = self.what_is_saved();
         let name = parsed.value("FILE", words).unwrap_or_default().to_owned();
         if !self.files {
-            return Err(no_files("show | display set"));
+            return Err(no_files(if self.configuring.is_some() {
+                "show | display set"
+            } else {
+                "show configuration | display set"
+            }));
         }
         let format = if Path::new(&name)
             .extension()
@@ -303,26 +320,25 @@ impl Session {
             Format::Set
         };
         let request = api::GetRequest {
-            source: Some(api::Source {
-                which: Some(source::Which::Candidate(candidate)),
-            }),
+            source: Some(source),
             at: Vec::new(),
             format: format.into(),
             defaults: false,
         };
         let reply = self.service().await?.get(request).await?.into_inner();
-        let failed = || CliError::io(format!("cannot write {name}"));
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&name)
-            .map_err(failed())?;
-        file.write_all(reply.text.as_bytes()).map_err(failed())?;
-        file.sync_all().map_err(failed())?;
+        write_new(&name, &reply.text)?;
         Ok(Output::note(format!(
             "written to {name}; in place of secrets there are digests"
         )))
+    }
+
+    /// The candidate, or what runs where there is none.
+    pub(super) fn what_is_saved(&self) -> api::Source {
+        let which = match &self.configuring {
+            Some(configuring) => source::Which::Candidate(configuring.candidate.clone()),
+            None => source::Which::Running(api::Running {}),
+        };
+        api::Source { which: Some(which) }
     }
 
     pub(super) async fn discard(&mut self) -> Result<Output, CliError> {
@@ -419,7 +435,20 @@ impl Session {
     }
 }
 
-fn no_files(instead: &str) -> CliError {
+/// Writes a file that was not there.
+pub(super) fn write_new(name: &str, text: &str) -> Result<(), CliError> {
+    let failed = || CliError::io(format!("cannot write {name}"));
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(name)
+        .map_err(failed())?;
+    file.write_all(text.as_bytes()).map_err(failed())?;
+    file.sync_all().map_err(failed())
+}
+
+pub(super) fn no_files(instead: &str) -> CliError {
     CliError::Not(format!(
         "files of the gateway are for its local administrator: `{instead}` goes through this terminal"
     ))

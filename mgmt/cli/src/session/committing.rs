@@ -34,6 +34,7 @@ impl Session {
             confirm_seconds: minutes
                 .map_or(0, |minutes| u32::try_from(minutes * 60).unwrap_or(u32::MAX)),
             confirmed: parsed.has("force"),
+            ..api::CommitRequest::default()
         };
         let plain = !request.check && minutes.is_none();
         let reply = self.send_commit(request, console).await?;
@@ -77,8 +78,9 @@ impl Session {
 
     async fn wait_for_commit(
         &mut self,
-        request: api::CommitRequest,
+        mut request: api::CommitRequest,
     ) -> Result<api::CommitReply, CliError> {
+        request.set_face(api::Face::CommandLine);
         let spinner = self.progress.then(|| {
             let doing = if request.check {
                 "checking"

@@ -12,6 +12,7 @@
 mod changing;
 mod committing;
 mod looking;
+mod sealing;
 
 use std::sync::Arc;
 
@@ -31,6 +32,9 @@ use crate::words::{Line, Word, join, lex};
 pub trait Console {
     /// The answer to a question; none: there is nobody to answer, or they did not want to.
     fn ask(&mut self, question: &str) -> Result<Option<String>, CliError>;
+
+    /// The same of what nobody may see; none: nothing was given.
+    fn secret(&mut self, question: &str) -> Result<Option<Zeroizing<String>>, CliError>;
 
     /// All lines until the end of a text.
     fn text(&mut self) -> Result<Zeroizing<String>, CliError>;
@@ -130,6 +134,13 @@ impl Session {
             progress,
             configuring: None,
         }
+    }
+
+    /// Says that somebody is there.
+    pub async fn greet(&mut self) -> Result<(), CliError> {
+        let request = api::WhoAmIRequest {};
+        self.service().await?.who_am_i(request).await?;
+        Ok(())
     }
 
     /// In configuration mode: where.
@@ -238,7 +249,11 @@ impl Session {
             Action::Commit => self.commit(parsed, words, console).await,
             Action::Rollback => self.roll_back(parsed, words).await,
             Action::Load => self.load(parsed, words, console).await,
+            Action::Save if parsed.has("with-secrets") => {
+                self.save_sealed(parsed, words, console).await
+            }
             Action::Save => self.save(parsed, words).await,
+            Action::RotateKey => self.rotate_key().await,
             Action::Discard => self.discard().await,
             Action::Status => self.status().await,
         }

@@ -585,6 +585,43 @@ fn keys_may_come_before_they_are_asked_for() {
 }
 
 #[test]
+fn a_passphrase_is_asked_for_twice_and_never_seen() {
+    let fake = Fake::start();
+    let mut terminal = open(&fake);
+    terminal.press("save terminal with-secrets\r");
+    terminal.read_to("Passphrase, at least 12 characters: ");
+    terminal.press("a canary in the terminal\r");
+    terminal.read_to("The same again: ");
+    terminal.press("a canary in the termina\r");
+    let text = terminal.prompt();
+    assert!(text.contains("not the same"), "{text}");
+    terminal.press("save terminal with-secrets\r");
+    terminal.read_to("characters: ");
+    terminal.press("a canary in the terminal\r");
+    let first = terminal.read_to("The same again: ");
+    terminal.press("a canary in the terminal\r");
+    let second = terminal.prompt();
+    assert!(second.contains("BEGIN CULVERT SEALED"), "{second}");
+    for text in [first, second] {
+        assert!(!text.contains("canary") && !text.contains("can"), "{text}");
+    }
+    assert_eq!(
+        fake.state().exports[0].passphrase,
+        "a canary in the terminal"
+    );
+    // What is typed next is seen again.
+    let text = terminal.ask("show interfacez");
+    assert!(text.contains("interfacez"), "{text}");
+    terminal.press("exit\r");
+    terminal.end();
+    let history = std::fs::read_to_string(fake.path().join("var/cli/history-ada")).unwrap();
+    assert!(
+        history.contains("with-secrets") && !history.contains("canary"),
+        "{history}"
+    );
+}
+
+#[test]
 fn a_commit_can_be_left_alone() {
     let fake = Fake::start();
     fake.state().delay = Duration::from_mins(10);

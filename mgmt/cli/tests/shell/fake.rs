@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use culvert_mgmt_api::{Configuration, ConfigurationServer, ORIGIN, PRINCIPAL};
+use culvert_mgmt_api::{Configuration, ConfigurationServer, ORIGIN, PRINCIPAL, SEALED};
 use culvert_model::api::complete_request::Verb;
 use culvert_model::api::{self, commit_reply::Outcome, completion::Kind, edit};
 use tempfile::TempDir;
@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 /// What it was asked, and what it answers.
 #[derive(Default)]
 pub struct State {
-    /// Names of the methods, in order; not those of completion.
+    /// Names of the methods, in order; not those of completion and of the greeting.
     pub calls: Vec<&'static str>,
     /// For whom, and from where, it was last asked.
     pub caller: (Option<String>, Option<String>),
@@ -32,6 +32,8 @@ pub struct State {
     pub commits: Vec<api::CommitRequest>,
     /// As they came.
     pub discards: Vec<api::DiscardRequest>,
+    /// As they came.
+    pub exports: Vec<api::ExportRequest>,
     /// Confirmations.
     pub confirms: u32,
     /// Changes of the candidate that are not committed.
@@ -373,5 +375,40 @@ impl Configuration for Service {
         Err(Status::permission_denied(
             "the audit trail is for operators; ada is read-only",
         ))
+    }
+
+    async fn export(
+        &self,
+        request: Request<api::ExportRequest>,
+    ) -> Result<Response<api::ExportReply>, Status> {
+        let mut state = self.record("export", &request);
+        state.exports.push(request.into_inner());
+        let text = format!("{SEALED}\nAAAA\n{}\n", SEALED.replace("BEGIN", "END"));
+        Ok(Response::new(api::ExportReply { text }))
+    }
+
+    async fn rotate_key(
+        &self,
+        request: Request<api::RotateKeyRequest>,
+    ) -> Result<Response<api::RotateKeyReply>, Status> {
+        drop(self.record("rotate_key", &request));
+        Ok(Response::new(api::RotateKeyReply { generation: 3 }))
+    }
+
+    async fn who_am_i(
+        &self,
+        request: Request<api::WhoAmIRequest>,
+    ) -> Result<Response<api::WhoAmIReply>, Status> {
+        let principal = request.metadata().get(PRINCIPAL);
+        let principal = principal.and_then(|name| name.to_str().ok());
+        if principal == Some("nobody") {
+            return Err(Status::unauthenticated(
+                "\"nobody\" is no user of this gateway",
+            ));
+        }
+        Ok(Response::new(api::WhoAmIReply {
+            principal: principal.unwrap_or_default().to_owned(),
+            role: "admin".into(),
+        }))
     }
 }

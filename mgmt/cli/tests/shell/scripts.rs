@@ -399,3 +399,103 @@ fn a_reader_that_stops_is_no_mistake() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(err(&output), "");
 }
+
+const SEALED: &str = "-----BEGIN CULVERT SEALED CONFIGURATION-----\nAAAA\n-----END CULVERT SEALED CONFIGURATION-----\n";
+const PASSPHRASE: &str = "pass phrase; 'of' \"this\" box";
+
+#[test]
+fn secrets_leave_sealed_and_the_passphrase_is_a_line_of_its_own() {
+    let fake = Fake::start();
+    let output = lines(
+        &mut shell(fake.path()),
+        &format!("save terminal with-secrets\n{PASSPHRASE}\nshow configuration | count\n"),
+    );
+    assert!(output.status.success(), "{output:?}");
+    assert!(out(&output).starts_with(SEALED), "{output:?}");
+    assert_eq!(fake.state().exports[0].passphrase, PASSPHRASE);
+    // Of a command everybody sees the words: it comes by standard input.
+    let output = lines(
+        shell(fake.path()).args([
+            "--principal",
+            "ada",
+            "--command",
+            "save terminal with-secrets",
+        ]),
+        &format!("{PASSPHRASE}\n"),
+    );
+    assert_eq!(out(&output), SEALED, "{output:?}");
+    assert_eq!(fake.state().exports[1].passphrase, PASSPHRASE);
+    // Over SSH there are no files; without a passphrase there is nothing.
+    let output = lines(
+        shell(fake.path()).args(["--principal", "ada"]),
+        "save x with-secrets\n",
+    );
+    assert!(
+        err(&output).contains("save terminal with-secrets"),
+        "{output:?}"
+    );
+    let output = lines(&mut shell(fake.path()), "save terminal with-secrets\n");
+    assert!(err(&output).contains("it takes a passphrase"), "{output:?}");
+    assert_eq!(fake.state().exports.len(), 2);
+    // A file is written once, and is nobody else's to read.
+    let file = fake.path().join("backup");
+    let save = format!("save {} with-secrets\n{PASSPHRASE}\n", file.display());
+    assert!(lines(&mut shell(fake.path()), &save).status.success());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), SEALED);
+    let mode = file.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let output = lines(&mut shell(fake.path()), &save);
+    assert!(!output.status.success(), "{output:?}");
+}
+
+#[test]
+fn what_was_saved_with_secrets_comes_back_with_its_passphrase() {
+    let fake = Fake::start();
+    let file = fake.path().join("backup");
+    std::fs::write(&file, SEALED).unwrap();
+    for load in [
+        format!("load override {}\n", file.display()),
+        format!("load override terminal\n{SEALED}.\n"),
+    ] {
+        let output = lines(
+            &mut shell(fake.path()),
+            &format!("{load}{PASSPHRASE}\ncommit\n"),
+        );
+        assert!(output.status.success(), "{output:?}");
+    }
+    let state = fake.state();
+    assert_eq!((state.edits.len(), state.commits.len()), (2, 2));
+    for request in &state.edits {
+        let Some(edit::Change::Load(load)) = &request.edits[0].change else {
+            panic!("not a load");
+        };
+        assert_eq!(load.format(), api::Format::Sealed);
+        assert_eq!(
+            (load.text.as_str(), load.passphrase.as_str()),
+            (SEALED, PASSPHRASE)
+        );
+    }
+}
+
+#[test]
+fn the_key_of_the_store_is_turned() {
+    let fake = Fake::start();
+    let output = lines(&mut shell(fake.path()), "rotate store-key\n");
+    assert!(err(&output).contains("sealed with key 3"), "{output:?}");
+    assert!(fake.state().calls.contains(&"rotate_key"));
+}
+
+#[test]
+fn who_is_unknown_has_no_session() {
+    let fake = Fake::start();
+    let output = lines(
+        shell(fake.path()).args(["--principal", "nobody"]),
+        "show system\n",
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(out(&output), "");
+    assert!(
+        err(&output).contains("no user of this gateway"),
+        "{output:?}"
+    );
+}

@@ -190,7 +190,7 @@ fn secrets_leave_and_come_back() {
     );
     // What was shown can be written back, and elsewhere; what nobody knows cannot.
     let shown = Tree::from_json(json.as_bytes()).unwrap();
-    assert_eq!(shown.with_present_secrets(&tree, &key()).unwrap(), tree);
+    assert_eq!(shown.with_present_secrets(&[&tree], &key()).unwrap(), tree);
     let mut moved = shown.clone();
     moved
         .rename(
@@ -198,9 +198,9 @@ fn secrets_leave_and_come_back() {
             &at("credentials pre_shared_keys b"),
         )
         .unwrap();
-    let back = moved.with_present_secrets(&tree, &key()).unwrap();
+    let back = moved.with_present_secrets(&[&tree], &key()).unwrap();
     assert!(lines(&back).contains("pre_shared_keys b secret \"canary"));
-    assert!(shown.with_present_secrets(&example(), &key()).is_err());
+    assert!(shown.with_present_secrets(&[&example()], &key()).is_err());
     assert!(
         sealed.validate().is_ok(),
         "a digest stands for a secret that is there"

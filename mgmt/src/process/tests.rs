@@ -1,0 +1,341 @@
+//! The northbound socket as others meet it: sessions, too many of them, and those that stay without a word.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::Read as _;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use culvert_mgmt_api::{ConfigurationClient, ORIGIN, connect};
+use culvert_model::api;
+use culvert_model::bus::ShowPlanReply;
+use culvert_model::plan::Plan;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+use tonic::{Code, Request};
+
+use super::*;
+use crate::agent::HandsError;
+
+/// A deadline, not a measurement.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+/// Follows whatever it is told, after a while, and is always done.
+#[derive(Default)]
+struct Quiet(AtomicU64);
+
+/// Of a commit: for a client to go away in it.
+const WHILE: Duration = Duration::from_millis(300);
+
+impl Hands for Quiet {
+    async fn follow(
+        &self,
+        revision: u64,
+        _: &Plan,
+        check: bool,
+    ) -> Result<Vec<String>, HandsError> {
+        tokio::time::sleep(WHILE).await;
+        if !check {
+            self.0.store(revision, Ordering::Relaxed);
+        }
+        Ok(Vec::new())
+    }
+
+    async fn standing(&self) -> Result<ShowPlanReply, HandsError> {
+        Ok(ShowPlanReply {
+            revision: self.0.load(Ordering::Relaxed),
+            settled: true,
+            ..ShowPlanReply::default()
+        })
+    }
+}
+
+struct Socket {
+    place: tempfile::TempDir,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Socket {
+    fn serve(limits: Limits, alive: Duration) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let store = Store::open(&place.path().join("store")).unwrap().store;
+        let records = Records::begin(store, None, &Moment::now().unwrap()).unwrap();
+        let accounts = Accounts {
+            own: getuid().as_raw(),
+            shell: None,
+        };
+        let agent = Arc::new(Agent::new(
+            records,
+            Quiet::default(),
+            accounts,
+            String::new(),
+        ));
+        let listener = listen(&place.path().join("api")).unwrap();
+        let serving = tokio::spawn(async move {
+            serve(agent, listener, limits, alive, std::future::pending())
+                .await
+                .unwrap();
+        });
+        Self { place, serving }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.place.path().join("api")
+    }
+
+    async fn client(&self) -> ConfigurationClient<Channel> {
+        ConfigurationClient::new(connect(&self.path()).await.unwrap())
+    }
+
+    /// What the trail says of a session from there, oldest first.
+    async fn sessions(&self, from: &str) -> Vec<String> {
+        let reply = self
+            .client()
+            .await
+            .list_audit(api::ListAuditRequest::default())
+            .await
+            .unwrap()
+            .into_inner();
+        let entries = reply.entries.into_iter();
+        let sessions = entries.filter(|entry| entry.what == "session" && entry.from == from);
+        sessions.map(|entry| entry.result).collect()
+    }
+
+    async fn wait_for_end(&self, from: &str) {
+        let end = Instant::now() + DEADLINE;
+        while self.sessions(from).await != ["opened as admin", "ended"] {
+            assert!(Instant::now() < end, "{:?}", self.sessions(from).await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn who_am_i(from: &str) -> Request<api::WhoAmIRequest> {
+    let mut request = Request::new(api::WhoAmIRequest {});
+    request.metadata_mut().insert(ORIGIN, from.parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn the_trail_knows_when_sessions_begin_and_end() {
+    let socket = Socket::serve(Limits::default(), ALIVE);
+    let mut client = socket.client().await;
+    for _ in 0..3 {
+        let reply = client.who_am_i(who_am_i("192.0.2.7 1 192.0.2.1 22")).await;
+        let reply = reply.unwrap().into_inner();
+        assert_eq!(
+            (reply.principal.as_str(), reply.role.as_str()),
+            ("root", "admin")
+        );
+    }
+    assert_eq!(socket.sessions("192.0.2.7").await, ["opened as admin"]);
+    drop(client);
+    socket.wait_for_end("192.0.2.7").await;
+}
+
+#[tokio::test]
+async fn too_many_are_told_so_and_find_a_seat_later() {
+    let limits = Limits {
+        all: 3,
+        farewell: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let socket = Socket::serve(limits, ALIVE);
+    let mut seated = Vec::new();
+    for number in 0..3 {
+        let mut client = socket.client().await;
+        client
+            .who_am_i(who_am_i(&number.to_string()))
+            .await
+            .unwrap();
+        seated.push(client);
+    }
+    let refused = socket
+        .client()
+        .await
+        .who_am_i(who_am_i("x"))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(
+        refused.message().contains("3 connections already"),
+        "{refused:?}"
+    );
+    seated.pop();
+    let end = Instant::now() + DEADLINE;
+    while socket.client().await.who_am_i(who_am_i("x")).await.is_err() {
+        assert!(Instant::now() < end, "no seat is free");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn who_says_nothing_goes() {
+    let limits = Limits {
+        silence: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let socket = Socket::serve(limits, ALIVE);
+    let mut silent = UnixStream::connect(socket.path()).unwrap();
+    silent.set_read_timeout(Some(DEADLINE)).unwrap();
+    // The beginning of HTTP/2, and then the end.
+    let read = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::new();
+        silent.read_to_end(&mut bytes).map(|_| ())
+    });
+    read.await.unwrap().unwrap();
+    // Who has said who he is may be silent for longer.
+    let mut client = socket.client().await;
+    client.who_am_i(who_am_i("192.0.2.8")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    client.who_am_i(who_am_i("192.0.2.8")).await.unwrap();
+    assert_eq!(socket.sessions("192.0.2.8").await, ["opened as admin"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stops_reading_holds_nothing() {
+    let socket = Socket::serve(Limits::default(), Duration::from_millis(300));
+    let path = socket.path();
+    let (stopped, wait) = std::sync::mpsc::channel();
+    let (leave, left) = std::sync::mpsc::channel::<()>();
+    let stuck = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let client = runtime.block_on(async {
+            let mut client = ConfigurationClient::new(connect(&path).await.unwrap());
+            client.who_am_i(who_am_i("192.0.2.9")).await.unwrap();
+            let candidate = client.open(api::OpenRequest::default()).await.unwrap();
+            // Asked, and never waited for.
+            let mut asking = client.clone();
+            tokio::spawn(async move { asking.get(api::GetRequest::default()).await });
+            tokio::task::yield_now().await;
+            (client, candidate)
+        });
+        // From here on nobody moves the connection.
+        stopped.send(()).unwrap();
+        left.recv().unwrap();
+        drop(client);
+    });
+    tokio::task::spawn_blocking(move || wait.recv().unwrap())
+        .await
+        .unwrap();
+    // Others go on meanwhile, and it is not waited for.
+    let mut other = socket.client().await;
+    other.open(api::OpenRequest::default()).await.unwrap();
+    socket.wait_for_end("192.0.2.9").await;
+    leave.send(()).unwrap();
+    stuck.join().unwrap();
+}
+
+async fn open_and_set(client: &mut ConfigurationClient<Channel>, words: &str) -> String {
+    let reply = client.open(api::OpenRequest::default()).await.unwrap();
+    let candidate = reply.into_inner().candidate;
+    let words = api::Words {
+        words: words.split(' ').map(str::to_owned).collect(),
+    };
+    let request = api::EditRequest {
+        candidate: candidate.clone(),
+        at: Vec::new(),
+        edits: vec![api::Edit {
+            change: Some(api::edit::Change::Set(words)),
+        }],
+    };
+    let reply = client.edit(request).await.unwrap().into_inner();
+    assert_eq!(reply.problems, []);
+    candidate
+}
+
+fn commit(candidate: String) -> api::CommitRequest {
+    api::CommitRequest {
+        candidate,
+        ..api::CommitRequest::default()
+    }
+}
+
+async fn running(client: &mut ConfigurationClient<Channel>) -> String {
+    let request = api::GetRequest {
+        format: api::Format::Set.into(),
+        ..api::GetRequest::default()
+    };
+    client.get(request).await.unwrap().into_inner().text
+}
+
+#[tokio::test]
+async fn who_dies_in_the_middle_of_a_commit_leaves_it_to_its_end() {
+    let socket = Socket::serve(Limits::default(), ALIVE);
+    let path = socket.path();
+    let dying = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut client = ConfigurationClient::new(connect(&path).await.unwrap());
+            let candidate = open_and_set(&mut client, "system host_name after").await;
+            let committing = client.commit(commit(candidate));
+            // Long enough to be asked, and not to be answered.
+            let outcome = tokio::time::timeout(WHILE / 3, committing).await;
+            assert!(outcome.is_err(), "{outcome:?}");
+        });
+        // The connection goes with it.
+        drop(runtime);
+    });
+    tokio::task::spawn_blocking(move || dying.join().unwrap())
+        .await
+        .unwrap();
+    let mut client = socket.client().await;
+    assert_eq!(running(&mut client).await, "", "not yet");
+    let end = Instant::now() + DEADLINE;
+    while running(&mut client).await != "set system host_name after\n" {
+        assert!(Instant::now() < end, "the commit is lost");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn of_two_who_commit_at_once_none_is_lost() {
+    use api::commit_reply::Outcome;
+    let socket = Socket::serve(Limits::default(), ALIVE);
+    let (mut one, mut other) = (socket.client().await, socket.client().await);
+    // Different places: both.
+    let first = open_and_set(&mut one, "system host_name both").await;
+    let second = open_and_set(&mut other, "vrfs blue").await;
+    let (first, second) = tokio::join!(one.commit(commit(first)), other.commit(commit(second)));
+    let mut revisions = [first, second].map(|reply| {
+        let reply = reply.unwrap().into_inner();
+        assert!(
+            matches!(reply.outcome(), Outcome::Applied | Outcome::Pending),
+            "{reply:?}"
+        );
+        reply.revision
+    });
+    revisions.sort_unstable();
+    assert_eq!(revisions, [2, 3]);
+    let text = running(&mut one).await;
+    assert!(
+        text.contains("host_name both") && text.contains("vrfs blue"),
+        "{text}"
+    );
+    // The same place: one of them, and the other is told who was faster.
+    let first = open_and_set(&mut one, "system host_name first").await;
+    let second = open_and_set(&mut other, "system host_name second").await;
+    let replies = tokio::join!(one.commit(commit(first)), other.commit(commit(second)));
+    let replies = [replies.0, replies.1].map(|reply| reply.unwrap().into_inner());
+    let conflicts: Vec<_> = replies.iter().flat_map(|reply| &reply.conflicts).collect();
+    assert_eq!(conflicts.len(), 1, "{replies:?}");
+    assert_eq!(
+        (conflicts[0].author.as_str(), conflicts[0].revision),
+        ("root", 4)
+    );
+    let winner = conflicts[0].theirs.clone().unwrap();
+    let text = running(&mut one).await;
+    assert!(text.contains(&format!("host_name {winner}\n")), "{text}");
+}
