@@ -3,12 +3,12 @@
 # Does nothing, and needs no network, when all of it is there.
 set -eu
 
-# build: cmake and a C compiler for NNG, which the bus stands on
+# build: cmake and a C compiler for NNG, which the bus stands on; OpenSSL for libssh2, which `culvert remote` stands on
 # run:   strongSwan's charon with its plugins
 # lab:   the hosts' tools; test: lost messages, certificates, logging in over SSH, an independent peer, a routing daemon,
 #        a Python environment for scapy
 packages="
-    cmake gcc g++ libc6-dev make
+    cmake gcc g++ libc6-dev libssl-dev make pkg-config
     strongswan-charon strongswan-swanctl strongswan-pki
     libstrongswan-standard-plugins libstrongswan-extra-plugins libcharon-extra-plugins
     bird2 iperf3 iproute2 iputils-ping kmod nftables openssh-client openssh-server openssl procps

@@ -6,6 +6,7 @@
 //!   culvert dataplane    forwards packets            (started by `run`)
 //!   culvert iked-bridge  joins charon to the dataplane (started by `run`)
 //!   culvert cli          the command line: configure it, look at it
+//!   culvert remote       a gateway from another machine, over SSH
 //!   culvert show         what a running gateway knows
 //!   culvert trace        what its nodes do with chosen packets
 //!   culvert capture      packets as they pass, as pcapng
@@ -53,6 +54,8 @@ enum Command {
     IkedBridge(process::iked_bridge::Arguments),
     /// The command line of a gateway: configure it, look at it, roll it back.
     Cli(culvert_cli::Arguments),
+    /// A gateway from another machine, over SSH: look, pull and push its configuration, collect what support wants to see.
+    Remote(culvert_remote::Arguments),
     /// What a running gateway knows: interfaces, SAs, drops and more.
     Show(show::Arguments),
     /// What each node of a running gateway does with the next packets that match.
@@ -97,6 +100,7 @@ fn main() -> ExitCode {
             let operations = Arc::new(show::OverTheBus::new(arguments.root.clone()));
             culvert_cli::execute(arguments, operations).map_err(anyhow::Error::from)
         }
+        Command::Remote(arguments) => Ok(culvert_remote::execute(&arguments)),
         Command::Show(arguments) => show::execute(&arguments).map_err(anyhow::Error::from),
         Command::Trace(arguments) => {
             observe::trace::execute(&arguments).map_err(anyhow::Error::from)

@@ -70,6 +70,9 @@ pub enum Action {
     Status,
 }
 
+/// The largest text that is loaded, in bytes: that of a configuration.
+pub const LARGEST_TEXT: u64 = 16 << 20;
+
 // Values and endings that several commands have.
 
 static ALL: Node = keyword("all", "rows that are all zero, too").ending();
@@ -324,11 +327,18 @@ static LOAD_FILE: Node = value(
     Kind::Text,
     "name of a file; for the local administrator",
 );
+static BYTES_NUMBER: Node = value("BYTES", Kind::Number(0, LARGEST_TEXT), "how many");
+static BYTES: Node = keyword(
+    "bytes",
+    "exactly so many, whatever they are: for programs, whose connection may break",
+)
+.then(&[&BYTES_NUMBER]);
 static LOAD_TERMINAL: Node = keyword(
     "terminal",
     "what is typed or pasted, until Ctrl-D or a line with a dot alone",
 )
-.ending();
+.ending()
+.then(&[&BYTES]);
 static MERGE: Node =
     keyword("merge", "what is in it is set, all else stays").then(&[&LOAD_TERMINAL, &LOAD_FILE]);
 static OVERRIDE: Node =

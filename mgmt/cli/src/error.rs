@@ -38,6 +38,9 @@ pub enum CliError {
     /// The gateway did not answer a question.
     #[error("{0}")]
     Operation(Box<dyn std::error::Error + Send + Sync>),
+    /// The answer itself says what is wrong, for programs.
+    #[error("the answer says what is wrong")]
+    Answered,
     /// Ctrl-C.
     #[error("stopped waiting")]
     Interrupted,

@@ -204,6 +204,12 @@ impl Console for Person<'_> {
         Ok(text)
     }
 
+    fn exactly(&mut self, _: u64) -> Result<Zeroizing<String>, CliError> {
+        Err(CliError::Not(
+            "a number of bytes is for programs: `terminal` alone takes what is typed".to_owned(),
+        ))
+    }
+
     fn is_person(&self) -> bool {
         self.screen.person
     }

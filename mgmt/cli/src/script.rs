@@ -12,7 +12,7 @@ use culvert_model::api;
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
-use crate::commands::{Action, CONFIGURATION_MODE};
+use crate::commands::{Action, CONFIGURATION_MODE, LARGEST_TEXT};
 use crate::error::{CliError, sentence};
 use crate::screen::Screen;
 use crate::secrets::may_hold_secret;
@@ -66,6 +66,7 @@ pub fn run(
     });
     let dropped = runtime.block_on(session.drop_candidate());
     match outcome {
+        Err((_, _, failure)) if matches!(failure.error, CliError::Answered) => ExitCode::FAILURE,
         Err((number, line, failure)) => {
             let number = numbered.then_some(number);
             screen.complain(&describe(number, &line, &failure));
@@ -138,7 +139,7 @@ fn all(
         let output = runtime
             .block_on(session.execute(&line.text, &mut console))
             .map_err(|failure| failed(&line, failure))?;
-        let leave = output.leave;
+        let (leave, wrong) = (output.leave, output.failed);
         match screen.show(&output) {
             // Whoever reads has seen enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
@@ -153,6 +154,15 @@ fn all(
                         },
                     )
                 })?,
+        }
+        if wrong {
+            return Err(failed(
+                &line,
+                Failure {
+                    error: CliError::Answered,
+                    column: None,
+                },
+            ));
         }
         if leave {
             return Ok(());
@@ -271,6 +281,40 @@ impl<R: Read> Lines<R> {
         }
     }
 
+    /// The next bytes, of which none may be missing: a connection that breaks makes no shorter text.
+    fn exactly(&mut self, bytes: u64) -> Result<Zeroizing<String>, CliError> {
+        let whole = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if bytes > LARGEST_TEXT {
+            return Err(CliError::Not(format!(
+                "a text has {} MiB at most",
+                LARGEST_TEXT >> 20
+            )));
+        }
+        let mut text = Zeroizing::new(vec![0; whole]);
+        let mut there = 0;
+        while let Some(room) = text.get_mut(there..).filter(|room| !room.is_empty()) {
+            match self.reader.read(room) {
+                Ok(0) => {
+                    return Err(CliError::Not(format!(
+                        "the text ended after {there} of {bytes} bytes"
+                    )));
+                }
+                Ok(more) => there += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(CliError::io("cannot read the text")(error)),
+            }
+        }
+        self.number += text.iter().filter(|byte| **byte == b'\n').count() as u64;
+        match String::from_utf8(std::mem::take(&mut *text)) {
+            Ok(text) => Ok(Zeroizing::new(text)),
+            Err(wrong) => {
+                let at = wrong.utf8_error().valid_up_to();
+                drop(Zeroizing::new(wrong.into_bytes()));
+                Err(CliError::Not(format!("byte {at} of the text is no UTF-8")))
+            }
+        }
+    }
+
     /// Whether there was one.
     fn read_line(&mut self, text: &mut String) -> Result<bool, CliError> {
         let room = LONGEST_LINE.saturating_sub(text.len() as u64);
@@ -335,6 +379,10 @@ impl<R: Read> Console for Pipe<'_, R> {
             }
         }
         Ok(text)
+    }
+
+    fn exactly(&mut self, bytes: u64) -> Result<Zeroizing<String>, CliError> {
+        self.0.exactly(bytes)
     }
 
     fn is_person(&self) -> bool {

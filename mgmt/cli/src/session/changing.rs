@@ -10,15 +10,12 @@ use culvert_model::api::complete_request::Verb;
 use culvert_model::api::{self, Format, edit, load, source};
 use zeroize::Zeroizing;
 
-use super::{Configuring, Console, Output, Session, problems};
-use crate::commands::Action;
+use super::{Configuring, Console, Output, Session, problems, programs};
+use crate::commands::{Action, LARGEST_TEXT};
 use crate::error::CliError;
 use crate::grammar::{Mistake, Parsed};
 use crate::table::span;
 use crate::words::{Word, texts};
-
-/// The largest text that is loaded: that of a configuration.
-const LARGEST_TEXT: u64 = 16 << 20;
 
 /// The edit that a line says, if it says one that needs nothing else.
 pub fn edit_of(parsed: &Parsed, words: &[Word]) -> Option<api::Edit> {
@@ -253,17 +250,21 @@ impl Session {
         &mut self,
         parsed: &Parsed,
         words: &[Word],
+        json: bool,
         console: &mut dyn Console,
     ) -> Result<Output, CliError> {
         self.candidate()?;
         let text = match parsed.value("FILE", words) {
-            None => console.text()?,
+            None => match parsed.number("BYTES", words) {
+                Some(bytes) => console.exactly(bytes)?,
+                None => console.text()?,
+            },
             Some(_) if !self.files => return Err(no_files("load merge terminal")),
             Some(name) => read(name)?,
         };
         let mut text = text;
         let sealed = text.trim_start().starts_with(SEALED);
-        let json = text.trim_start().starts_with('{');
+        let is_json = text.trim_start().starts_with('{');
         let mut passphrase = if sealed {
             super::sealing::passphrase(console)?
         } else {
@@ -276,7 +277,7 @@ impl Session {
                 load::Mode::Merge
             }
             .into(),
-            format: match (sealed, json) {
+            format: match (sealed, is_json) {
                 (true, _) => Format::Sealed,
                 (false, true) => Format::Json,
                 (false, false) => Format::Set,
@@ -290,7 +291,9 @@ impl Session {
                 change: Some(edit::Change::Load(load)),
             }])
             .await?;
-        if found.is_empty() {
+        if json {
+            Ok(programs::loaded(&found))
+        } else if found.is_empty() {
             Ok(Output::note("loaded: `compare` shows what it changes"))
         } else {
             Err(CliError::Problems(found))

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tonic::Code;
 
 use super::looking::waiting_text;
-use super::{Console, Output, Session};
+use super::{Console, Output, Session, programs};
 use crate::error::{CliError, sentence};
 use crate::grammar::Parsed;
 use crate::table::{moment, span, table};
@@ -22,6 +22,7 @@ impl Session {
         &mut self,
         parsed: &Parsed,
         words: &[Word],
+        json: bool,
         console: &mut dyn Console,
     ) -> Result<Output, CliError> {
         let minutes = parsed
@@ -43,9 +44,18 @@ impl Session {
         if plain && outcome == Outcome::Unchanged && self.on_probation().await? {
             let mut output = self.confirm().await?;
             self.after_commit(parsed, &mut output).await?;
-            return Ok(output);
+            return Ok(if json {
+                programs::committed(&reply, &Ok(output))
+            } else {
+                output
+            });
         }
-        let mut output = told(&reply, minutes)?;
+        let told = told(&reply, minutes);
+        let mut output = if json {
+            programs::committed(&reply, &told)
+        } else {
+            told?
+        };
         if matches!(
             outcome,
             Outcome::Applied | Outcome::Pending | Outcome::Unchanged

@@ -12,6 +12,7 @@
 mod changing;
 mod committing;
 mod looking;
+mod programs;
 mod sealing;
 
 use std::sync::Arc;
@@ -39,6 +40,9 @@ pub trait Console {
     /// All lines until the end of a text.
     fn text(&mut self) -> Result<Zeroizing<String>, CliError>;
 
+    /// The next so many bytes, all of them or an error.
+    fn exactly(&mut self, bytes: u64) -> Result<Zeroizing<String>, CliError>;
+
     /// A person sits there.
     fn is_person(&self) -> bool;
 }
@@ -56,6 +60,8 @@ pub struct Output {
     pub no_more: bool,
     /// The session is over.
     pub leave: bool,
+    /// The text says for programs what is wrong: nothing more is done.
+    pub failed: bool,
 }
 
 impl Output {
@@ -209,6 +215,13 @@ impl Session {
                 "this has one form only: `| display` is for configurations and what the gateway shows".to_owned(),
             ));
         }
+        if answers_programs(parsed.action)
+            && (pipes.defaults || json(pipes) != pipes.format.is_some())
+        {
+            return Err(CliError::Not(
+                "what came of it is told in words, or with `| display json`".to_owned(),
+            ));
+        }
         match parsed.action {
             Action::Show(topic) => self.ask_gateway(topic, parsed, words, pipes).await,
             Action::ShowConfiguration => {
@@ -246,9 +259,9 @@ impl Session {
             Action::Top => self.go_out(u64::MAX),
             Action::ShowCandidate => self.text_of_candidate(words, parsed, pipes).await,
             Action::Compare => self.compare(parsed, words).await,
-            Action::Commit => self.commit(parsed, words, console).await,
+            Action::Commit => self.commit(parsed, words, json(pipes), console).await,
             Action::Rollback => self.roll_back(parsed, words).await,
-            Action::Load => self.load(parsed, words, console).await,
+            Action::Load => self.load(parsed, words, json(pipes), console).await,
             Action::Save if parsed.has("with-secrets") => {
                 self.save_sealed(parsed, words, console).await
             }
@@ -334,7 +347,16 @@ fn has_forms(action: Action) -> bool {
     matches!(
         action,
         Action::Show(_) | Action::ShowConfiguration | Action::ShowRevision | Action::ShowCandidate
-    )
+    ) || answers_programs(action)
+}
+
+/// Actions that say as JSON, if asked to, what came of them, whether it is good or bad.
+fn answers_programs(action: Action) -> bool {
+    matches!(action, Action::Commit | Action::Load)
+}
+
+fn json(pipes: &Pipes) -> bool {
+    pipes.format == Some(api::Format::Json)
 }
 
 /// What a reply's problems say of the words of one line, of which the configuration's begin at `offset`.

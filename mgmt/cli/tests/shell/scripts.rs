@@ -499,3 +499,70 @@ fn who_is_unknown_has_no_session() {
         "{output:?}"
     );
 }
+
+#[test]
+fn a_program_sends_a_text_of_so_many_bytes_and_reads_what_came_of_it() {
+    let fake = Fake::start();
+    // A dot alone ends nothing, and the line behind the text is a command again.
+    let text = "set interfaces wan0 mtu 1400\n.\nset routes";
+    let script = format!(
+        "configure\nload override terminal bytes {} | display json\n{text}commit comment pushed | display json\nexit\n",
+        text.len()
+    );
+    let output = lines(&mut shell(fake.path()), &script);
+    assert!(output.status.success(), "{output:?}");
+    let answers: Vec<serde_json::Value> = out(&output)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(answers[0]["outcome"], "loaded");
+    assert_eq!(answers[1]["outcome"], "applied");
+    assert_eq!(answers[1]["revision"], 8);
+    assert_eq!(answers[1]["message"], "applied: revision 8");
+    let state = fake.state();
+    let Some(edit::Change::Load(load)) = &state.edits[0].edits[0].change else {
+        panic!("{:?}", state.edits);
+    };
+    assert_eq!(load.text, text);
+    assert_eq!(state.commits[0].comment, "pushed");
+}
+
+#[test]
+fn a_text_that_breaks_off_is_never_loaded() {
+    let fake = Fake::start();
+    let output = lines(
+        &mut shell(fake.path()),
+        "configure\nload override terminal bytes 500\nset interfaces wan0 mtu 1400\ncommit\n",
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        err(&output).contains("the text ended after 36 of 500 bytes"),
+        "{output:?}"
+    );
+    assert!(fake.state().edits.is_empty() && fake.state().commits.is_empty());
+}
+
+#[test]
+fn a_program_reads_of_a_refusal_in_the_answer() {
+    let fake = Fake::start();
+    fake.next_outcome(api::commit_reply::Outcome::Refused, |reply| {
+        reply.problems.push(api::Problem {
+            path: "interfaces wan0 mtu".to_owned(),
+            message: "1 is below 68".to_owned(),
+            ..api::Problem::default()
+        });
+    });
+    let output = lines(
+        &mut shell(fake.path()),
+        "set interfaces wan0 mtu 1\ncommit | display json\nset interfaces wan0 mtu 2\n",
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(err(&output), "");
+    let answer: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+    assert_eq!(answer["outcome"], "refused");
+    assert_eq!(answer["problems"][0]["path"], "interfaces wan0 mtu");
+    assert_eq!(fake.state().edits.len(), 1, "nothing is done after it");
+    // In words alone, or as JSON alone.
+    let output = lines(&mut shell(fake.path()), "configure\ncommit | display set\n");
+    assert!(err(&output).contains("in words"), "{output:?}");
+}
