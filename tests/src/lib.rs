@@ -31,6 +31,7 @@ pub mod gateway;
 pub mod laboratory;
 pub mod lan_host;
 pub mod losses;
+pub mod names;
 pub mod nat;
 pub mod nonces;
 pub mod scapy;

@@ -8,6 +8,7 @@
 //! LAN than into the TUN device.
 
 use std::fs::{self, File};
+use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -31,7 +32,21 @@ pub enum Proof {
     Psk,
     /// Certificates, whose files are in the folder `pki` of the laboratory.
     Certificate,
+    /// A side by this method of EAP, the other by what the method asks for.
+    Eap(Side, &'static str),
 }
+
+impl Proof {
+    /// Whether there are certificates.
+    fn certificates(self) -> bool {
+        matches!(self, Self::Certificate | Self::Eap(_, "eap-tls"))
+    }
+}
+
+/// The user name of EAP with a password.
+pub const USER: &str = "branch-7";
+/// The password of that.
+pub const PASSWORD: &str = "whole-box passwords protect nothing";
 
 /// A CHILD_SA of its one connection, as its own configuration names things.
 #[derive(Clone, Debug)]
@@ -83,7 +98,7 @@ impl Stock {
             fs::create_dir_all(folder.join(part))?;
         }
         forward(&namespace)?;
-        if proof == Proof::Certificate {
+        if proof.certificates() {
             let pki = laboratory.folder().join("pki");
             for (from, to) in [
                 ("b.pem", "x509/b.pem"),
@@ -102,7 +117,7 @@ impl Stock {
             format!(
                 "charon {{
   load_modular = no
-  load = openssl random nonce aes sha1 sha2 hmac gcm ctr kdf pem pkcs1 pkcs8 x509 revocation constraints pubkey kernel-libipsec kernel-netlink socket-default vici updown
+  load = openssl random nonce aes sha1 sha2 hmac gcm ctr kdf pem pkcs1 pkcs8 x509 revocation constraints pubkey kernel-libipsec kernel-netlink socket-default vici updown eap-identity eap-mschapv2 eap-tls eap-md5 md5
   install_routes = yes
   filelog {{ stock {{ path = {0}/charon.log
     flush_line = yes
@@ -174,6 +189,11 @@ impl Drop for Stock {
     }
 }
 
+/// The address that it has after it has moved, which nothing gives it by itself.
+pub fn moved() -> Ipv4Addr {
+    Ipv4Addr::new(198, 51, 100, 3)
+}
+
 /// A router in the kernel that knows the untrusted side and its own LAN.
 fn forward(namespace: &Namespace) -> anyhow::Result<()> {
     let own = Side::B.addresses();
@@ -227,11 +247,27 @@ fn connections(proof: Proof, children: &[Protected]) -> String {
             format!("auth = pubkey\n certs = b.pem\n id = {}", identity(side))
         }
         Proof::Certificate => format!("auth = pubkey\n cacerts = ca.pem\n id = {}", identity(side)),
+        Proof::Eap(client, method) if side == client => {
+            let user = match (method, client) {
+                ("eap-tls", Side::A) => "cacerts = ca.pem".to_owned(),
+                ("eap-tls", Side::B) => "certs = b.pem".to_owned(),
+                (_, Side::A) => "eap_id = %any".to_owned(),
+                (_, Side::B) => format!("eap_id = {USER}"),
+            };
+            format!("auth = {method}\n id = {}\n {user}", identity(side))
+        }
+        Proof::Eap(_, "eap-tls") if side == Side::B => {
+            format!("auth = pubkey\n certs = b.pem\n id = {}", identity(side))
+        }
+        Proof::Eap(_, "eap-tls") => {
+            format!("auth = pubkey\n cacerts = ca.pem\n id = {}", identity(side))
+        }
+        Proof::Eap(..) => format!("auth = psk\n id = {}", identity(side)),
     };
     format!(
         "connections {{ {CONNECTION} {{
   version = 2
-  local_addrs = {}
+  local_addrs = {}, {}
   remote_addrs = {}
   encap = yes
   proposals = aes256gcm16-prfsha384-ecp384
@@ -243,9 +279,14 @@ secrets {{ ike-test {{
   id-a = {}
   id-b = {}
   secret = \"{SECRET}\"
+}}
+eap-test {{
+  id = {USER}
+  secret = \"{PASSWORD}\"
 }} }}
 ",
         own.gateway_wan(v4).addr(),
+        moved(),
         far.gateway_wan(v4).addr(),
         side(Side::B),
         side(Side::A),

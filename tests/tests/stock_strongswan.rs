@@ -1,7 +1,7 @@
 //! A gateway of ours and Debian's strongSwan with an ESP that nobody here wrote.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
@@ -17,7 +17,8 @@ use culvert_tests::exchange;
 use culvert_tests::laboratory::{Laboratory, wait_for};
 use culvert_tests::lan_host::ip;
 use culvert_tests::losses::{Losses, Lost};
-use culvert_tests::stock::{Proof, Protected, Stock};
+use culvert_tests::names::NameServer;
+use culvert_tests::stock::{PASSWORD, Proof, Protected, Stock, USER, moved};
 use culvert_tests::traffic::Traffic;
 use culvert_tests::wire::{INFORMATIONAL, Kind, Wire};
 use serde_json::{Value, json};
@@ -202,14 +203,7 @@ fn certificates() {
         "method": "certificate", "identity": identity(Side::B), "ca_certificates": [{ "name": "authority" }],
     });
     let mut lab = Laboratory::build().unwrap();
-    let pki = lab.folder().join("pki");
-    make_certificates(&pki);
-    let pem = |name: &str| std::fs::read_to_string(pki.join(name)).unwrap();
-    configuration["credentials"] = json!({
-        "certificates": [{ "name": "own", "pem": pem("a.pem") }],
-        "ca_certificates": [{ "name": "authority", "pem": pem("ca.pem") }],
-        "private_keys": [{ "name": "own-key", "pem": pem("a.key") }],
-    });
+    with_certificates(&lab, &mut configuration);
     let stock = Stock::start(&lab, Proof::Certificate).unwrap();
     lab.start(Side::A, &configuration).unwrap();
     lab.wait_open(Family::V4, UP).unwrap();
@@ -220,6 +214,157 @@ fn certificates() {
     );
     carries(&lab);
     rekeys(&lab, &stock);
+}
+
+/// Certificates of both sides and their authority, in the configuration and in the laboratory.
+fn with_certificates(lab: &Laboratory, configuration: &mut Value) {
+    let pki = lab.folder().join("pki");
+    make_certificates(&pki);
+    let pem = |name: &str| std::fs::read_to_string(pki.join(name)).unwrap();
+    let credentials = &mut configuration["credentials"];
+    credentials["certificates"] = json!([{ "name": "own", "pem": pem("a.pem") }]);
+    credentials["ca_certificates"] = json!([{ "name": "authority", "pem": pem("ca.pem") }]);
+    credentials["private_keys"] = json!([{ "name": "own-key", "pem": pem("a.key") }]);
+}
+
+fn with_password(configuration: &mut Value) {
+    configuration["credentials"]["eap_secrets"] = json!([
+        { "name": "branch", "identities": [{ "identity": USER }], "secret": PASSWORD },
+    ]);
+}
+
+#[test]
+fn a_password_by_eap_which_is_asked_again() {
+    let mut configuration = ours();
+    with_password(&mut configuration);
+    let connection = &mut configuration["connections"][0];
+    connection["local"] =
+        json!({ "method": "eap-mschapv2", "identity": identity(Side::A), "eap_identity": USER });
+    connection["reauth_time"] = json!(20);
+    let mut lab = Laboratory::build().unwrap();
+    let stock = Stock::start(&lab, Proof::Eap(Side::A, "eap-mschapv2")).unwrap();
+    lab.start(Side::A, &configuration).unwrap();
+    lab.wait_open(Family::V4, UP).unwrap();
+    let log = stock.log();
+    assert!(log.contains("EAP method EAP_MSCHAPV2 succeeded"), "{log}");
+    carries(&lab);
+    // Once more, with a new IKE_SA beside the old one, and nothing is lost of what passes.
+    let proofs = || {
+        stock
+            .log()
+            .matches("EAP method EAP_MSCHAPV2 succeeded")
+            .count()
+    };
+    let before = proofs();
+    let traffic = Traffic::start(&lab, Family::V4, 7100).unwrap();
+    wait_for("a reauthentication", UP, || {
+        (proofs() > before).then_some(())
+    })
+    .unwrap();
+    sleep(8 * MOMENT);
+    traffic.stop().unwrap().assert_nothing_lost();
+    assert_eq!(
+        lab.gateway(Side::A).control().established(CONNECTION).len(),
+        1
+    );
+}
+
+#[test]
+fn a_peer_whose_password_is_checked_here() {
+    let mut configuration = ours();
+    with_password(&mut configuration);
+    let connection = &mut configuration["connections"][0];
+    connection["remote"] = json!({ "method": "eap-mschapv2" });
+    connection["children"][0]["start_action"] = json!("none");
+    let mut lab = Laboratory::build().unwrap();
+    let stock = Stock::start(&lab, Proof::Eap(Side::B, "eap-mschapv2")).unwrap();
+    lab.start(Side::A, &configuration).unwrap();
+    stock.swanctl(&["--initiate", "--child", CHILD]).unwrap();
+    lab.wait_open(Family::V4, UP).unwrap();
+    carries(&lab);
+}
+
+#[test]
+fn a_certificate_by_eap() {
+    let mut configuration = ours();
+    let connection = &mut configuration["connections"][0];
+    connection["local"] = json!({
+        "method": "eap-tls", "identity": identity(Side::A), "certificates": [{ "name": "own" }],
+    });
+    connection["remote"] = json!({
+        "method": "certificate", "identity": identity(Side::B), "ca_certificates": [{ "name": "authority" }],
+    });
+    let mut lab = Laboratory::build().unwrap();
+    with_certificates(&lab, &mut configuration);
+    let stock = Stock::start(&lab, Proof::Eap(Side::A, "eap-tls")).unwrap();
+    lab.start(Side::A, &configuration).unwrap();
+    lab.wait_open(Family::V4, UP).unwrap();
+    let log = stock.log();
+    assert!(log.contains("EAP method EAP_TLS succeeded"), "{log}");
+    carries(&lab);
+}
+
+/// The peer moves without a word; only the name server knows where to.
+#[test]
+fn a_peer_by_its_name_is_found_at_its_new_address() {
+    let server = Side::A.addresses().host(Family::V4).addr();
+    let IpAddr::V4(listens) = server else {
+        panic!("{server}");
+    };
+    let IpAddr::V4(first) = Side::B.addresses().gateway_wan(Family::V4).addr() else {
+        panic!("not IPv4");
+    };
+    let mut configuration = ours();
+    configuration["system"]["dns_servers"] = json!([{ "address": server.to_string() }]);
+    let connection = &mut configuration["connections"][0];
+    connection["remote_address"] = json!("hq.culvert.example");
+    connection["dpd_delay"] = json!(2);
+    connection["mobike"] = json!(false);
+    let mut lab = Laboratory::build().unwrap();
+    let names = NameServer::start(&lab.open(Place::HostA), listens, first).unwrap();
+    let stock = Stock::start(&lab, Proof::Psk).unwrap();
+    lab.start(Side::A, &configuration).unwrap();
+    lab.wait_open(Family::V4, UP).unwrap();
+    let asked = names.asked();
+    assert!(asked > 0);
+
+    names.set(moved());
+    let peer = lab.open(Place::GatewayB);
+    let router = Side::B.addresses().router(Family::V4).addr();
+    for change in [
+        format!("address del {first}/24 dev wan0"),
+        format!("address add {}/24 dev wan0", moved()),
+        format!(
+            "route replace {} via {router}",
+            Side::A.addresses().wan_network(Family::V4)
+        ),
+    ] {
+        ip(&peer, &change).unwrap();
+    }
+    // As if it had been switched off meanwhile.
+    let _ = stock.swanctl(&[
+        "--terminate",
+        "--ike",
+        CONNECTION,
+        "--force",
+        "--timeout",
+        "1",
+    ]);
+    let control = lab.gateway(Side::A).control();
+    // Five retransmissions without an answer, some 53 s, come first.
+    let found = wait_for(
+        "the peer at its new address",
+        Duration::from_mins(2),
+        || {
+            control
+                .established(CONNECTION)
+                .into_iter()
+                .find(|ike| ike.remote_address.starts_with(&moved().to_string()))
+        },
+    );
+    found.unwrap();
+    assert!(names.asked() > asked);
+    lab.wait_open(Family::V4, UP).unwrap();
 }
 
 #[test]

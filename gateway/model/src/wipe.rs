@@ -33,6 +33,12 @@ impl Drop for config::PreSharedKey {
     }
 }
 
+impl Drop for config::EapSecret {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
+}
+
 impl Drop for config::PrivateKey {
     fn drop(&mut self) {
         self.pem.zeroize();

@@ -167,6 +167,7 @@ fn secrets_are_marked() {
     assert_eq!(
         secret.into_iter().collect::<Vec<_>>(),
         [
+            "culvert.config.v1.EapSecret.secret",
             "culvert.config.v1.PreSharedKey.secret",
             "culvert.config.v1.PrivateKey.pem"
         ]

@@ -48,7 +48,8 @@ fn no_debug_text_shows_a_key() {
     };
     hides_key(&private, "<28 secret bytes>");
     for kind in [
-        bus::credential::Kind::Psk(psk),
+        bus::credential::Kind::Psk(psk.clone()),
+        bus::credential::Kind::Eap(psk),
         bus::credential::Kind::PrivateKey(private),
     ] {
         hides_key(&kind, "secret bytes");

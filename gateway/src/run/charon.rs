@@ -6,6 +6,7 @@
 //!   ROOT (perhaps below /run)         ROOT            the same
 //!   /usr/lib/ipsec/plugins/*.so       .../plugins/    the ones it loads
 //!   libstrongswan_culvert.so          .../plugins/libstrongswan-culvert.so
+//!   ROOT/etc/resolv.conf              /etc/resolv.conf
 //! ```
 //!
 //! charon is the distribution's, unmodified. Two gateways on one machine have each their own charon: its process
@@ -22,6 +23,7 @@ use culvert_tap_inject::device::TapName;
 use thiserror::Error;
 
 use super::launch::{Kept, MountPlan};
+use super::resolver;
 use super::root::Root;
 
 /// The name of our plugin in the load line.
@@ -39,6 +41,9 @@ const NEEDED: &[&str] = &[
     "pem",
     "kernel-netlink",
     "socket-default",
+    "eap-identity",
+    "eap-mschapv2",
+    "eap-tls",
     "vici",
 ];
 
@@ -68,7 +73,9 @@ const SETTINGS: &[(&str, &str)] = &[
 #[derive(Debug, Error)]
 pub enum CharonError {
     /// The distribution's charon or a plugin of it is not installed.
-    #[error("{} is missing: install strongswan-charon and libstrongswan-standard-plugins", .0.display())]
+    #[error(
+        "{} is missing: install strongswan-charon, libstrongswan-standard-plugins and libcharon-extra-plugins", .0.display()
+    )]
     Missing(PathBuf),
     /// Our plugin was not found.
     #[error("charon's plugin {} is missing; say where it is with --charon-plugin", .0.display())]
@@ -133,11 +140,10 @@ impl Installation {
         let ours = text(&Path::new(PLUGIN_FOLDER).join(PLUGIN_FILE))?;
         plan.files.push(ours.clone());
         plan.grafts.push((text(&self.plugin)?, ours));
-        // The resolver's file is often a link to below /run.
-        let resolver = fs::canonicalize("/etc/resolv.conf").ok();
         plan.keep(root.folder(), Kept::Folder)?;
-        if let Some(resolver) = resolver {
-            plan.keep(&resolver, Kept::File)?;
+        // The machine's own is often a link to below /run.
+        if let Some(place) = resolver::place_for_graft() {
+            plan.show(&root.resolver(), &place, Kept::File)?;
         }
         Ok(plan)
     }

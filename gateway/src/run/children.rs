@@ -225,6 +225,8 @@ impl Recipe {
                 launch
                     .command
                     .env("STRONGSWAN_CONF", self.root.strongswan_conf())
+                    // Its log has times in UTC, like the others.
+                    .env("TZ", "UTC")
                     .env(SOCKET_ENV, self.root.plugin_socket());
                 launch.mounts = Some(self.charon.mounts(&self.root)?);
                 launch.capabilities = Capabilities::CHARON;

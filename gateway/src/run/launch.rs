@@ -69,6 +69,8 @@ pub enum Kept {
     File,
 }
 
+/// Covered in the file system of a process that has its own.
+const RUN: &str = "/run";
 /// More pieces than any process here has.
 const MOST_GRAFTS: usize = 128;
 
@@ -124,28 +126,34 @@ impl Launch {
 impl MountPlan {
     /// What is below `/run`, where that is covered, is there nevertheless.
     pub fn keep(&mut self, path: &Path, kind: Kept) -> Result<(), NulError> {
-        let run = Path::new("/run");
-        if !path.starts_with(run) {
-            return Ok(());
+        if path.starts_with(RUN) {
+            self.show(path, path, kind)?;
         }
+        Ok(())
+    }
+
+    /// `source` appears at `place`: below `/run`, which is covered, or over what is there already.
+    pub fn show(&mut self, source: &Path, place: &Path, kind: Kept) -> Result<(), NulError> {
         let text = |path: &Path| CString::new(path.as_os_str().as_encoded_bytes());
-        let below = match kind {
-            Kept::Folder => Some(path),
-            Kept::File => path.parent(),
-        };
-        let mut folders: Vec<&Path> = below
-            .into_iter()
-            .flat_map(Path::ancestors)
-            .take_while(|folder| *folder != run)
-            .collect();
-        folders.reverse();
-        for folder in folders {
-            self.folders.push(text(folder)?);
+        if place.starts_with(RUN) {
+            let below = match kind {
+                Kept::Folder => Some(place),
+                Kept::File => place.parent(),
+            };
+            let mut folders: Vec<&Path> = below
+                .into_iter()
+                .flat_map(Path::ancestors)
+                .take_while(|folder| *folder != Path::new(RUN))
+                .collect();
+            folders.reverse();
+            for folder in folders {
+                self.folders.push(text(folder)?);
+            }
+            if kind == Kept::File {
+                self.files.push(text(place)?);
+            }
         }
-        if kind == Kept::File {
-            self.files.push(text(path)?);
-        }
-        self.grafts.push((text(path)?, text(path)?));
+        self.grafts.push((text(source)?, text(place)?));
         Ok(())
     }
 

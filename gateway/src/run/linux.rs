@@ -14,6 +14,8 @@ use culvert_tap_inject::mirror::{LinkSettings, Mirror, MirrorError, TapAddress, 
 use ipnet::IpNet;
 use thiserror::Error;
 
+use super::resolver::{ResolverError, ResolverFile};
+
 /// Netlink answers at once; a kernel that does not in this time is not going to.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -35,6 +37,9 @@ pub enum LinuxError {
     /// The kernel, mostly.
     #[error(transparent)]
     Mirror(#[from] MirrorError),
+    /// The file that says where names are looked up.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
     /// No answer.
     #[error("Linux did not answer")]
     Silent,
@@ -44,7 +49,7 @@ impl LinuxError {
     fn is_retriable(&self) -> bool {
         match self {
             Self::Mirror(error) => error.is_retriable(),
-            Self::Silent => true,
+            Self::Silent | Self::Resolver(_) => true,
             Self::Verb(_) | Self::Kind(_) | Self::Address(_) | Self::Name(_) => false,
         }
     }
@@ -56,12 +61,26 @@ enum Wanted {
     Link(LinkSettings),
     Address(TapAddress),
     Route(TapRoute),
+    Resolver(bus::Resolver),
+}
+
+impl Wanted {
+    /// The TAP that it is on.
+    fn tap(&self) -> Option<&TapName> {
+        match self {
+            Self::Link(settings) => Some(&settings.tap),
+            Self::Address(address) => Some(&address.tap),
+            Self::Route(route) => Some(&route.tap),
+            Self::Resolver(_) => None,
+        }
+    }
 }
 
 /// What this process has put into Linux.
 #[derive(Debug)]
 pub struct Linux {
     mirror: Mirror,
+    resolver: ResolverFile,
     /// MAC addresses of the interfaces that TAPs stand for.
     macs: BTreeMap<TapName, [u8; 6]>,
     applied: BTreeMap<String, (bus::Value, Wanted)>,
@@ -69,9 +88,10 @@ pub struct Linux {
 
 impl Linux {
     /// In the network namespace of the calling thread.
-    pub fn open() -> Result<Self, MirrorError> {
+    pub fn open(resolver: ResolverFile) -> Result<Self, MirrorError> {
         Ok(Self {
             mirror: Mirror::open()?,
+            resolver,
             macs: BTreeMap::new(),
             applied: BTreeMap::new(),
         })
@@ -123,6 +143,7 @@ impl Linux {
                     Wanted::Link(settings) => self.mirror.set_link(settings).await?,
                     Wanted::Address(address) => self.mirror.add_address(address).await?,
                     Wanted::Route(route) => self.mirror.add_route(route).await?,
+                    Wanted::Resolver(resolver) => self.resolver.write(Some(resolver))?,
                 }
                 self.applied
                     .insert(operation.key.clone(), (value.clone(), wanted));
@@ -147,6 +168,8 @@ impl Linux {
             },
             (Wanted::Address(old), _) => self.mirror.delete_address(old).await?,
             (Wanted::Route(old), _) => self.mirror.delete_route(old).await?,
+            (Wanted::Resolver(_), Some(Wanted::Resolver(_))) => {}
+            (Wanted::Resolver(_), _) => self.resolver.write(None)?,
         }
         Ok(())
     }
@@ -155,11 +178,7 @@ impl Linux {
         let taps: Vec<TapName> = self
             .applied
             .values()
-            .map(|(_, wanted)| match wanted {
-                Wanted::Link(settings) => settings.tap.clone(),
-                Wanted::Address(address) => address.tap.clone(),
-                Wanted::Route(route) => route.tap.clone(),
-            })
+            .filter_map(|(_, wanted)| wanted.tap().cloned())
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect();
@@ -175,6 +194,7 @@ impl Linux {
             }),
             Wanted::Address(address) => addresses.contains(address),
             Wanted::Route(route) => routes.contains(route),
+            Wanted::Resolver(resolver) => self.resolver.says(resolver),
         };
         Ok(self
             .applied
@@ -210,6 +230,7 @@ impl Linux {
                 gateway: route.gateway.as_ref().map(IpAddr::try_from).transpose()?,
                 tap: route.tap.parse()?,
             }),
+            Some(value::Kind::Resolver(resolver)) => Wanted::Resolver(resolver.clone()),
             _ => return Ok(None),
         }))
     }
@@ -279,8 +300,10 @@ mod tests {
         Namespace::quiet()
             .unwrap()
             .run(async || {
+                let folder = tempfile::tempdir().unwrap();
                 let _tap = Tap::create("wan".parse().unwrap()).unwrap();
-                let mut linux = Linux::open().unwrap();
+                let mut linux =
+                    Linux::open(ResolverFile::at(folder.path().join("resolv.conf"))).unwrap();
                 linux.set_macs([("wan".parse().unwrap(), [2, 0, 0, 0, 0, 9])].into());
                 let results = linux
                     .apply(&[

@@ -45,6 +45,7 @@ mod notify;
 mod parts;
 mod plan_calls;
 mod ports;
+mod resolver;
 mod root;
 mod status;
 mod supervisor;

@@ -20,6 +20,7 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 
 use super::linux::{Linux, LinuxError};
+use super::resolver::{ResolverError, ResolverFile};
 use super::root::Root;
 use super::supervisor::Process;
 
@@ -59,6 +60,9 @@ pub enum OpenError {
     /// Netlink.
     #[error(transparent)]
     Mirror(#[from] MirrorError),
+    /// Where names are looked up.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
 }
 
 /// The parts of one gateway. Clones share the connections.
@@ -74,12 +78,15 @@ pub struct Parts {
 impl Parts {
     /// The processes need not run yet.
     pub fn open(root: &Root) -> Result<Self, OpenError> {
+        // What charon sees has to be there before it.
+        let resolver = ResolverFile::at(root.resolver());
+        resolver.write(None)?;
         Ok(Self {
             dataplane: Client::new(&root.bus("dataplane"))?,
             bridge: Client::new(&root.bus("iked-bridge"))?,
             secrets: Client::for_secrets(&root.bus("iked-bridge-secrets"))?,
             mgmt: Client::new(&root.bus("mgmt"))?,
-            linux: Arc::new(Mutex::new(Linux::open()?)),
+            linux: Arc::new(Mutex::new(Linux::open(resolver)?)),
         })
     }
 

@@ -131,6 +131,11 @@ impl Root {
         self.folder.join("etc/strongswan.conf")
     }
 
+    /// Where the gateway's own processes look names up.
+    pub fn resolver(&self) -> PathBuf {
+        self.folder.join("etc/resolv.conf")
+    }
+
     /// For people, the lab and tests.
     pub fn status(&self) -> PathBuf {
         self.folder.join("run/status.json")

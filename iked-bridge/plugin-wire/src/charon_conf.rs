@@ -10,9 +10,11 @@ use std::path::PathBuf;
 ///
 /// `openssl` is first since the first plugin that offers an algorithm provides it and OpenSSL's are the fast ones. The
 /// `!` behind `culvert` makes charon exit with status 66 if the plugin does not load; without it `kernel-netlink` would
-/// quietly give the keys to the Linux kernel.
+/// quietly give the keys to the Linux kernel. What EAP-MSCHAPv2 needs of old algorithms (MD4, DES) is OpenSSL's, of its legacy
+/// provider.
 pub const LOAD: &str = "openssl random nonce aes sha1 sha2 hmac gcm ccm ctr chapoly curve25519 kdf drbg \
-     pem pkcs1 pkcs8 x509 revocation constraints pubkey culvert! kernel-netlink socket-default vici";
+     pem pkcs1 pkcs8 x509 revocation constraints pubkey culvert! kernel-netlink socket-default eap-identity \
+     eap-mschapv2 eap-tls eap-md5 md5 vici";
 
 /// Name under which the plugin's file must stand in charon's plugin folder.
 pub const PLUGIN_FILE: &str = "libstrongswan-culvert.so";

@@ -30,7 +30,7 @@ pub enum ConnectionError {
         certificate: String,
     },
     /// An authentication that the box does not do.
-    #[error("connection {connection}: authentication {method:?}; psk and pubkey are known")]
+    #[error("connection {connection}: authentication {method:?}; there is {}", METHODS.join(", "))]
     Method {
         /// Its name.
         connection: String,
@@ -45,6 +45,9 @@ impl ConnectionError {
         matches!(self, Self::Certificate { .. })
     }
 }
+
+/// What the plugins that charon loads can do on either side.
+const METHODS: [&str; 5] = ["psk", "pubkey", "eap-mschapv2", "eap-tls", "eap-md5"];
 
 /// What charon uses when the plan says nothing.
 const REPLAY_WINDOW: u32 = 1024;
@@ -88,6 +91,10 @@ pub fn to_vici(
         connection.rekey_time.map(seconds),
     );
     set_some(&mut message, "over_time", connection.over_time.map(seconds));
+    // Said at all it is in place of rekeying: charon then has no default for that.
+    if connection.reauth_time != 0 {
+        message.set("reauth_time", seconds(connection.reauth_time));
+    }
     message.set_section("local", auth(connection, local, credentials)?);
     message.set_section("remote", auth(connection, remote, credentials)?);
     let mut children = Message::new();
@@ -112,7 +119,7 @@ fn auth(
     round: &AuthRound,
     credentials: &BTreeMap<String, Credential>,
 ) -> Result<Message, ConnectionError> {
-    if !["psk", "pubkey"].contains(&round.method.as_str()) {
+    if !METHODS.contains(&round.method.as_str()) {
         return Err(ConnectionError::Method {
             connection: connection.name.clone(),
             method: round.method.clone(),
@@ -121,6 +128,14 @@ fn auth(
     let mut message = Message::new().with("auth", &round.method);
     if !round.identity.is_empty() {
         message.set("id", &round.identity);
+    }
+    for (name, identity) in [
+        ("eap_id", &round.eap_identity),
+        ("aaa_id", &round.aaa_identity),
+    ] {
+        if !identity.is_empty() {
+            message.set(name, identity);
+        }
     }
     let der = |names: &[String]| {
         names
@@ -300,13 +315,31 @@ mod tests {
                 .unwrap_err()
                 .is_retriable()
         );
-        let mut eap = connection();
-        eap.local.as_mut().unwrap().method = "eap".into();
+        let mut unknown = connection();
+        unknown.local.as_mut().unwrap().method = "eap-sim".into();
+        let error = to_vici(&unknown, &BTreeMap::new()).unwrap_err().to_string();
         assert!(
-            to_vici(&eap, &BTreeMap::new())
-                .unwrap_err()
-                .to_string()
-                .contains("eap")
+            error.contains("eap-sim") && error.contains("eap-tls"),
+            "{error}"
         );
+    }
+
+    #[test]
+    fn eap_and_reauthentication_in_charons_words() {
+        let mut connection = connection();
+        let plain = to_vici(&connection, &BTreeMap::new()).unwrap();
+        assert_eq!(plain.text("reauth_time"), None);
+        assert_eq!(plain.section("local").unwrap().text("eap_id"), None);
+        connection.reauth_time = 3600;
+        let local = connection.local.as_mut().unwrap();
+        local.method = "eap-tls".into();
+        local.eap_identity = "branch".into();
+        local.aaa_identity = "radius".into();
+        let message = to_vici(&connection, &BTreeMap::new()).unwrap();
+        assert_eq!(message.text("reauth_time"), Some("3600s"));
+        let local = message.section("local").unwrap();
+        assert_eq!(local.text("auth"), Some("eap-tls"));
+        assert_eq!(local.text("eap_id"), Some("branch"));
+        assert_eq!(local.text("aaa_id"), Some("radius"));
     }
 }

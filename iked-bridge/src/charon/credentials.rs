@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use culvert_model::bus::{Credential, KeyedValue, Value, credential, value};
+use culvert_model::bus::{Credential, KeyedValue, PreSharedKey, Value, credential, value};
 use strongswan_vici::{
     Certificate, CertificateFlag, CertificateType, KeyType, SharedKey, SharedKeyType, Vici,
     ViciError,
@@ -52,13 +52,12 @@ pub async fn load(
     };
     match &credential.kind {
         None => Err(CredentialError::Empty(name.clone())),
-        Some(credential::Kind::Psk(psk)) => {
-            let key = SharedKey {
-                id: name.clone(),
-                kind: SharedKeyType::Ike,
-                data: Zeroizing::new(psk.secret.clone()),
-                owners: psk.identities.clone(),
-            };
+        Some(credential::Kind::Psk(secret)) => {
+            let key = shared(name, SharedKeyType::Ike, secret);
+            vici.load_shared(&key).await.map_err(failed)
+        }
+        Some(credential::Kind::Eap(secret)) => {
+            let key = shared(name, SharedKeyType::Eap, secret);
             vici.load_shared(&key).await.map_err(failed)
         }
         Some(credential::Kind::Certificate(der)) => vici
@@ -79,6 +78,15 @@ pub async fn load(
             }
             Ok(())
         }
+    }
+}
+
+fn shared(name: &str, kind: SharedKeyType, secret: &PreSharedKey) -> SharedKey {
+    SharedKey {
+        id: name.to_owned(),
+        kind,
+        data: Zeroizing::new(secret.secret.clone()),
+        owners: secret.identities.clone(),
     }
 }
 
@@ -113,7 +121,7 @@ pub async fn unload(
 ) -> Result<bool, CredentialError> {
     let name = &credential.name;
     let result = match &credential.kind {
-        Some(credential::Kind::Psk(_)) => vici.unload_shared(name).await,
+        Some(credential::Kind::Psk(_) | credential::Kind::Eap(_)) => vici.unload_shared(name).await,
         Some(credential::Kind::PrivateKey(_)) => match keys.remove(name) {
             Some(id) => vici.unload_key(&id).await,
             None => Ok(()),

@@ -21,6 +21,7 @@ mod error;
 mod grammar;
 mod idle;
 mod interactive;
+mod moment;
 mod operations;
 mod pipes;
 mod screen;

@@ -1,4 +1,4 @@
-//! Columns, and how moments and spans of time are written.
+//! Columns, and how spans of time are written.
 
 /// Columns two blanks apart, with headings.
 pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
@@ -45,32 +45,6 @@ pub fn two_columns(rows: &[(String, String)]) -> String {
     text
 }
 
-/// A moment as RFC 3339 writes it, in UTC.
-pub fn moment(unix_ms: u64) -> String {
-    let seconds = unix_ms / 1000;
-    let (days, of_day) = (seconds / 86400, seconds % 86400);
-    // Days since 0000-03-01: every four hundred years are alike, and a year ends with its leap day.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        of_day / 3600,
-        of_day / 60 % 60,
-        of_day % 60
-    )
-}
-
 /// A span of time as people say it.
 pub fn span(seconds: u64) -> String {
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
@@ -94,15 +68,6 @@ mod tests {
             &[["long".into(), "x".into()], [String::new(), "ü".into()]],
         );
         assert_eq!(text, "a     bcd\nlong  x\n      ü\n");
-    }
-
-    #[test]
-    fn moments_are_those_of_the_calendar() {
-        assert_eq!(moment(0), "1970-01-01T00:00:00Z");
-        assert_eq!(moment(951_782_400_000), "2000-02-29T00:00:00Z");
-        assert_eq!(moment(1_709_251_199_999), "2024-02-29T23:59:59Z");
-        assert_eq!(moment(1_735_689_600_000), "2025-01-01T00:00:00Z");
-        assert_eq!(moment(4_107_542_400_000), "2100-03-01T00:00:00Z");
     }
 
     #[test]

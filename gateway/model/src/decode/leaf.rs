@@ -51,8 +51,11 @@ pub(crate) fn check_text(rules: &Rules, text: &str) -> Result<(), Reason> {
             "an address with the length of its network, such as 192.0.2.1/24",
         ),
         FieldType::Peer => (
-            text == "%any" || text.parse::<IpAddr>().is_ok() || text.parse::<IpNet>().is_ok(),
-            "an address, a network or %any",
+            text == "%any"
+                || text.parse::<IpAddr>().is_ok()
+                || text.parse::<IpNet>().is_ok()
+                || is_named_host(text),
+            "an address, a name, a network or %any",
         ),
         FieldType::Selector => (
             is_selector(text),
@@ -178,7 +181,7 @@ pub(crate) fn normalised(kind: FieldType, text: &str) -> String {
         FieldType::Prefix | FieldType::InterfaceAddress => {
             text.parse::<IpNet>().ok().map(|prefix| prefix.to_string())
         }
-        FieldType::Peer => normal_network(text),
+        FieldType::Peer => normal_network(text).or_else(|| Some(text.to_ascii_lowercase())),
         FieldType::Selector => {
             let end = text.find('[').unwrap_or(text.len());
             let (network, rest) = text.split_at(end);
@@ -358,8 +361,8 @@ mod tests {
             ),
             (
                 FieldType::Peer,
-                &["%any", "192.0.2.1", "192.0.2.0/24"],
-                &["%other", "a.example.com"],
+                &["%any", "192.0.2.1", "192.0.2.0/24", "a.example.com", "a"],
+                &["%other", "192.0.2", "192.0.2.1/33", "a..b", "-a", ""],
             ),
             (
                 FieldType::Selector,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{DigestKey, Key, Part, PlanReason, Planner};
 use crate::bus::{self, credential, value::Kind};
-use crate::config::Config;
+use crate::config::{Config, OwnerIdentity};
 use crate::decode::{key_bytes, path};
 
 /// The key of a credential.
@@ -24,24 +24,15 @@ pub(super) fn plan(config: &Config, digests: &DigestKey, planner: &mut Planner) 
     };
     for psk in &credentials.pre_shared_keys {
         let origin = origin("pre_shared_keys", psk.name());
-        let Some(secret) = key_bytes(psk.secret()) else {
-            let at = path::field(&origin, "secret");
-            let reason = PlanReason::Malformed {
-                given: String::new(),
-                expected: "a secret",
-            };
-            adder.planner.refuse(at, reason);
-            continue;
-        };
-        let kind = credential::Kind::Psk(bus::PreSharedKey {
-            identities: psk
-                .identities
-                .iter()
-                .map(|owner| owner.identity().to_owned())
-                .collect(),
-            secret: secret.to_vec(),
-        });
-        adder.add(psk.name(), kind, &origin);
+        if let Some(shared) = adder.shared(psk.secret(), &psk.identities, &origin) {
+            adder.add(psk.name(), credential::Kind::Psk(shared), &origin);
+        }
+    }
+    for password in &credentials.eap_secrets {
+        let origin = origin("eap_secrets", password.name());
+        if let Some(shared) = adder.shared(password.secret(), &password.identities, &origin) {
+            adder.add(password.name(), credential::Kind::Eap(shared), &origin);
+        }
     }
     for item in &credentials.certificates {
         let origin = origin("certificates", item.name());
@@ -132,6 +123,30 @@ impl Adder<'_> {
             Part::Iked,
             origin,
         );
+    }
+
+    /// What is known on both sides, and whose it is.
+    fn shared(
+        &mut self,
+        secret: &str,
+        owners: &[OwnerIdentity],
+        origin: &str,
+    ) -> Option<bus::PreSharedKey> {
+        let Some(secret) = key_bytes(secret) else {
+            let reason = PlanReason::Malformed {
+                given: String::new(),
+                expected: "a secret",
+            };
+            self.planner.refuse(path::field(origin, "secret"), reason);
+            return None;
+        };
+        Some(bus::PreSharedKey {
+            identities: owners
+                .iter()
+                .map(|owner| owner.identity().to_owned())
+                .collect(),
+            secret: secret.to_vec(),
+        })
     }
 
     fn der(

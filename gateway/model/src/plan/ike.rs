@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::credentials::credential_key;
+use super::eap::{self, Passwords};
 use super::linux::{linux_address_key, linux_route_key, source_address};
 use super::network::StaticRoutes;
 use super::ports::{Ports, default_vrf};
+use super::system::resolver_key;
 use super::{Key, Part, PlanReason, Planner};
 use crate::bus::{self, value::Kind};
 use crate::config::{
@@ -96,6 +98,7 @@ struct Known<'a> {
     own: Vec<(IpAddr, Key)>,
     /// Names of pre-shared keys by whose they are.
     secrets: HashMap<&'a str, Vec<&'a str>>,
+    passwords: Passwords<'a>,
     ports: &'a Ports,
     routes: &'a StaticRoutes<'a>,
     underlay: &'a str,
@@ -134,6 +137,7 @@ impl<'a> Known<'a> {
             tunnels: tunnels(config),
             own,
             secrets,
+            passwords: Passwords::of(config.credentials.as_ref()),
             ports,
             routes,
             underlay,
@@ -198,6 +202,12 @@ fn plan_connection(
         let at = path::field(&path::field(&origin, "remote"), "identity");
         planner.refuse(at, PlanReason::NoIdentity);
     }
+    needs.extend(eap::plan(connection, &origin, &known.passwords, planner));
+    let (reauth, rekey) = (connection.reauth_time(), connection.rekey_time());
+    if reauth != 0 && rekey >= reauth {
+        let at = path::field(&origin, "reauth_time");
+        planner.refuse(at, PlanReason::ReauthBelowRekey { reauth, rekey });
+    }
     let none = Credentials::default();
     let credentials = config.credentials.as_ref().unwrap_or(&none);
     for (side, round) in [("local", &local), ("remote", &remote)] {
@@ -229,7 +239,7 @@ fn plan_connection(
                 }
                 needs.extend(found);
             }
-            AuthenticationMethod::Certificate if own => {
+            AuthenticationMethod::Certificate | AuthenticationMethod::EapTls if own => {
                 if round.certificates.is_empty() {
                     planner.refuse(path::field(&at, "certificates"), PlanReason::NoCertificate);
                 }
@@ -240,14 +250,16 @@ fn plan_connection(
                 let keys = credentials.private_keys.iter();
                 needs.extend(keys.map(|key| credential_key(key.name())));
             }
-            AuthenticationMethod::Certificate => {
+            AuthenticationMethod::Certificate | AuthenticationMethod::EapTls => {
                 // Without a name any authority that is configured will do.
                 if round.certificates.is_empty() && round.ca_certificates.is_empty() {
                     let authorities = credentials.ca_certificates.iter();
                     needs.extend(authorities.map(|item| credential_key(item.name())));
                 }
             }
-            AuthenticationMethod::Unspecified => {}
+            AuthenticationMethod::EapMschapv2
+            | AuthenticationMethod::EapMd5
+            | AuthenticationMethod::Unspecified => {}
         }
     }
     needs.sort();
@@ -262,8 +274,8 @@ fn plan_connection(
         local_addresses: connection.local_address.iter().cloned().collect(),
         remote_addresses: connection.remote_address.iter().cloned().collect(),
         ike_proposals: proposals(&connection.proposals),
-        local: Some(auth_round(&local, local_id)),
-        remote: Some(auth_round(&remote, remote_id)),
+        local: Some(auth_round(&local, local_id, true)),
+        remote: Some(auth_round(&remote, remote_id, false)),
         dpd_delay: connection.dpd_delay.unwrap_or(DEFAULT_DPD_DELAY),
         dpd_timeout: connection.dpd_timeout.unwrap_or(0),
         rekey_time: connection.rekey_time,
@@ -271,12 +283,16 @@ fn plan_connection(
         mobike: connection.mobike.unwrap_or(true),
         force_encap: connection.force_encap.unwrap_or(false),
         children,
+        reauth_time: reauth,
     };
     let mut after = vec![Key::from("forwarding")];
     if let Some(remote) = remote_address
         && connection.local_address.is_none()
     {
         after.extend(known.source_address(remote));
+    }
+    if remote_address.is_none() && planner.values.contains_key(&resolver_key()) {
+        after.push(resolver_key());
     }
     after.extend(
         remote_address.and_then(|remote| route_to(known.routes, known.underlay, remote, planner)),
@@ -347,13 +363,15 @@ fn route_to(
         .filter(|key| planner.values.contains_key(key))
 }
 
-fn auth_round(round: &Authentication, identity: String) -> bus::AuthRound {
+fn auth_round(round: &Authentication, identity: String, own: bool) -> bus::AuthRound {
+    let method = match round.method() {
+        AuthenticationMethod::Certificate => "pubkey",
+        _ => eap::method(round).unwrap_or("psk"),
+    };
     bus::AuthRound {
-        method: match round.method() {
-            AuthenticationMethod::Certificate => "pubkey",
-            AuthenticationMethod::Psk | AuthenticationMethod::Unspecified => "psk",
-        }
-        .to_owned(),
+        method: method.to_owned(),
+        eap_identity: eap::user_name(round, own),
+        aaa_identity: round.aaa_identity.clone().unwrap_or_default(),
         identity,
         certificates: round
             .certificates

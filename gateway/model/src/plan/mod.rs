@@ -32,6 +32,7 @@
 
 mod credentials;
 mod digest;
+mod eap;
 mod ike;
 mod ip_tunnels;
 mod linux;
@@ -39,6 +40,7 @@ mod network;
 mod pieces;
 mod policies;
 mod ports;
+mod system;
 mod users;
 mod value;
 mod vlan;
@@ -176,6 +178,14 @@ pub enum PlanReason {
     ReservedName {
         /// As written.
         name: String,
+    },
+    /// A name that the tz database does not have.
+    #[error("{given:?} is not in the tz database; there is {near}")]
+    NoTimeZone {
+        /// As written.
+        given: String,
+        /// The name most like it.
+        near: String,
     },
     /// Two things share what each must have for itself.
     #[error("{what} is also that of {other}; each has its own")]
@@ -371,6 +381,43 @@ pub enum PlanReason {
         /// The peer's.
         remote: String,
     },
+    /// EAP, and nothing to say who this gateway is.
+    #[error("must be given, or the identity: the user name by which this gateway proves who it is")]
+    NoUserName,
+    /// No password for this user name.
+    #[error("no EAP secret belongs to {user:?}")]
+    NoPassword {
+        /// The user name; `%any`: there is none at all.
+        user: String,
+    },
+    /// EAP in both directions.
+    #[error("one side at most uses EAP (RFC 7296 section 2.16): the one that begins")]
+    EapOnBothSides,
+    /// A peer that is checked by EAP and called.
+    #[error("the peer proves who it is by EAP, so it begins; none is possible")]
+    EapPeerBegins,
+    /// EAP of this gateway, and many peers.
+    #[error("this gateway proves who it is by EAP, so it begins: one peer must be named")]
+    EapWithoutPeer,
+    /// EAP-TLS on the side of a server without a certificate.
+    #[error("a peer that uses eap-tls wants a certificate of this gateway")]
+    EapTlsByPassword,
+    /// A user name where there is no EAP.
+    #[error("means something with EAP only")]
+    OnlyWithEap,
+    /// The server of EAP where there is no EAP-TLS of this side.
+    #[error("means something with eap-tls of the local side only")]
+    OnlyWithEapTls,
+    /// Reauthentication that always comes before rekeying.
+    #[error(
+        "{reauth} s is not above the rekey_time of {rekey} s: the IKE_SA would never be rekeyed"
+    )]
+    ReauthBelowRekey {
+        /// As written.
+        reauth: u32,
+        /// As written.
+        rekey: u32,
+    },
     /// Authentication by certificate without one.
     #[error("must name the certificate that this gateway shows")]
     NoCertificate,
@@ -421,6 +468,7 @@ pub fn plan(config: &Config, digests: &DigestKey) -> Result<Plan, PlanErrors> {
     network::plan(config, &ports, &routes, &mut planner);
     let underlay = ike::underlay_vrf(config, &mut planner);
     linux::plan(&ports, &routes, &underlay, &mut planner);
+    system::plan(config, &mut planner);
     credentials::plan(config, digests, &mut planner);
     ike::plan(config, &ports, &routes, &underlay, &mut planner);
     policies::plan(config, &underlay, &mut planner);

@@ -917,3 +917,246 @@ fn a_key_is_one_persons_and_nobody_is_root() {
     assert_eq!(root.len(), 1, "{root:?}");
     assert!(root[0].starts_with("system.users[root].name: "), "{root:?}");
 }
+
+/// The fixture with one piece of the connection replaced, and EAP secrets.
+fn with_eap(changes: &[(&str, &str)]) -> String {
+    let mut text = changed(
+        r#""credentials": {"#,
+        r#""credentials": { "eap_secrets": [{ "name": "me", "identities": [{ "identity": "branch" }], "secret": "pass" }],"#,
+    );
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from} is not in the fixture");
+        text = text.replace(from, to);
+    }
+    text
+}
+
+const LOCAL: &str = r#""local": { "method": "psk", "identity": "gateway-a" }"#;
+const REMOTE: &str = r#""remote": { "method": "psk", "identity": "gateway-b" }"#;
+const START: &str = r#""start_action": "start""#;
+
+fn connection_of(plan: &Plan) -> (&bus::Connection, &[Key]) {
+    let planned = &plan[&Key::from("connection/to-b")];
+    let Some(Kind::Connection(connection)) = &planned.value.kind else {
+        panic!("{planned:?}");
+    };
+    (connection, &planned.needs)
+}
+
+#[test]
+fn eap_on_either_side_is_planned_with_its_password() {
+    let own = r#""local": { "method": "eap-mschapv2", "identity": "gateway-a", "eap_identity": "branch" }"#;
+    let plan = plan_of(&with_eap(&[(LOCAL, own)])).unwrap();
+    let (connection, needs) = connection_of(&plan);
+    let local = connection.local.as_ref().unwrap();
+    assert_eq!(
+        (
+            local.method.as_str(),
+            local.identity.as_str(),
+            local.eap_identity.as_str()
+        ),
+        ("eap-mschapv2", "gateway-a", "branch")
+    );
+    // The peer's key, and the password.
+    assert_eq!(
+        needs
+            .iter()
+            .filter(|key| key.as_str().starts_with("credential/"))
+            .count(),
+        2
+    );
+    assert!(needs.contains(&Key::from("credential/me")));
+    let credential = &plan[&Key::from("credential/me")];
+    let Some(Kind::Credential(credential)) = &credential.value.kind else {
+        panic!("no credential");
+    };
+    let Some(bus::credential::Kind::Eap(password)) = &credential.kind else {
+        panic!("no password");
+    };
+    assert_eq!(password.secret, b"pass");
+    assert!(!credential.digest.is_empty());
+
+    // The peer proves itself: it is asked for its name, and begins.
+    let theirs = r#""remote": { "method": "eap-md5" }"#;
+    let waits = r#""start_action": "none""#;
+    let plan = plan_of(&with_eap(&[(REMOTE, theirs), (START, waits)])).unwrap();
+    let (connection, needs) = connection_of(&plan);
+    let remote = connection.remote.as_ref().unwrap();
+    assert_eq!(
+        (
+            remote.method.as_str(),
+            remote.identity.as_str(),
+            remote.eap_identity.as_str()
+        ),
+        ("eap-md5", "", "%any")
+    );
+    assert!(
+        needs.contains(&Key::from("credential/me")) && needs.contains(&Key::from("credential/hq"))
+    );
+}
+
+#[test]
+fn eap_that_cannot_work_is_refused() {
+    let eap = |side: &str, rest: &str| format!(r#""{side}": {{ "method": "eap-mschapv2"{rest} }}"#);
+    let waits = r#""start_action": "none""#;
+    for (changes, expected) in [
+        (
+            vec![
+                (LOCAL, eap("local", r#", "identity": "branch""#)),
+                (REMOTE, eap("remote", "")),
+            ],
+            "connections[to-b].remote.method: one side at most uses EAP (RFC 7296 section 2.16): the one that begins",
+        ),
+        (
+            vec![(REMOTE, eap("remote", ""))],
+            "connections[to-b].children[net].start_action: the peer proves who it is by EAP, so it begins; none is possible",
+        ),
+        (
+            vec![(LOCAL, eap("local", ""))],
+            "connections[to-b].local.eap_identity: must be given, or the identity: the user name by which this gateway proves who it is",
+        ),
+        (
+            vec![(LOCAL, eap("local", r#", "identity": "other""#))],
+            r#"connections[to-b].local: no EAP secret belongs to "other""#,
+        ),
+        (
+            vec![
+                (REMOTE, eap("remote", r#", "eap_identity": "other""#)),
+                (START, waits.to_owned()),
+            ],
+            r#"connections[to-b].remote: no EAP secret belongs to "other""#,
+        ),
+        (
+            vec![
+                (LOCAL, eap("local", r#", "identity": "branch""#)),
+                (
+                    r#""remote_address": "198.51.100.2""#,
+                    r#""remote_address": "%any""#.to_owned(),
+                ),
+            ],
+            "connections[to-b].remote_address: this gateway proves who it is by EAP, so it begins: one peer must be named",
+        ),
+        (
+            vec![
+                (
+                    REMOTE,
+                    r#""remote": { "method": "eap-tls", "identity": "b" }"#.to_owned(),
+                ),
+                (START, waits.to_owned()),
+            ],
+            "connections[to-b].local.method: a peer that uses eap-tls wants a certificate of this gateway",
+        ),
+        (
+            vec![(
+                LOCAL,
+                r#""local": { "method": "eap-tls", "identity": "gateway-a" }"#.to_owned(),
+            )],
+            "connections[to-b].local.certificates: must name the certificate that this gateway shows",
+        ),
+        (
+            vec![(
+                LOCAL,
+                LOCAL.replace(" }", r#", "eap_identity": "branch" }"#),
+            )],
+            "connections[to-b].local.eap_identity: means something with EAP only",
+        ),
+        (
+            vec![(
+                REMOTE,
+                REMOTE.replace(" }", r#", "aaa_identity": "branch" }"#),
+            )],
+            "connections[to-b].remote.aaa_identity: means something with eap-tls of the local side only",
+        ),
+    ] {
+        let changes: Vec<(&str, &str)> = changes
+            .iter()
+            .map(|(from, to)| (*from, to.as_str()))
+            .collect();
+        let errors = errors(&with_eap(&changes));
+        assert!(
+            errors.contains(&expected.to_owned()),
+            "{expected}\nnot in\n{errors:#?}"
+        );
+    }
+}
+
+#[test]
+fn reauthentication_comes_after_rekeying() {
+    let times = |text: &str| changed(r#""name": "to-b","#, &format!(r#""name": "to-b", {text},"#));
+    let plan = plan_of(&times(r#""reauth_time": 3600, "rekey_time": 600"#)).unwrap();
+    let (connection, _) = connection_of(&plan);
+    assert_eq!(
+        (connection.reauth_time, connection.rekey_time),
+        (3600, Some(600))
+    );
+    for right in [
+        r#""reauth_time": 0, "rekey_time": 600"#,
+        r#""reauth_time": 600, "rekey_time": 0"#,
+    ] {
+        plan_of(&times(right)).unwrap();
+    }
+    assert_eq!(
+        errors(&times(r#""reauth_time": 600, "rekey_time": 600"#)),
+        [
+            "connections[to-b].reauth_time: 600 s is not above the rekey_time of 600 s: the IKE_SA would never be rekeyed"
+        ]
+    );
+}
+
+#[test]
+fn names_are_looked_up_where_the_configuration_says_before_a_peer_is_called() {
+    let text = changed(
+        r#""host_name": "gateway-a""#,
+        r#""dns_servers": [{ "address": "192.0.2.53" }, { "address": "2001:db8::53" }],
+           "search_domains": [{ "domain": "example.com" }]"#,
+    );
+    let key = Key::from("linux/resolver");
+    let plan = plan_of(&text).unwrap();
+    let Some(Kind::Resolver(resolver)) = &plan[&key].value.kind else {
+        panic!("no resolver");
+    };
+    assert_eq!(resolver.servers, ["192.0.2.53", "2001:db8::53"]);
+    assert_eq!(resolver.domains, ["example.com"]);
+    assert_eq!(
+        plan[&key].origins,
+        ["system.dns_servers", "system.search_domains"]
+    );
+    assert!(!plan[&Key::from("connection/to-b")].after.contains(&key));
+    let named = text.replace(
+        r#""remote_address": "198.51.100.2""#,
+        r#""remote_address": "hq.example.com""#,
+    );
+    let plan = plan_of(&named).unwrap();
+    assert!(plan[&Key::from("connection/to-b")].after.contains(&key));
+
+    assert_eq!(
+        errors(&changed(
+            r#""host_name": "gateway-a""#,
+            r#""search_domains": [{ "domain": "example.com" }]"#
+        )),
+        ["system.search_domains: has an effect only together with dns_servers"]
+    );
+}
+
+#[test]
+fn only_zones_of_the_tz_database_are_taken() {
+    let zone = |name: &str| {
+        changed(
+            r#""host_name": "gateway-a""#,
+            &format!(r#""time_zone": "{name}""#),
+        )
+    };
+    for right in [
+        "UTC",
+        "Europe/Zurich",
+        "America/Argentina/Buenos_Aires",
+        "Etc/GMT+5",
+    ] {
+        plan_of(&zone(right)).unwrap_or_else(|errors| panic!("{errors}"));
+    }
+    assert_eq!(
+        errors(&zone("Europe/Zürich".replace('ü', "ue").as_str())),
+        [r#"system.time_zone: "Europe/Zuerich" is not in the tz database; there is Europe/Zurich"#]
+    );
+    assert!(errors(&zone("Xyz"))[0].contains("there is UTC, "));
+}

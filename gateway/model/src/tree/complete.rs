@@ -279,7 +279,7 @@ pub(crate) fn hint(field: &Field) -> String {
                 FieldType::Ip => "address",
                 FieldType::Prefix => "network/length",
                 FieldType::InterfaceAddress => "address/length",
-                FieldType::Peer => "address, network or %any",
+                FieldType::Peer => "address, name, network or %any",
                 FieldType::Selector => "network[protocol/port]",
                 FieldType::Proposal => "proposal",
                 FieldType::Identity => "identity",

@@ -11,7 +11,8 @@ use super::looking::waiting_text;
 use super::{Console, Output, Session, programs};
 use crate::error::{CliError, sentence};
 use crate::grammar::Parsed;
-use crate::table::{moment, span, table};
+use crate::moment::Zone;
+use crate::table::{span, table};
 use crate::words::Word;
 
 /// How long a revision is on probation when nobody says: as Junos has it.
@@ -50,7 +51,8 @@ impl Session {
                 output
             });
         }
-        let told = told(&reply, minutes);
+        let zone = self.zone_for(&reply).await;
+        let told = told(&reply, minutes, &zone);
         let mut output = if json {
             programs::committed(&reply, &told)
         } else {
@@ -63,6 +65,15 @@ impl Session {
             self.after_commit(parsed, &mut output).await?;
         }
         Ok(output)
+    }
+
+    /// Only of a conflict a time is told.
+    async fn zone_for(&mut self, reply: &api::CommitReply) -> Zone {
+        if reply.outcome() == Outcome::Conflict {
+            self.zone().await
+        } else {
+            Zone::utc()
+        }
     }
 
     /// Asks whether it shall be done although it is dangerous.
@@ -232,7 +243,8 @@ impl Session {
             ..api::CommitRequest::default()
         };
         let reply = self.send_commit(request, console).await?;
-        told(&reply, None)
+        let zone = self.zone_for(&reply).await;
+        told(&reply, None, &zone)
     }
 }
 
@@ -246,7 +258,7 @@ impl Drop for Spinner {
 }
 
 /// What came of a commit.
-fn told(reply: &api::CommitReply, minutes: Option<u64>) -> Result<Output, CliError> {
+fn told(reply: &api::CommitReply, minutes: Option<u64>, zone: &Zone) -> Result<Output, CliError> {
     let problems = || -> String {
         let lines: Vec<String> = reply.problems.iter().map(sentence).collect();
         lines.join("\n")
@@ -276,7 +288,7 @@ fn told(reply: &api::CommitReply, minutes: Option<u64>) -> Result<Output, CliErr
             waiting_text_if_any(&reply.waiting)
         ))),
         Outcome::Refused => Err(CliError::Problems(reply.problems.clone())),
-        Outcome::Conflict => Err(CliError::Not(conflicts(&reply.conflicts))),
+        Outcome::Conflict => Err(CliError::Not(conflicts(&reply.conflicts, zone))),
         Outcome::Unchanged => Ok(Output::note(
             "nothing is to be committed: what runs is the same",
         )),
@@ -316,7 +328,7 @@ fn checked(reply: &api::CommitReply) -> Output {
     }
 }
 
-fn conflicts(conflicts: &[api::Conflict]) -> String {
+fn conflicts(conflicts: &[api::Conflict], zone: &Zone) -> String {
     let mut text = "nothing is changed: somebody else changed the same meanwhile".to_owned();
     for conflict in conflicts {
         let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
@@ -327,7 +339,7 @@ fn conflicts(conflicts: &[api::Conflict]) -> String {
             value(&conflict.theirs),
             conflict.author,
             conflict.revision,
-            moment(conflict.unix_ms),
+            zone.moment(conflict.unix_ms),
             value(&conflict.ours)
         );
     }

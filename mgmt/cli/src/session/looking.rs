@@ -10,7 +10,7 @@ use crate::error::CliError;
 use crate::grammar::Parsed;
 use crate::operations::{Question, Topic};
 use crate::pipes::Pipes;
-use crate::table::{moment, span, table};
+use crate::table::{span, table};
 use crate::words::{Word, join, lex, quote, texts};
 
 impl Session {
@@ -126,6 +126,7 @@ impl Session {
             .list_revisions(request)
             .await?
             .into_inner();
+        let zone = self.zone().await;
         let rows: Vec<_> = reply
             .revisions
             .into_iter()
@@ -140,7 +141,7 @@ impl Session {
                 };
                 [
                     revision.number.to_string(),
-                    moment(revision.unix_ms),
+                    zone.moment(revision.unix_ms),
                     revision.author,
                     revision.source,
                     comment,
@@ -253,12 +254,13 @@ impl Session {
             .into_inner()
             .entries;
         entries.sort_by_key(|entry| entry.number);
+        let zone = self.zone().await;
         let rows: Vec<_> = entries
             .into_iter()
             .map(|entry| {
                 [
                     entry.number.to_string(),
-                    moment(entry.unix_ms),
+                    zone.moment(entry.unix_ms),
                     entry.principal,
                     entry.from,
                     entry.what,

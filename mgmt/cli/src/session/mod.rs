@@ -25,6 +25,7 @@ use crate::client::{Client, Service};
 use crate::commands::{Action, CONFIGURATION_MODE, OPERATIONAL_MODE};
 use crate::error::CliError;
 use crate::grammar::{Mistake, Nodes, Parsed, parse};
+use crate::moment::Zone;
 use crate::operations::Operations;
 use crate::pipes::Pipes;
 use crate::words::{Line, Word, join, lex};
@@ -274,6 +275,25 @@ impl Session {
 
     async fn service(&mut self) -> Result<&mut Service, CliError> {
         self.client.service().await
+    }
+
+    /// How times are shown: as the running configuration says, and in UTC where it does not say or is not told.
+    async fn zone(&mut self) -> Zone {
+        let request = api::GetRequest {
+            source: Some(api::Source {
+                which: Some(api::source::Which::Running(api::Running {})),
+            }),
+            at: vec!["system".to_owned(), "time_zone".to_owned()],
+            format: api::Format::Set.into(),
+            defaults: false,
+        };
+        let Ok(service) = self.service().await else {
+            return Zone::utc();
+        };
+        match service.get(request).await {
+            Ok(reply) => Zone::of_configuration(&reply.into_inner().text),
+            Err(_) => Zone::utc(),
+        }
     }
 
     /// The way to mgmt, for whoever asks beside the session.

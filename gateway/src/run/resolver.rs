@@ -1,0 +1,131 @@
+//! Where the gateway itself looks names up: `etc/resolv.conf` below its root, which its processes see as `/etc/resolv.conf`.
+//!
+//! ```text
+//!   system.dns_servers --plan--> linux/resolver --+
+//!   /etc/resolv.conf of the machine --(without)---+--> ROOT/etc/resolv.conf --grafted--> charon
+//! ```
+//!
+//! The file is rewritten in place: a mount shows the file that was mounted, not one that took its name. The C library reads it
+//! again when it has changed.
+
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use culvert_model::bus;
+use thiserror::Error;
+
+/// Where the C library looks.
+const OF_THE_MACHINE: &str = "/etc/resolv.conf";
+
+/// The file cannot be written.
+#[derive(Debug, Error)]
+#[error("cannot write {}", path.display())]
+pub struct ResolverError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// The file of one gateway.
+#[derive(Clone, Debug)]
+pub struct ResolverFile {
+    path: PathBuf,
+}
+
+impl ResolverFile {
+    /// At this path; nothing is written yet.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Makes it say what is configured, or with nothing configured what the machine's own says now.
+    pub fn write(&self, wanted: Option<&bus::Resolver>) -> Result<(), ResolverError> {
+        let text = match wanted {
+            Some(resolver) => text(resolver),
+            None => fs::read_to_string(OF_THE_MACHINE).unwrap_or_default(),
+        };
+        self.rewrite(&text).map_err(|source| ResolverError {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    /// Whether it says what is configured.
+    pub fn says(&self, wanted: &bus::Resolver) -> bool {
+        fs::read_to_string(&self.path).is_ok_and(|found| found == text(wanted))
+    }
+
+    fn rewrite(&self, text: &str) -> io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .open(&self.path)?;
+        // In this order there is no moment at which it is empty.
+        file.write_all(text.as_bytes())?;
+        file.set_len(text.len() as u64)
+    }
+}
+
+/// The machine's file as it is after all links, if there is one: where a graft has to go.
+pub fn place_for_graft() -> Option<PathBuf> {
+    fs::canonicalize(Path::new(OF_THE_MACHINE)).ok()
+}
+
+fn text(resolver: &bus::Resolver) -> String {
+    let mut text = String::from("# Written by culvert from system.dns_servers.\n");
+    if !resolver.domains.is_empty() {
+        let _ = writeln!(text, "search {}", resolver.domains.join(" "));
+    }
+    for server in &resolver.servers {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn it_is_rewritten_in_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("resolv.conf");
+        let file = ResolverFile::at(path.clone());
+        file.write(None).unwrap();
+        let inode = fs::metadata(&path).unwrap().ino();
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            fs::read_to_string(OF_THE_MACHINE).unwrap_or_default()
+        );
+        let mut resolver = bus::Resolver {
+            servers: vec!["192.0.2.53".into(), "2001:db8::53".into()],
+            domains: vec!["branch.example.com".into(), "example.com".into()],
+        };
+        assert!(!file.says(&resolver));
+        file.write(Some(&resolver)).unwrap();
+        assert!(file.says(&resolver));
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            "# Written by culvert from system.dns_servers.\nsearch branch.example.com example.com\nnameserver 192.0.2.53\n\
+             nameserver 2001:db8::53\n"
+        );
+        resolver.servers.pop();
+        resolver.domains.clear();
+        assert!(!file.says(&resolver));
+        // Shorter: nothing of the longer text is left.
+        file.write(Some(&resolver)).unwrap();
+        assert!(
+            fs::read_to_string(&path)
+                .unwrap()
+                .ends_with("nameserver 192.0.2.53\n")
+        );
+        assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+    }
+}
