@@ -11,7 +11,7 @@ use culvert_bus::{BusError, Router, Server};
 use culvert_mgmt_api::{ConfigurationServer, MESSAGE_LIMIT};
 use culvert_model::config::Config;
 use culvert_model::tree::{Tree, TreeError};
-use nix::unistd::{User, getuid};
+use nix::unistd::getuid;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -22,8 +22,6 @@ use crate::service::Service;
 use crate::store::{Condition, Moment, Opened, Store, StoreError};
 use crate::syslog::{self, Syslog};
 
-/// The account that sshd starts login shells as.
-const SHELL_ACCOUNT: &str = "culvert";
 /// The store's folder, below the root.
 pub const STORE: &str = "var/mgmt";
 /// Everybody may connect; who it is decides the rest.
@@ -39,6 +37,8 @@ const ALIVE: Duration = Duration::from_secs(20);
 pub struct Options {
     /// The gateway's root.
     pub root: PathBuf,
+    /// Number of the Unix account that sshd starts the command line as ([`crate::login::ACCOUNT`]).
+    pub login_account: Option<u32>,
 }
 
 /// Why mgmt stopped.
@@ -129,10 +129,7 @@ pub async fn run(options: Options) -> Result<(), ProcessError> {
     let hands = Run::new(&bus.join("run"))?;
     let accounts = Accounts {
         own: getuid().as_raw(),
-        shell: User::from_name(SHELL_ACCOUNT)
-            .ok()
-            .flatten()
-            .map(|user| user.uid.as_raw()),
+        shell: options.login_account,
     };
     let agent = Arc::new(
         Agent::new(records, hands, accounts, warning).with_login(Writer::new(&options.root)),
@@ -163,6 +160,12 @@ async fn serve<H: Hands>(
         let agent = Arc::clone(&agent);
         async move { agent.keep_trail(sessions).await }
     });
+    let dismissing = Arc::clone(&agent);
+    let stop = async move {
+        stop.await;
+        // Its end would wait for theirs.
+        dismissing.dismiss();
+    };
     let service = ConfigurationServer::new(Service::new(agent))
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);

@@ -23,26 +23,10 @@ impl<H: Hands> Service<H> {
 
     /// Who calls, and what they ask.
     async fn caller<T>(&self, request: Request<T>) -> Result<(Caller, T), Status> {
-        let seat = request
-            .extensions()
-            .get::<Seat>()
-            .cloned()
-            .ok_or_else(|| Status::unauthenticated("the kernel does not say who that is"))?;
-        if let Some(reason) = seat.refusal() {
-            return Err(Status::resource_exhausted(reason));
-        }
-        let text = |name: &str| {
-            let value = request.metadata().get(name)?;
-            // Longer than any address or name.
-            value.to_str().ok().filter(|text| text.len() <= 256)
-        };
-        let claim = Claim {
-            principal: text(PRINCIPAL).map(str::to_owned),
-            origin: text(ORIGIN).map(str::to_owned),
-        };
+        let (seat, peer, claim) = claimed(&request)?;
         let caller = self
             .agent
-            .identify(Peer { uid: seat.uid() }, claim)
+            .identify(peer, claim)
             .await
             .map_err(|refusal| status(&refusal))?;
         if seat.begins(&caller).map_err(Status::resource_exhausted)? {
@@ -59,6 +43,29 @@ impl<H: Hands> Service<H> {
         self.agent.note_refusal(caller, what, refusal).await;
         status(refusal)
     }
+}
+
+/// By the kernel's word and by the other end's own.
+fn claimed<T>(request: &Request<T>) -> Result<(Seat, Peer, Claim), Status> {
+    let seat = request
+        .extensions()
+        .get::<Seat>()
+        .cloned()
+        .ok_or_else(|| Status::unauthenticated("the kernel does not say who that is"))?;
+    if let Some(reason) = seat.refusal() {
+        return Err(Status::resource_exhausted(reason));
+    }
+    let text = |name: &str| {
+        let value = request.metadata().get(name)?;
+        // Longer than any address or name.
+        value.to_str().ok().filter(|text| text.len() <= 256)
+    };
+    let claim = Claim {
+        principal: text(PRINCIPAL).map(str::to_owned),
+        origin: text(ORIGIN).map(str::to_owned),
+    };
+    let peer = Peer { uid: seat.uid() };
+    Ok((seat, peer, claim))
 }
 
 fn status(refusal: &Refusal) -> Status {
@@ -106,6 +113,18 @@ macro_rules! ask {
 
 #[tonic::async_trait]
 impl<H: Hands> Configuration for Service<H> {
+    async fn attend(
+        &self,
+        request: Request<api::AttendRequest>,
+    ) -> Result<Response<api::AttendReply>, Status> {
+        let (_, peer, claim) = claimed(&request)?;
+        let (caller, _) = self.caller(request).await?;
+        let attended = self.agent.attend(&caller, peer, claim).await;
+        attended
+            .map(Response::new)
+            .map_err(|refusal| status(&refusal))
+    }
+
     async fn open(
         &self,
         request: Request<api::OpenRequest>,

@@ -7,8 +7,9 @@
 //!
 //! Whatever a crashed run has left is removed at the start; whatever this one makes, at the end, panic or not.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,8 @@ impl Laboratory {
         let topology = Topology::new("test")?;
         topology.remove()?;
         let folder = tempfile::Builder::new().prefix("culvert-test-").tempdir()?;
+        // Who logs in passes through it.
+        fs::set_permissions(&folder, Permissions::from_mode(0o711))?;
         let this = Self {
             topology,
             gateways: [None, None],

@@ -22,7 +22,7 @@ pub enum ConfinementError {
     Install(#[source] seccompiler::Error),
 }
 
-/// Become another program. charon does it once: it is started under the filter.
+/// Become another program. charon does it once: it is started under the filter. sshd does it for each who comes.
 const EXEC: &[libc::c_long] = &[libc::SYS_execve, libc::SYS_execveat];
 
 /// What no process of a gateway does.
@@ -81,6 +81,8 @@ pub enum Confined {
     Dataplane,
     /// May start a program: itself.
     Charon,
+    /// May start programs, itself and the account's shell, and change its root folder: it shuts in who is not known yet.
+    Sshd,
     /// May do neither.
     Other,
 }
@@ -100,7 +102,10 @@ pub fn filter(process: Confined) -> Result<BpfProgram, ConfinementError> {
     if process != Confined::Dataplane {
         rules.insert(libc::SYS_bpf, Vec::new());
     }
-    if process != Confined::Charon {
+    if process == Confined::Sshd {
+        rules.remove(&libc::SYS_chroot);
+    }
+    if !matches!(process, Confined::Charon | Confined::Sshd) {
         rules.extend(EXEC.iter().map(|&call| (call, Vec::new())));
     }
     SeccompFilter::new(

@@ -14,6 +14,9 @@ pub struct Arguments {
     /// The folder of this gateway.
     #[arg(long, value_name = "DIR")]
     root: PathBuf,
+    /// Number of the Unix account that sshd starts the command line as; without it nobody logs in.
+    #[arg(long, value_name = "UID")]
+    login_account: Option<u32>,
 }
 
 /// Runs the subcommand.
@@ -22,6 +25,7 @@ pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     confine(Confined::Other)?;
     let options = culvert_mgmt::Options {
         root: arguments.root,
+        login_account: arguments.login_account,
     };
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

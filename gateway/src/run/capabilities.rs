@@ -1,7 +1,20 @@
 //! What each process may do: its capabilities, for good.
 //!
+//! | | kept | why |
+//! | --- | --- | --- |
+//! | dataplane | NET_RAW, NET_ADMIN, BPF, IPC_LOCK | raw frames, device settings, XDP programs, memory that is not swapped |
+//! | charon | NET_ADMIN, NET_RAW, NET_BIND_SERVICE | ports 500 and 4500, routes and addresses |
+//! | sshd | SETUID, SETGID | become the account that logs in |
+//! | | SYS_CHROOT | shut in who is not known yet |
+//! | | KILL | end sessions, which are of another user |
+//! | | CHOWN, FOWNER | give a terminal to who logs in, and take it back |
+//! | | NET_BIND_SERVICE | port 22 |
+//! | | AUDIT_WRITE | Debian's tells the kernel's audit of each login, and ends where it may not |
+//! | mgmt, iked-bridge | none | |
+//!
 //! The processes stay user 0, which owns the files, and lose what makes user 0 mighty: the sets are reduced, the
-//! securebits locked, so that neither exec nor a set-user-ID program brings anything back (capabilities(7)).
+//! securebits locked, so that neither exec nor a set-user-ID program brings anything back (capabilities(7)). sshd alone
+//! changes its user, and what it becomes must have nothing: it is bounded, and the kernel's own rule takes the rest away.
 
 #![allow(unsafe_code)]
 
@@ -12,11 +25,18 @@ use std::io;
 pub struct Capabilities(u64);
 
 // Numbers of linux/capability.h.
+const CHOWN: u32 = 0;
+const FOWNER: u32 = 3;
+const KILL: u32 = 5;
+const SETGID: u32 = 6;
+const SETUID: u32 = 7;
 const SETPCAP: u32 = 8;
 const NET_BIND_SERVICE: u32 = 10;
 const NET_ADMIN: u32 = 12;
 const NET_RAW: u32 = 13;
 const IPC_LOCK: u32 = 14;
+const SYS_CHROOT: u32 = 18;
+const AUDIT_WRITE: u32 = 29;
 const BPF: u32 = 39;
 
 /// `_LINUX_CAPABILITY_VERSION_3`: two 32-bit words a set.
@@ -44,15 +64,54 @@ struct Word {
 }
 
 impl Capabilities {
-    /// iked-bridge.
+    /// mgmt and iked-bridge.
     pub const NONE: Self = Self(0);
     /// Raw frames, device settings, XDP programs, memory that is not swapped.
     pub const DATAPLANE: Self = Self(1 << NET_RAW | 1 << NET_ADMIN | 1 << BPF | 1 << IPC_LOCK);
     /// Ports 500 and 4500, routes and addresses.
     pub const CHARON: Self = Self(1 << NET_ADMIN | 1 << NET_RAW | 1 << NET_BIND_SERVICE);
 
+    /// Becoming others and ending them; see above.
+    pub const SSHD: Self = Self(
+        1 << SETUID
+            | 1 << SETGID
+            | 1 << SYS_CHROOT
+            | 1 << KILL
+            | 1 << CHOWN
+            | 1 << FOWNER
+            | 1 << NET_BIND_SERVICE
+            | 1 << AUDIT_WRITE,
+    );
+
     /// Reduces the calling thread to this set, for good. System calls only: fit for the time between fork and exec.
     pub fn reduce(self) -> io::Result<()> {
+        let kept = self.bound()?;
+        // SETPCAP locks the securebits, then goes too.
+        set(kept | 1 << SETPCAP, kept)?;
+        for capability in 0..64u32 {
+            if kept & 1 << capability != 0 {
+                let raise = libc::PR_CAP_AMBIENT_RAISE;
+                // SAFETY: PR_CAP_AMBIENT takes numbers and touches no memory.
+                check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, raise, capability, 0, 0) })?;
+            }
+        }
+        let bits = NOROOT | NO_SETUID_FIXUP | KEEP_CAPS_LOCKED | NO_CAP_AMBIENT_RAISE;
+        // SAFETY: PR_SET_SECUREBITS takes a number and touches no memory.
+        check(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, bits, 0, 0, 0) })?;
+        set(kept, kept)?;
+        no_new_privileges()
+    }
+
+    /// Reduces user 0 to this set, for good, and whoever it becomes to nothing: as long as it is user 0 it keeps the set
+    /// over exec. For a program that changes its user. System calls only, too.
+    pub fn reduce_root(self) -> io::Result<()> {
+        // Inheritable, and with it ambient: nothing, or the next user would have it.
+        set(self.bound()?, 0)?;
+        no_new_privileges()
+    }
+
+    /// Bounds the calling thread, and gives what of this set it has: a supervisor without a capability hands none on.
+    fn bound(self) -> io::Result<u64> {
         for capability in 0..64 {
             if self.0 & 1 << capability != 0 {
                 continue;
@@ -68,24 +127,13 @@ impl Capabilities {
                 return Err(error);
             }
         }
-        // What the process has now, of what it is to keep: a supervisor without a capability hands none on.
-        let kept = self.0 & permitted()?;
-        // SETPCAP locks the securebits, then goes too.
-        set(kept | 1 << SETPCAP, kept)?;
-        for capability in 0..64u32 {
-            if kept & 1 << capability != 0 {
-                let raise = libc::PR_CAP_AMBIENT_RAISE;
-                // SAFETY: PR_CAP_AMBIENT takes numbers and touches no memory.
-                check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, raise, capability, 0, 0) })?;
-            }
-        }
-        let bits = NOROOT | NO_SETUID_FIXUP | KEEP_CAPS_LOCKED | NO_CAP_AMBIENT_RAISE;
-        // SAFETY: PR_SET_SECUREBITS takes a number and touches no memory.
-        check(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, bits, 0, 0, 0) })?;
-        set(kept, kept)?;
-        // SAFETY: PR_SET_NO_NEW_PRIVS takes a number and touches no memory.
-        check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
+        Ok(self.0 & permitted()?)
     }
+}
+
+fn no_new_privileges() -> io::Result<()> {
+    // SAFETY: PR_SET_NO_NEW_PRIVS takes a number and touches no memory.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
 }
 
 fn permitted() -> io::Result<u64> {

@@ -208,7 +208,8 @@ fn bound(table: &str, port: u16) -> impl Iterator<Item = u64> {
     })
 }
 
-fn own_sockets(pid: u32) -> BTreeSet<u64> {
+/// Inodes of the sockets that a process has.
+pub fn own_sockets(pid: u32) -> BTreeSet<u64> {
     fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()
         .flatten()

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use super::capabilities::Capabilities;
 use super::charon::{CharonError, Installation};
 use super::launch::Launch;
+use super::login::{Login, LoginError};
 use super::namespace::Namespace;
 use super::root::Root;
 use super::supervisor::Process;
@@ -60,6 +61,9 @@ pub enum SpawnError {
     /// Its file system cannot be laid out.
     #[error(transparent)]
     Charon(#[from] CharonError),
+    /// What sshd needs cannot be made.
+    #[error(transparent)]
+    Login(#[from] LoginError),
 }
 
 /// How the processes of one gateway are started.
@@ -69,6 +73,8 @@ pub struct Recipe {
     pub root: Root,
     /// Of charon.
     pub charon: Installation,
+    /// Of sshd.
+    pub login: Login,
     /// Arguments of the dataplane besides `--root`.
     pub dataplane_arguments: Vec<String>,
 }
@@ -182,6 +188,7 @@ impl Recipe {
         let mut launch = Launch {
             command: match process {
                 Process::Charon => Command::new(&self.charon.program),
+                Process::Sshd => Command::new(&self.login.program),
                 Process::Mgmt | Process::Dataplane | Process::IkedBridge => {
                     let mut command = Command::new(own_program().map_err(prepare)?);
                     command
@@ -195,6 +202,7 @@ impl Recipe {
             mounts: None,
             descriptors: Vec::new(),
             capabilities: Capabilities::NONE,
+            changes_user: false,
             filter: BpfProgram::new(),
         };
         launch
@@ -220,7 +228,23 @@ impl Recipe {
                 let network: OwnedFd = network.as_fd().try_clone_to_owned().map_err(prepare)?;
                 launch.network = Some(network);
             }
-            Process::Mgmt | Process::IkedBridge => {}
+            Process::Mgmt => {
+                let account = self.login.uid.to_string();
+                launch.command.args(["--login-account", &account]);
+            }
+            Process::IkedBridge => {}
+            Process::Sshd => {
+                let shell = own_program().map_err(prepare)?;
+                launch.mounts = Some(self.login.prepare(&self.root, &shell)?);
+                // In the foreground, with its log on standard error.
+                launch
+                    .command
+                    .args(["-D", "-e", "-f"])
+                    .arg(self.root.sshd_config());
+                launch.capabilities = Capabilities::SSHD;
+                launch.changes_user = true;
+                launch.filter = filter(Confined::Sshd)?;
+            }
             Process::Charon => {
                 launch
                     .command

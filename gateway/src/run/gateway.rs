@@ -30,10 +30,11 @@ use super::notify::{self, State};
 use super::parts::{PartError, Parts};
 use super::plan_calls::{self, Asked};
 use super::ports::{Ports, Wanted};
+use super::sessions::{self, Sessions};
 use super::status::{ProcessStatus, Status, StatusFile};
 use super::supervisor::{Action, Phase, Process, Supervisor};
 use super::values::{Batch, Values};
-use super::{RunError, charon, groups};
+use super::{RunError, charon, groups, login};
 
 /// Between probes of a process that starts: its readiness is somebody's waiting time.
 const EAGER: Duration = Duration::from_millis(50);
@@ -101,6 +102,9 @@ pub struct Gateway {
     /// The parts that are being asked what they hold.
     asked: BTreeSet<Part>,
     status: StatusFile,
+    /// What sshd was told last; none: there is to be none.
+    told_sshd: Option<Vec<u8>>,
+    sessions: Sessions,
     ike: Option<bus::ShowIkeReply>,
     addresses_asked: bool,
     addresses_ready: bool,
@@ -134,6 +138,8 @@ impl Gateway {
             next_life: 0,
             asked: BTreeSet::new(),
             status: StatusFile::new(recipe.root.clone()),
+            told_sshd: None,
+            sessions: Sessions::default(),
             ike: None,
             addresses_asked: false,
             addresses_ready: false,
@@ -170,6 +176,7 @@ impl Gateway {
         if let Some(groups) = &self.groups {
             groups.abort();
         }
+        self.sessions.end(sessions::End::AtOnce);
         self.ports.release().await?;
         tracing::info!("stopped");
         outcome
@@ -313,8 +320,10 @@ impl Gateway {
                 tracing::info!(%process, pid, "started");
                 self.supervisor.spawned(process, now);
                 self.probe(process, pid);
-                if process == Process::Dataplane {
-                    self.tell_groups();
+                match process {
+                    Process::Dataplane => self.tell_groups(),
+                    Process::Sshd => self.sessions.of(pid),
+                    Process::Mgmt | Process::IkedBridge | Process::Charon => {}
                 }
             }
             Err(error) => {
@@ -341,6 +350,7 @@ impl Gateway {
             loop {
                 let healthy = match process {
                     Process::Charon => charon::listens(pid),
+                    Process::Sshd => login::listens(pid),
                     other => parts
                         .greet(other)
                         .await
@@ -396,7 +406,7 @@ impl Gateway {
         match process {
             Process::Dataplane => self.part_down(Part::Dataplane),
             Process::IkedBridge => self.part_down(Part::Iked),
-            Process::Mgmt => {}
+            Process::Mgmt | Process::Sshd => {}
             Process::Charon => {
                 let code = ended.status.and_then(|status| status.code());
                 if code == Some(EXIT_PLUGIN_MISSING) {
@@ -483,7 +493,7 @@ impl Gateway {
             match process {
                 Process::Dataplane => self.part_up(Part::Dataplane),
                 Process::IkedBridge => self.part_up(Part::Iked),
-                Process::Mgmt | Process::Charon => {}
+                Process::Mgmt | Process::Charon | Process::Sshd => {}
             }
         }
     }
@@ -561,6 +571,7 @@ impl Gateway {
         tracing::info!("stopping");
         notify::tell(State::Stopping);
         self.stopping = true;
+        self.sessions.end(sessions::End::InOrder);
         self.supervisor.stop();
     }
 
@@ -629,6 +640,7 @@ impl Gateway {
                     self.restart_for(wanted, now);
                 }
             }
+            self.follow_login(now);
             self.revision = asked.revision;
             tracing::info!(revision = self.revision, "following");
         }
@@ -640,6 +652,30 @@ impl Gateway {
         } else {
             Vec::new()
         })
+    }
+
+    /// mgmt has written what sshd is told before it says what to follow.
+    fn follow_login(&mut self, now: Instant) {
+        let told = login::told(&self.recipe.root);
+        if told == self.told_sshd {
+            return;
+        }
+        if told.is_none() {
+            tracing::info!("nobody is to log in over SSH any more");
+            self.supervisor.withdraw(Process::Sshd, now);
+        } else {
+            match self.supervisor.phase(Process::Sshd) {
+                // It reads its file again, and whoever is in stays.
+                Phase::Starting { .. } | Phase::Ready { .. } => {
+                    self.children.signal(Process::Sshd, Signal::SIGHUP);
+                }
+                Phase::Waiting { .. } => self.supervisor.try_again(Process::Sshd, now),
+                Phase::Blocked | Phase::Ending { .. } | Phase::Stopped => {
+                    self.supervisor.allow(Process::Sshd, now);
+                }
+            }
+        }
+        self.told_sshd = told;
     }
 
     async fn change_ports(&mut self, wanted: Wanted) -> Result<(), RunError> {
@@ -656,6 +692,7 @@ impl Gateway {
     fn write_status(&mut self) {
         let processes: BTreeMap<&'static str, ProcessStatus> = Process::ALL
             .into_iter()
+            .filter(|&process| process != Process::Sshd || self.told_sshd.is_some())
             .map(|process| {
                 let state = match self.supervisor.phase(process) {
                     Phase::Blocked => "blocked",
@@ -676,13 +713,18 @@ impl Gateway {
         let ike = self.ike.as_ref();
         let plugin_session = ike.is_some_and(|ike| ike.plugin_session);
         let reconciled = ike.is_some_and(|ike| ike.reconciled);
-        let healthy = !self.stopping
+        // Packets do not wait for sshd.
+        let ready = |(&name, process): (&&str, &ProcessStatus)| {
+            process.state == "ready" || name == Process::Sshd.name()
+        };
+        let forwards = !self.stopping
             && reconciled
             && plugin_session
-            && processes.values().all(|process| process.state == "ready")
+            && processes.iter().all(ready)
             && self.revision > 0
             && self.values.is_converged();
-        if healthy && !self.was_ready {
+        let healthy = forwards && processes.values().all(|process| process.state == "ready");
+        if forwards && !self.was_ready {
             self.was_ready = true;
             tracing::info!("ready");
             notify::tell(State::Ready);

@@ -40,6 +40,8 @@ pub struct Launch {
     pub descriptors: Vec<RawFd>,
     /// All that it may ever have.
     pub capabilities: Capabilities,
+    /// It changes its user: then whoever it becomes has none of them.
+    pub changes_user: bool,
     /// For a program that does not confine itself; empty: none.
     pub filter: BpfProgram,
 }
@@ -84,6 +86,7 @@ impl Launch {
             mounts,
             descriptors,
             capabilities,
+            changes_user,
             filter,
         } = self;
         if mounts
@@ -99,6 +102,9 @@ impl Launch {
             if let Some(network) = &network {
                 enter_network(network)?;
             }
+            // Folders that are made for others to pass.
+            // SAFETY: umask cannot fail and touches no memory.
+            unsafe { libc::umask(0o022) };
             if let Some(plan) = &mounts {
                 plan.arrange()?;
             }
@@ -108,7 +114,11 @@ impl Launch {
             }
             // SAFETY: umask cannot fail and touches no memory.
             unsafe { libc::umask(0o077) };
-            capabilities.reduce()?;
+            if changes_user {
+                capabilities.reduce_root()?;
+            } else {
+                capabilities.reduce()?;
+            }
             die_with(parent)?;
             if !filter.is_empty() {
                 // Its own error may allocate.
@@ -296,6 +306,7 @@ mod tests {
             mounts: None,
             descriptors: Vec::new(),
             capabilities: Capabilities::NONE,
+            changes_user: false,
             filter: BpfProgram::new(),
         }
     }
@@ -332,6 +343,27 @@ mod tests {
         for set in ["CapPrm:", "CapEff:", "CapBnd:", "CapInh:", "CapAmb:"] {
             assert_eq!(field(&status, set), "0000000000000000", "{set}");
         }
+    }
+
+    #[test]
+    fn who_changes_his_user_leaves_everything_behind() {
+        let mut given = launch(
+            "cat /proc/self/status; exec setpriv --reuid 65531 --clear-groups cat /proc/self/status",
+        );
+        given.capabilities = Capabilities::SSHD;
+        given.changes_user = true;
+        let both = output(given);
+        let at = both.match_indices("Name:").nth(1).unwrap().0;
+        let (root, other) = both.split_at(at);
+        // CHOWN 0, FOWNER 3, KILL 5, SETGID 6, SETUID 7, NET_BIND_SERVICE 10, SYS_CHROOT 18, AUDIT_WRITE 29.
+        for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
+            assert_eq!(field(root, set), "00000000200404e9", "{set}");
+        }
+        assert_eq!(field(other, "Uid:"), "65531");
+        for set in ["CapPrm:", "CapEff:", "CapInh:", "CapAmb:"] {
+            assert_eq!(field(other, set), "0000000000000000", "{set}");
+        }
+        assert_eq!(field(other, "NoNewPrivs:"), "1");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!                                          |                   |
 //!        +---------------------------------+-------------------+----------+
 //!        |                                 |                              |
-//!   dataplane                        Linux mirror                 iked-bridge   charon
+//!   dataplane                        Linux mirror                 iked-bridge   charon   sshd
 //!   (own network namespace: NICs)    (TAPs, addresses, routes)    (the box's namespace)
 //! ```
 //!
@@ -21,7 +21,7 @@
 //!
 //! | signal | effect |
 //! | --- | --- |
-//! | SIGTERM, SIGINT | stop in order: charon, iked-bridge, dataplane; NICs go back; a second one kills |
+//! | SIGTERM, SIGINT | stop in order: sshd and sessions, charon, iked-bridge, dataplane, mgmt; NICs go back; a second one kills |
 //! | SIGHUP | ask every part what it holds, and put right what somebody else has changed |
 //!
 //! | exit status | meaning |
@@ -39,6 +39,7 @@ mod groups;
 mod launch;
 mod learnt;
 mod linux;
+mod login;
 mod namespace;
 mod nics;
 mod notify;
@@ -47,6 +48,7 @@ mod plan_calls;
 mod ports;
 mod resolver;
 mod root;
+mod sessions;
 mod status;
 mod supervisor;
 mod switches;
@@ -63,6 +65,7 @@ use culvert_mgmt::Import;
 use charon::Installation;
 use children::Recipe;
 use gateway::Gateway;
+use login::Login;
 use ports::{Ports, PortsError, Wanted};
 use root::Root;
 use switches::Switches;
@@ -167,6 +170,7 @@ pub fn execute(arguments: &Arguments) -> Result<ExitCode, RunError> {
     let recipe = Recipe {
         root: root.clone(),
         charon: installation,
+        login: Login::of_machine(),
         dataplane_arguments: dataplane_arguments(arguments),
     };
     // One thread: children die with the thread that starts them, and this one lives as long as the process.

@@ -142,13 +142,13 @@ impl Parts {
         }
     }
 
-    /// Who answers in the place of a process; charon does not speak the bus.
+    /// Who answers in the place of a process; charon and sshd do not speak the bus.
     pub async fn greet(&self, process: Process) -> Option<Session> {
         let client = match process {
             Process::Mgmt => &self.mgmt,
             Process::Dataplane => &self.dataplane,
             Process::IkedBridge => &self.bridge,
-            Process::Charon => return None,
+            Process::Charon | Process::Sshd => return None,
         };
         client.hello(ANSWER).await.ok()
     }

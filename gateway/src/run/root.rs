@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   ROOT/etc/strongswan.conf       written at each start
-//!   ROOT/etc/ssh                   mgmt's: what sshd reads
+//!   ROOT/etc/passwd                the machine's, with the account that people log in as; for sshd
+//!   ROOT/etc/ssh                   mgmt's: what sshd reads; and the host key, made once
 //!   ROOT/run/lock                  held while the gateway runs
 //!   ROOT/run/status.json           parts, process ids, readiness
 //!   ROOT/run/pids/NAME             process ids
@@ -13,11 +14,14 @@
 //!   ROOT/var/log/NAME.log          what each process says
 //!   ROOT/var/mgmt                  mgmt's: revisions of the configuration
 //! ```
+//!
+//! Who logs in over SSH is not root: it passes through ROOT, `run` and `var` without seeing what is in them, to the names
+//! that it knows and that are open to it: `run/api`.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -104,11 +108,12 @@ impl Root {
             }
         }
         for (name, mode) in [
-            ("etc", 0o755),
-            ("run", 0o755),
+            ("", 0o711),
+            ("etc", 0o711),
+            ("run", 0o711),
             ("run/bus", 0o700),
-            ("run/pids", 0o755),
-            ("var", 0o755),
+            ("run/pids", 0o700),
+            ("var", 0o711),
             ("var/log", 0o750),
         ] {
             let path = root.folder.join(name);
@@ -116,6 +121,7 @@ impl Root {
                 .recursive(true)
                 .mode(mode)
                 .create(&path)
+                .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(mode)))
                 .map_err(|source| RootError::Make { path, source })?;
         }
         Ok(root)
@@ -134,6 +140,11 @@ impl Root {
     /// Where the gateway's own processes look names up.
     pub fn resolver(&self) -> PathBuf {
         self.folder.join("etc/resolv.conf")
+    }
+
+    /// What sshd is told; mgmt writes it.
+    pub fn sshd_config(&self) -> PathBuf {
+        self.folder.join("etc/ssh/sshd_config")
     }
 
     /// For people, the lab and tests.

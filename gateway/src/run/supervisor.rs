@@ -26,11 +26,19 @@ pub enum Process {
     IkedBridge,
     /// strongSwan's IKE daemon.
     Charon,
+    /// Lets people in.
+    Sshd,
 }
 
 impl Process {
     /// All, in the order of their start.
-    pub const ALL: [Self; 4] = [Self::Mgmt, Self::Dataplane, Self::IkedBridge, Self::Charon];
+    pub const ALL: [Self; 5] = [
+        Self::Mgmt,
+        Self::Dataplane,
+        Self::IkedBridge,
+        Self::Charon,
+        Self::Sshd,
+    ];
 
     /// As in file names and the journal.
     pub const fn name(self) -> &'static str {
@@ -39,6 +47,7 @@ impl Process {
             Self::Dataplane => "dataplane",
             Self::IkedBridge => "iked-bridge",
             Self::Charon => "charon",
+            Self::Sshd => "sshd",
         }
     }
 
@@ -50,7 +59,7 @@ impl Process {
                 unhealthy: Duration::from_secs(10),
                 terminate: Duration::from_secs(3),
             },
-            Self::IkedBridge => Patience {
+            Self::IkedBridge | Self::Sshd => Patience {
                 start: Duration::from_secs(10),
                 unhealthy: Duration::from_secs(10),
                 terminate: Duration::from_secs(3),
@@ -142,6 +151,8 @@ struct Child {
     /// Starts after the first.
     restarts: u64,
     spawned_before: bool,
+    /// Nobody wants it any more: when it has ended it stays so.
+    withdrawn: bool,
 }
 
 impl Child {
@@ -156,7 +167,7 @@ impl Child {
 /// The processes of one gateway.
 #[derive(Debug)]
 pub struct Supervisor {
-    children: [Child; 4],
+    children: [Child; 5],
     stopping: bool,
     actions: VecDeque<Action>,
 }
@@ -177,6 +188,7 @@ impl Supervisor {
                 failures: 0,
                 restarts: 0,
                 spawned_before: false,
+                withdrawn: false,
             }),
             stopping: false,
             actions: VecDeque::new(),
@@ -187,7 +199,32 @@ impl Supervisor {
     pub fn allow(&mut self, process: Process, now: Instant) {
         let stopping = self.stopping;
         let child = self.child(process);
+        child.withdrawn = false;
         if child.phase == Phase::Blocked && !stopping {
+            child.phase = Phase::Waiting { until: now };
+        }
+    }
+
+    /// The process is not wanted any more, until it is allowed again.
+    pub fn withdraw(&mut self, process: Process, now: Instant) {
+        let child = self.child(process);
+        child.failures = 0;
+        match child.phase {
+            Phase::Waiting { .. } => child.phase = Phase::Blocked,
+            Phase::Starting { .. } | Phase::Ready { .. } => {
+                child.withdrawn = true;
+                self.terminate(process, now);
+            }
+            Phase::Ending { .. } => child.withdrawn = true,
+            Phase::Blocked | Phase::Stopped => {}
+        }
+    }
+
+    /// What it failed by may be gone: it does not wait any longer.
+    pub fn try_again(&mut self, process: Process, now: Instant) {
+        let child = self.child(process);
+        if let Phase::Waiting { .. } = child.phase {
+            child.failures = 0;
             child.phase = Phase::Waiting { until: now };
         }
     }
@@ -210,6 +247,8 @@ impl Supervisor {
         child.failures = child.failures.saturating_add(1);
         child.phase = if stopping {
             Phase::Stopped
+        } else if std::mem::take(&mut child.withdrawn) {
+            Phase::Blocked
         } else {
             Phase::Waiting { until: now + delay }
         };
@@ -360,22 +399,24 @@ impl Supervisor {
     }
 
     fn get(&self, process: Process) -> &Child {
-        let [mgmt, dataplane, bridge, charon] = &self.children;
+        let [mgmt, dataplane, bridge, charon, sshd] = &self.children;
         match process {
             Process::Mgmt => mgmt,
             Process::Dataplane => dataplane,
             Process::IkedBridge => bridge,
             Process::Charon => charon,
+            Process::Sshd => sshd,
         }
     }
 
     fn child(&mut self, process: Process) -> &mut Child {
-        let [mgmt, dataplane, bridge, charon] = &mut self.children;
+        let [mgmt, dataplane, bridge, charon, sshd] = &mut self.children;
         match process {
             Process::Mgmt => mgmt,
             Process::Dataplane => dataplane,
             Process::IkedBridge => bridge,
             Process::Charon => charon,
+            Process::Sshd => sshd,
         }
     }
 }
@@ -392,7 +433,7 @@ fn delay_after(failures: u32) -> Duration {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
-    use Process::{Charon, Dataplane, IkedBridge, Mgmt};
+    use Process::{Charon, Dataplane, IkedBridge, Mgmt, Sshd};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -450,7 +491,7 @@ mod tests {
                 assert!(!supervisor.poll(now).contains(&Action::Spawn(Charon)));
             }
             now = until;
-            for other in [Mgmt, Dataplane, IkedBridge] {
+            for other in [Mgmt, Dataplane, IkedBridge, Sshd] {
                 supervisor.probed(other, true, now);
             }
             assert_eq!(supervisor.poll(now), [Action::Spawn(Charon)]);
@@ -520,7 +561,7 @@ mod tests {
         let mut supervisor = running(now);
         supervisor.probed(Charon, false, now + SECOND);
         supervisor.probed(Charon, true, now + 2 * SECOND);
-        for other in [Mgmt, Dataplane, IkedBridge] {
+        for other in [Mgmt, Dataplane, IkedBridge, Sshd] {
             supervisor.probed(other, true, now + 2 * SECOND);
         }
         assert_eq!(supervisor.poll(now + 4 * SECOND), []);
@@ -538,6 +579,8 @@ mod tests {
         let now = Instant::now();
         let mut supervisor = running(now);
         supervisor.stop();
+        assert_eq!(supervisor.poll(now), [Action::Terminate(Sshd)]);
+        supervisor.exited(Sshd, now);
         assert_eq!(supervisor.poll(now), [Action::Terminate(Charon)]);
         assert_eq!(supervisor.poll(now + SECOND), []);
         supervisor.exited(Charon, now + SECOND);
@@ -569,6 +612,10 @@ mod tests {
         let now = Instant::now();
         let mut supervisor = running(now);
         supervisor.exited(Charon, now);
+        supervisor.withdraw(Sshd, now);
+        assert_eq!(supervisor.poll(now)[0], Action::Terminate(Sshd));
+        supervisor.exited(Sshd, now);
+        supervisor.exited(Charon, now);
         supervisor.stop();
         assert_eq!(supervisor.poll(now), [Action::Terminate(IkedBridge)]);
         supervisor.exited(IkedBridge, now);
@@ -578,6 +625,37 @@ mod tests {
         supervisor.exited(Mgmt, now);
         supervisor.poll(now);
         assert!(supervisor.is_stopped());
+    }
+
+    #[test]
+    fn what_is_not_wanted_any_more_ends_and_can_come_again() {
+        let now = Instant::now();
+        let mut supervisor = running(now);
+        supervisor.withdraw(Sshd, now);
+        assert_eq!(supervisor.poll(now), [Action::Terminate(Sshd)]);
+        supervisor.exited(Sshd, now);
+        assert_eq!(supervisor.phase(Sshd), Phase::Blocked);
+        assert_eq!(supervisor.poll(now), []);
+        supervisor.allow(Sshd, now);
+        assert_eq!(supervisor.poll(now), [Action::Spawn(Sshd)]);
+
+        // Wanted again before it has ended.
+        supervisor.spawned(Sshd, now);
+        supervisor.withdraw(Sshd, now);
+        supervisor.allow(Sshd, now);
+        assert_eq!(supervisor.poll(now), [Action::Terminate(Sshd)]);
+        supervisor.exited(Sshd, now);
+        assert_eq!(supervisor.poll(now), [Action::Spawn(Sshd)]);
+
+        // Not wanted while it waits; and no waiting for what has changed.
+        supervisor.exited(Sshd, now);
+        supervisor.exited(Sshd, now);
+        assert_eq!(supervisor.poll(now), []);
+        supervisor.try_again(Sshd, now);
+        assert_eq!(supervisor.poll(now), [Action::Spawn(Sshd)]);
+        supervisor.exited(Sshd, now);
+        supervisor.withdraw(Sshd, now);
+        assert_eq!(supervisor.phase(Sshd), Phase::Blocked);
     }
 
     #[test]

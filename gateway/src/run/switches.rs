@@ -2,7 +2,8 @@
 //!
 //! Linux behind the TAPs is only the box's own sockets. It forwards nothing (the dataplane does), and takes a packet
 //! from whichever TAP the dataplane hands it to: the effective reverse path filter is the stricter of `all` and the
-//! device's own, so that the one of `all` must be off.
+//! device's own, so that the one of `all` must be off. sshd listens on the addresses it is told, whether they are there
+//! yet (duplicate detection takes a second) or come later: it would not look again.
 
 use std::fs;
 use std::io;
@@ -13,6 +14,8 @@ const SWITCHES: &[(&str, &str)] = &[
     ("/proc/sys/net/ipv4/ip_forward", "0"),
     ("/proc/sys/net/ipv4/conf/all/rp_filter", "0"),
     ("/proc/sys/net/ipv6/conf/all/forwarding", "0"),
+    ("/proc/sys/net/ipv4/ip_nonlocal_bind", "1"),
+    ("/proc/sys/net/ipv6/ip_nonlocal_bind", "1"),
 ];
 
 /// A switch cannot be set.

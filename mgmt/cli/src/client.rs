@@ -1,8 +1,10 @@
 //! mgmt, as the command line sees it: connected when first needed, asked on behalf of one person.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use culvert_mgmt_api::{ConfigurationClient, MESSAGE_LIMIT, ORIGIN, PRINCIPAL, connect};
+use tokio::sync::OnceCell;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -59,6 +61,8 @@ pub type Service = ConfigurationClient<InterceptedService<Channel, Identity>>;
 pub struct Client {
     socket: PathBuf,
     identity: Identity,
+    /// One connection for all copies: mgmt counts them, and takes each for a session.
+    channel: Arc<OnceCell<Channel>>,
     service: Option<Service>,
 }
 
@@ -68,6 +72,7 @@ impl Client {
         Self {
             socket,
             identity,
+            channel: Arc::default(),
             service: None,
         }
     }
@@ -75,7 +80,8 @@ impl Client {
     /// The service; connects if that was not done.
     pub async fn service(&mut self) -> Result<&mut Service, CliError> {
         if self.service.is_none() {
-            let channel = connect(&self.socket).await?;
+            let channel = self.channel.get_or_try_init(|| connect(&self.socket));
+            let channel = channel.await?.clone();
             let service = ConfigurationClient::with_interceptor(channel, self.identity.clone())
                 .max_decoding_message_size(MESSAGE_LIMIT)
                 .max_encoding_message_size(MESSAGE_LIMIT);

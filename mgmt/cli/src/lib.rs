@@ -24,6 +24,7 @@ mod interactive;
 mod moment;
 mod operations;
 mod pipes;
+mod presence;
 mod screen;
 mod script;
 mod secrets;
@@ -83,6 +84,9 @@ pub fn execute(
         .enable_all()
         .build()
         .map_err(CliError::io("cannot start the runtime"))?;
+    if arguments.principal.is_some() {
+        presence::end_with_the_user(&runtime, client.clone());
+    }
     // What sshd was asked to run instead of its forced command.
     let command = match arguments.command {
         Some(command) if secrets::may_hold_secret(&command) => {

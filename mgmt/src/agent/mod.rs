@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use culvert_model::api;
 use culvert_model::bus::{ShowPlanReply, unsettled};
+use tokio::sync::watch;
 
 pub use caller::{Accounts, Caller, Claim, Peer, Role, Stranger};
 pub use hands::{Hands, HandsError, Run};
@@ -60,6 +61,8 @@ pub struct Agent<H> {
     warning: String,
     /// Tells sshd who comes in.
     login: Option<Writer>,
+    /// Other users may be known from now on; false: mgmt ends.
+    told: watch::Sender<bool>,
 }
 
 impl<H: Hands> Agent<H> {
@@ -75,6 +78,7 @@ impl<H: Hands> Agent<H> {
             sealing: tokio::sync::Mutex::new(()),
             warning,
             login: None,
+            told: watch::Sender::new(true),
         }
     }
 
@@ -85,8 +89,9 @@ impl<H: Hands> Agent<H> {
         self
     }
 
-    /// sshd knows those of the running configuration from now on.
+    /// sshd and those who are logged in know of the running configuration's users from now on.
     async fn let_in(&self) {
+        self.told.send_if_modified(|goes_on| *goes_on);
         let Some(login) = self.login.clone() else {
             return;
         };
@@ -112,6 +117,37 @@ impl<H: Hands> Agent<H> {
     /// The accounts that are believed.
     pub fn accounts(&self) -> Accounts {
         self.accounts
+    }
+
+    /// Whoever attends is answered: mgmt ends.
+    pub fn dismiss(&self) {
+        self.told.send_replace(false);
+    }
+
+    /// Waits for as long as somebody is somebody here.
+    pub async fn attend(
+        &self,
+        caller: &Caller,
+        peer: Peer,
+        claim: Claim,
+    ) -> Result<api::AttendReply, Refusal> {
+        let mut told = self.told.subscribe();
+        let accounts = self.accounts;
+        loop {
+            let (caller, claim) = (caller.clone(), claim.clone());
+            self.with(move |records| {
+                let outcome = accounts.identify(peer, claim, &records.running.users);
+                if let Err(stranger) = &outcome {
+                    let result = format!("is to end: {stranger}");
+                    records.audit(&caller, "session", &result, &Moment::now()?);
+                }
+                Ok(outcome.map(drop)?)
+            })
+            .await?;
+            if told.changed().await.is_err() || !*told.borrow_and_update() {
+                return Ok(api::AttendReply {});
+            }
+        }
     }
 
     /// Who that is.

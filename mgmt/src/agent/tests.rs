@@ -753,3 +753,45 @@ async fn who_is_removed_is_unknown_from_then_on() {
         ("carol", "198.51.100.7")
     );
 }
+
+#[tokio::test]
+async fn whoever_attends_hears_of_their_end_and_of_nothing_else() {
+    let bench = Bench::new();
+    let claim = |name: &str| Claim {
+        principal: Some(name.to_owned()),
+        origin: None,
+    };
+    let candidate = bench.open().await;
+    let users = [
+        "system users alice role operator",
+        "system users carol role read-only",
+    ];
+    bench.set(&candidate, &users).await;
+    bench.commit(&candidate).await;
+    let attend = async |name| {
+        let peer = Peer { uid: 900 };
+        let caller = bench.agent.identify(peer, claim(name)).await?;
+        bench.agent.attend(&caller, peer, claim(name)).await
+    };
+    assert!(matches!(attend("bob").await, Err(Refusal::Stranger(_))));
+
+    let (mut alice, mut carol) = (Box::pin(attend("alice")), Box::pin(attend("carol")));
+    let soon = Duration::from_millis(50);
+    let quiet = async |one: &mut (dyn Future<Output = _> + Unpin)| {
+        tokio::time::timeout(soon, one).await.is_err()
+    };
+    assert!(quiet(&mut alice).await && quiet(&mut carol).await);
+    // Another role is no end.
+    bench
+        .set(&candidate, &["system users alice role read-only", WAN])
+        .await;
+    bench.commit(&candidate).await;
+    assert!(quiet(&mut alice).await && quiet(&mut carol).await);
+    bench.set(&candidate, &["delete system users carol"]).await;
+    bench.commit(&candidate).await;
+    assert!(matches!(carol.await, Err(Refusal::Stranger(_))));
+    assert!(quiet(&mut alice).await);
+    // mgmt does not wait for those who only attend.
+    bench.agent.dismiss();
+    alice.await.unwrap();
+}

@@ -3,7 +3,7 @@
 //! | what | result |
 //! | --- | --- |
 //! | `connect` | a stranger was refused |
-//! | `session` | opened, with the role; ended |
+//! | `session` | opened, with the role; is to end, because its user is none any more; ended |
 //! | `commit`, `confirm`, `revert` | stored with the revision; or refused, with why |
 //! | `read secrets`, `load a sealed configuration`, `rotate key` | done or refused |
 //! | any method | refused: not this role |

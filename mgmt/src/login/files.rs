@@ -56,6 +56,8 @@ impl Writer {
             .recursive(true)
             .mode(FOLDER_MODE)
             .create(&folder)
+            // Whatever the mask of this process.
+            .and_then(|()| fs::set_permissions(&folder, fs::Permissions::from_mode(FOLDER_MODE)))
             .map_err(failed(&folder))?;
         let mut changed = false;
         // Whoever loses a key loses it first.
@@ -157,13 +159,17 @@ mod tests {
     #[test]
     fn files_change_when_their_text_does() {
         let place = tempfile::tempdir().unwrap();
+        // As a process of the gateway would make it that keeps everything to itself.
+        let folder = place.path().join("etc/ssh");
+        fs::create_dir_all(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
         let writer = Writer::new(place.path());
         assert!(writer.write(&config(&["alice", "bob"])).unwrap());
         let keys = place.path().join("etc/ssh/authorized_keys");
         let before = fs::metadata(&keys).unwrap();
         assert_eq!(before.mode() & 0o7777, 0o644);
         let folder = fs::metadata(place.path().join("etc/ssh")).unwrap();
-        assert_eq!(folder.mode() & 0o022, 0);
+        assert_eq!(folder.mode() & 0o777, FOLDER_MODE);
         assert!(!writer.write(&config(&["alice", "bob"])).unwrap());
         assert_eq!(fs::metadata(&keys).unwrap().ino(), before.ino());
 

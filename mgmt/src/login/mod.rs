@@ -39,11 +39,12 @@ pub use server::{Settings, sshd_config};
 pub const ACCOUNT: &str = "culvert";
 /// Of everything that sshd reads, below the root.
 pub const FOLDER: &str = "etc/ssh";
-/// Within [`FOLDER`]: the key by which the gateway is known. Whoever installs the gateway makes it.
+/// Within [`FOLDER`]: the key by which the gateway is known. `culvert run` makes it before it starts sshd for the first time.
 pub const HOST_KEY: &str = "ssh_host_ed25519_key";
 
 const KEYS: &str = "authorized_keys";
-const CONFIG: &str = "sshd_config";
+/// Within [`FOLDER`]: what sshd is told; absent where there is to be no sshd.
+pub const CONFIG: &str = "sshd_config";
 const BANNER: &str = "banner";
 
 /// Why sshd is not told.

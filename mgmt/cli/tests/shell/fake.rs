@@ -173,6 +173,14 @@ fn offers(request: &api::CompleteRequest) -> Vec<(Kind, &'static str, &'static s
 
 #[tonic::async_trait]
 impl Configuration for Service {
+    /// Nobody is ever removed.
+    async fn attend(
+        &self,
+        _: Request<api::AttendRequest>,
+    ) -> Result<Response<api::AttendReply>, Status> {
+        std::future::pending().await
+    }
+
     async fn open(
         &self,
         request: Request<api::OpenRequest>,
