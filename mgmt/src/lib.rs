@@ -16,6 +16,7 @@
 pub mod agent;
 mod connections;
 pub mod login;
+mod pki;
 mod process;
 mod sealed;
 mod service;

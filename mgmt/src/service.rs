@@ -223,6 +223,27 @@ impl<H: Hands> Configuration for Service<H> {
         ask!(self.export(request))
     }
 
+    async fn generate_key(
+        &self,
+        request: Request<api::GenerateKeyRequest>,
+    ) -> Result<Response<api::EditReply>, Status> {
+        ask!(self.generate_key(request))
+    }
+
+    async fn request_certificate(
+        &self,
+        request: Request<api::RequestCertificateRequest>,
+    ) -> Result<Response<api::RequestCertificateReply>, Status> {
+        ask!(self.request_certificate(request))
+    }
+
+    async fn list_certificates(
+        &self,
+        request: Request<api::ListCertificatesRequest>,
+    ) -> Result<Response<api::ListCertificatesReply>, Status> {
+        ask!(self.list_certificates(request))
+    }
+
     async fn rotate_key(
         &self,
         request: Request<api::RotateKeyRequest>,

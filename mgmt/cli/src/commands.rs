@@ -26,6 +26,8 @@ pub enum Action {
     ShowDifferences,
     /// Who did what.
     ShowAudit,
+    /// Whose certificates there are, and until when.
+    ShowCertificates,
     /// An earlier revision runs again.
     RollbackRunning,
     /// Keep what is on probation.
@@ -50,6 +52,10 @@ pub enum Action {
     Rename,
     /// Another one like it.
     Copy,
+    /// A private key, in the candidate.
+    GenerateKey,
+    /// What an authority makes a certificate of.
+    RequestCertificate,
     /// Text of the candidate.
     ShowCandidate,
     /// What the candidate changes.
@@ -168,8 +174,15 @@ static AUDIT: Node = keyword("audit", "who did what, newest last")
     .does(Action::ShowAudit)
     .then(&[&NEWEST_FIRST]);
 
-static SHOWN: [&Node; 14] = [
+static CERTIFICATES: Node = keyword(
+    "certificates",
+    "certificates: whose, until when, with which key",
+)
+.does(Action::ShowCertificates);
+
+static SHOWN: [&Node; 15] = [
     &AUDIT,
+    &CERTIFICATES,
     &CONFIGURATION,
     &DROPS,
     &IKE,
@@ -359,10 +372,49 @@ static DISCARD: Node =
     keyword("discard", "forget all changes of this candidate").does(Action::Discard);
 static STATUS: Node =
     keyword("status", "about this candidate, others, and the gateway").does(Action::Status);
+static P256: Node = keyword("ecdsa-p256", "ECDSA on the curve P-256, as by default").ending();
+static P384: Node = keyword("ecdsa-p384", "ECDSA on the curve P-384").ending();
+static ED25519: Node = keyword("ed25519", "Ed25519").ending();
+static RSA: Node = keyword("rsa-3072", "RSA of 3072 bits").ending();
+static KEY_NAME: Node =
+    value("NAME", Kind::Text, "what it is called").then(&[&P256, &P384, &ED25519, &RSA]);
+static PRIVATE_KEY: Node = keyword(
+    "private-key",
+    "a private key, in the candidate; nobody sees it",
+)
+.wants(Action::GenerateKey)
+.then(&[&KEY_NAME]);
+static OTHER_NAMES: Node = value(
+    "NAMES",
+    Kind::Text,
+    "host names, addresses and mail addresses, with commas between them",
+);
+static ALTERNATIVE: Node =
+    keyword("subject-alternative-name", "other names of the same").then(&[&OTHER_NAMES]);
+static SUBJECT_NAME: Node = value(
+    "SUBJECT",
+    Kind::Text,
+    "for example \"CN=branch.example.com, O=Example\"",
+)
+.then(&[&ALTERNATIVE]);
+static SUBJECT: Node = keyword("subject", "whose certificate it shall be").then(&[&SUBJECT_NAME]);
+static KEY_OF: Node = value("KEY", Kind::Text, "its name")
+    .unfinished()
+    .then(&[&SUBJECT]);
+static KEY: Node =
+    keyword("key", "the private key of the candidate that it is for").then(&[&KEY_OF]);
+static CERTIFICATE_REQUEST: Node = keyword(
+    "certificate-request",
+    "what an authority makes a certificate of",
+)
+.wants(Action::RequestCertificate)
+.then(&[&KEY]);
+static GENERATE: Node = keyword("generate", "make a private key, or ask for its certificate")
+    .then(&[&CERTIFICATE_REQUEST, &PRIVATE_KEY]);
 static RUN: Node = keyword("run", "an operational command").then(&RUNNABLE);
 static RUNNABLE: [&Node; 1] = [&SHOW];
 
-static CONFIGURING: [&Node; 20] = [
+static CONFIGURING: [&Node; 21] = [
     &COMMIT,
     &COMPARE,
     &CONFIRM,
@@ -371,6 +423,7 @@ static CONFIGURING: [&Node; 20] = [
     &DISCARD,
     &EDIT,
     &EXIT,
+    &GENERATE,
     &HELP,
     &LOAD,
     &QUIT,

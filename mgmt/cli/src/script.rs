@@ -184,6 +184,8 @@ fn is_change(line: &str) -> bool {
                 | Action::Copy
                 | Action::Load
                 | Action::Edit
+                | Action::GenerateKey
+                | Action::RequestCertificate
         )
     })
 }

@@ -227,7 +227,7 @@ impl<H: Hands> Agent<H> {
 }
 
 /// Makes all changes of a request, or none.
-fn edit(
+pub(super) fn edit(
     records: &mut Records,
     caller: &Caller,
     request: &api::EditRequest,

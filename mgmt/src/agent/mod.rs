@@ -17,6 +17,7 @@ mod candidates;
 mod changes;
 mod commit;
 mod hands;
+mod keys;
 mod probation;
 mod records;
 mod refusal;

@@ -14,6 +14,7 @@ use culvert_model::plan::Plan;
 use super::*;
 use crate::store::Store;
 
+mod keys;
 mod secrets;
 mod trail;
 

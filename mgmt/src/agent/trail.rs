@@ -6,6 +6,7 @@
 //! | `session` | opened, with the role; is to end, because its user is none any more; ended |
 //! | `commit`, `confirm`, `revert` | stored with the revision; or refused, with why |
 //! | `read secrets`, `load a sealed configuration`, `rotate key` | done or refused |
+//! | `generate private-key`, `request certificate` | done, with which key |
 //! | any method | refused: not this role |
 //! | `refusals` | how many more there were than are written one by one |
 

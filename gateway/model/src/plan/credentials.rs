@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use zeroize::Zeroizing;
+
 use super::{DigestKey, Key, Part, PlanReason, Planner};
 use crate::bus::{self, credential, value::Kind};
 use crate::config::{Config, OwnerIdentity};
@@ -93,6 +95,11 @@ const PRIVATE_KEY: Content = Content {
     called: "a private key that is not encrypted",
     labels: &["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"],
 };
+
+/// A private key of the configuration, as DER of whatever form its PEM has.
+pub fn private_key_der(pem: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+    decode_pem(pem, &PRIVATE_KEY).map(Zeroizing::new)
+}
 
 struct Adder<'a> {
     /// The origin of each name so far.

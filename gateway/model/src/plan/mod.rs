@@ -48,6 +48,7 @@ mod vlan;
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use credentials::private_key_der;
 pub use digest::DigestKey;
 pub use pieces::{Assembled, Assembly, PieceError, pieces};
 pub use value::{same, updates_in_place};

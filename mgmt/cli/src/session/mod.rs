@@ -9,6 +9,7 @@
 //!
 //! It owns no terminal: what must be asked is asked through [`Console`].
 
+mod certificates;
 mod changing;
 mod committing;
 mod looking;
@@ -238,6 +239,9 @@ impl Session {
             Action::ShowStatus => self.show_status().await,
             Action::ShowDifferences => self.show_differences(parsed, words).await,
             Action::ShowAudit => self.show_audit(parsed, words).await,
+            Action::ShowCertificates => self.show_certificates().await,
+            Action::GenerateKey => self.generate_key(parsed, words).await,
+            Action::RequestCertificate => self.request_certificate(parsed, words).await,
             Action::Configure => self.configure(parsed, words).await,
             Action::RollbackRunning => self.roll_back_running(parsed, words, console).await,
             Action::Confirm => self.confirm().await,

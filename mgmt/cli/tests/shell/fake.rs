@@ -34,6 +34,10 @@ pub struct State {
     pub discards: Vec<api::DiscardRequest>,
     /// As they came.
     pub exports: Vec<api::ExportRequest>,
+    /// As they came.
+    pub keys: Vec<api::GenerateKeyRequest>,
+    /// As they came.
+    pub wishes: Vec<api::RequestCertificateRequest>,
     /// Confirmations.
     pub confirms: u32,
     /// Changes of the candidate that are not committed.
@@ -393,6 +397,48 @@ impl Configuration for Service {
         state.exports.push(request.into_inner());
         let text = format!("{SEALED}\nAAAA\n{}\n", SEALED.replace("BEGIN", "END"));
         Ok(Response::new(api::ExportReply { text }))
+    }
+
+    async fn generate_key(
+        &self,
+        request: Request<api::GenerateKeyRequest>,
+    ) -> Result<Response<api::EditReply>, Status> {
+        self.record("generate_key", &request)
+            .keys
+            .push(request.into_inner());
+        Ok(Response::new(api::EditReply::default()))
+    }
+
+    async fn request_certificate(
+        &self,
+        request: Request<api::RequestCertificateRequest>,
+    ) -> Result<Response<api::RequestCertificateReply>, Status> {
+        let mut state = self.record("request_certificate", &request);
+        state.wishes.push(request.into_inner());
+        Ok(Response::new(api::RequestCertificateReply {
+            pem: "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"
+                .to_owned(),
+            problems: Vec::new(),
+        }))
+    }
+
+    async fn list_certificates(
+        &self,
+        request: Request<api::ListCertificatesRequest>,
+    ) -> Result<Response<api::ListCertificatesReply>, Status> {
+        drop(self.record("list_certificates", &request));
+        Ok(Response::new(api::ListCertificatesReply {
+            certificates: vec![api::CertificateInfo {
+                name: "branch".into(),
+                subject: "CN=branch".into(),
+                issuer: "CN=authority".into(),
+                serial: "01".into(),
+                not_after_unix_ms: 1_735_689_600_000,
+                key: "own".into(),
+                warning: "expired".into(),
+                ..api::CertificateInfo::default()
+            }],
+        }))
     }
 
     async fn rotate_key(

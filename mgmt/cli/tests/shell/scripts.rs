@@ -179,6 +179,63 @@ fn a_key_of_several_lines_is_one_word() {
 }
 
 #[test]
+fn keys_are_made_and_certificates_asked_for_and_shown() {
+    let fake = Fake::start();
+    let output = lines(
+        &mut shell(fake.path()),
+        "generate private-key own rsa-3072\ngenerate private-key other\n\
+         generate certificate-request key own subject \"CN=a, O=b\" subject-alternative-name \"a.example.com, 192.0.2.7\"\n\
+         commit\n",
+    );
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        out(&output).contains("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n"),
+        "{output:?}"
+    );
+    let keys: Vec<_> = fake
+        .state()
+        .keys
+        .iter()
+        .map(|key| (key.name.clone(), key.algorithm()))
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            ("own".to_owned(), api::KeyAlgorithm::Rsa3072),
+            ("other".to_owned(), api::KeyAlgorithm::EcdsaP256),
+        ]
+    );
+    let state = fake.state();
+    let [wish] = &state.wishes[..] else {
+        panic!("{:?}", state.wishes);
+    };
+    assert_eq!(
+        (wish.key.as_str(), wish.subject.as_str()),
+        ("own", "CN=a, O=b")
+    );
+    assert_eq!(wish.alternative_names, ["a.example.com", "192.0.2.7"]);
+    assert!(matches!(
+        wish.source
+            .as_ref()
+            .and_then(|source| source.which.as_ref()),
+        Some(api::source::Which::Candidate(_))
+    ));
+    drop(state);
+    let output = shell(fake.path())
+        .args(["--command", "show certificates"])
+        .output()
+        .unwrap();
+    let text = out(&output);
+    for part in [
+        "branch",
+        "CN=authority",
+        "2025-01-01T00:00:00Z  own  expired",
+    ] {
+        assert!(text.contains(part), "{part} not in {text}");
+    }
+}
+
+#[test]
 fn one_command_over_ssh() {
     let fake = Fake::start();
     let ssh = |command: &str| {
