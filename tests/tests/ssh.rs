@@ -111,14 +111,11 @@ impl Site {
         let public = self.root().join("etc/ssh/ssh_host_ed25519_key.pub");
         let key = fs::read_to_string(public).unwrap();
         let key = key.trim().to_owned();
-        let hosts: String = Family::BOTH
-            .iter()
-            .map(|family| {
-                let address = Side::A.addresses().gateway_lan(*family).addr();
-                format!("{address} {key}\n")
-            })
-            .collect();
-        fs::write(self.lab.folder().join("known_hosts"), hosts).unwrap();
+        let hosts = Family::BOTH.map(|family| {
+            let address = Side::A.addresses().gateway_lan(family).addr();
+            format!("{address} {key}\n")
+        });
+        fs::write(self.lab.folder().join("known_hosts"), hosts.concat()).unwrap();
         key
     }
 

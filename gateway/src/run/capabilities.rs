@@ -2,14 +2,14 @@
 //!
 //! | | kept | why |
 //! | --- | --- | --- |
-//! | dataplane | NET_RAW, NET_ADMIN, BPF, IPC_LOCK | raw frames, device settings, XDP programs, memory that is not swapped |
-//! | charon | NET_ADMIN, NET_RAW, NET_BIND_SERVICE | ports 500 and 4500, routes and addresses |
-//! | sshd | SETUID, SETGID | become the account that logs in |
-//! | | SYS_CHROOT | shut in who is not known yet |
-//! | | KILL | end sessions, which are of another user |
-//! | | CHOWN, FOWNER | give a terminal to who logs in, and take it back |
-//! | | NET_BIND_SERVICE | port 22 |
-//! | | AUDIT_WRITE | Debian's tells the kernel's audit of each login, and ends where it may not |
+//! | dataplane | `NET_RAW`, `NET_ADMIN`, `BPF`, `IPC_LOCK` | raw frames, device settings, XDP programs, memory that is not swapped |
+//! | charon | `NET_ADMIN`, `NET_RAW`, `NET_BIND_SERVICE` | ports 500 and 4500, routes and addresses |
+//! | sshd | `SETUID`, `SETGID` | become the account that logs in |
+//! | | `SYS_CHROOT` | shut in who is not known yet |
+//! | | `KILL` | end sessions, which are of another user |
+//! | | `CHOWN`, `FOWNER` | give a terminal to who logs in, and take it back |
+//! | | `NET_BIND_SERVICE` | port 22 |
+//! | | `AUDIT_WRITE` | Debian's tells the kernel's audit of each login, and ends where it may not |
 //! | mgmt, iked-bridge | none | |
 //!
 //! The processes stay user 0, which owns the files, and lose what makes user 0 mighty: the sets are reduced, the

@@ -14,6 +14,7 @@
 //! `ROOT/run/api`, and nothing else below the root opens to it but what sshd reads on its behalf.
 
 use std::ffi::{CString, NulError};
+use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -136,9 +137,11 @@ impl Login {
             text.push('\n');
         }
         let Self { uid, gid, .. } = self;
-        text.push_str(&format!(
-            "{ACCOUNT}:*:{uid}:{gid}:Culvert operators:{home}:{SHELL}\n"
-        ));
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "{ACCOUNT}:*:{uid}:{gid}:Culvert operators:{home}:{SHELL}"
+        );
         Ok(text)
     }
 }

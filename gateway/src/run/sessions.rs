@@ -27,7 +27,7 @@ pub struct Sessions {
 impl Sessions {
     /// Those that a new sshd will start, too.
     pub fn of(&mut self, sshd: u32) {
-        let inhabited: Vec<_> = numbers().filter_map(|pid| identity(pid)).collect();
+        let inhabited: Vec<_> = numbers().filter_map(identity).collect();
         self.namespaces.retain(|namespace| {
             namespace
                 .metadata()
@@ -91,6 +91,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use std::os::unix::process::ExitStatusExt as _;
     use std::process::{Child, Command};
+    use std::time::Duration;
 
     use super::*;
 
@@ -100,10 +101,13 @@ mod tests {
             .spawn()
             .unwrap();
         let own = identity(std::process::id());
-        while identity(child.id()) == own {
-            std::thread::yield_now();
+        for _ in 0..1000 {
+            if identity(child.id()) != own {
+                return child;
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
-        child
+        panic!("it stays where it was");
     }
 
     #[test]
