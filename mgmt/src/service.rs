@@ -209,6 +209,27 @@ impl<H: Hands> Configuration for Service<H> {
         ask!(self.status(request))
     }
 
+    async fn list_transactions(
+        &self,
+        request: Request<api::ListTransactionsRequest>,
+    ) -> Result<Response<api::ListTransactionsReply>, Status> {
+        ask!(self.transactions(request))
+    }
+
+    async fn graph(
+        &self,
+        request: Request<api::GraphRequest>,
+    ) -> Result<Response<api::GraphReply>, Status> {
+        ask!(self.graph(request))
+    }
+
+    async fn resynchronise(
+        &self,
+        request: Request<api::ResynchroniseRequest>,
+    ) -> Result<Response<api::ResynchroniseReply>, Status> {
+        ask!(self.resynchronise(request))
+    }
+
     async fn list_audit(
         &self,
         request: Request<api::ListAuditRequest>,

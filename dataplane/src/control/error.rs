@@ -115,4 +115,18 @@ impl ApplyError {
                 | Self::Full(_)
         )
     }
+
+    /// The fields of the value that are refused; none: it is not the value that is wrong.
+    pub fn fields(&self) -> Vec<&'static str> {
+        match self {
+            Self::Vlan(_) => vec!["vlan"],
+            Self::Mtu(_) => vec!["mtu"],
+            Self::NoName(_) => vec!["name"],
+            Self::Prefix(_) | Self::BadAddress(_) => vec!["address"],
+            Self::Policy(_) => vec!["local", "remote"],
+            Self::Family(_) => vec!["destination", "next_hops"],
+            Self::OuterHeader { field, .. } => vec![field],
+            _ => Vec::new(),
+        }
+    }
 }

@@ -79,6 +79,7 @@ fn one(state: &mut State, operation: &bus::Operation) -> Result<(), bus::Operati
         .map_err(|error| bus::OperationError {
             retriable: error.is_retriable(),
             message: error.to_string(),
+            fields: error.fields().into_iter().map(str::to_owned).collect(),
         })?;
     if actions.is_empty() {
         return Ok(());
@@ -96,6 +97,7 @@ fn one(state: &mut State, operation: &bus::Operation) -> Result<(), bus::Operati
         bus::OperationError {
             retriable: true,
             message: error.to_string(),
+            fields: Vec::new(),
         }
     })
 }

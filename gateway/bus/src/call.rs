@@ -68,6 +68,9 @@ calls! {
     // run.proto; a piece of a plan is what follows the one before
     "SetPlan": SetPlanRequest -> SetPlanReply, changes;
     "ShowPlan": ShowPlanRequest -> ShowPlanReply, reads;
+    "Resynchronise": ResynchroniseRequest -> ResynchroniseReply, changes;
+    "ShowTransactions": ShowTransactionsRequest -> ShowTransactionsReply, reads;
+    "ShowGraph": ShowGraphRequest -> ShowGraphReply, reads;
     // iked.proto
     "ShowIke": ShowIkeRequest -> ShowIkeReply, reads;
     "Initiate": InitiateRequest -> InitiateReply, changes;

@@ -43,6 +43,7 @@
 pub mod convert;
 pub mod decode;
 pub mod golden;
+pub mod large;
 pub mod plan;
 mod redaction;
 pub mod rules;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{BatchId, Change, Domain, Planned};
+use crate::{BatchId, Change, Domain, Failure, Planned};
 
 /// The first retry; each further one waits twice as long.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -52,6 +52,8 @@ pub(crate) struct Entry<D: Domain> {
     pub(crate) failures: u32,
     /// Of the last failure.
     pub(crate) message: String,
+    /// The fields that it named.
+    pub(crate) fields: Vec<String>,
 }
 
 impl<D: Domain> Entry<D> {
@@ -65,6 +67,7 @@ impl<D: Domain> Entry<D> {
             attempt: Attempt::Ready,
             failures: 0,
             message: String::new(),
+            fields: Vec::new(),
         }
     }
 
@@ -131,10 +134,12 @@ impl<D: Domain> Entry<D> {
         self.rebuild = false;
         self.failures = 0;
         self.message.clear();
+        self.fields.clear();
     }
 
-    pub(crate) fn fail(&mut self, retriable: bool, message: String, now: Duration) {
-        self.message = message;
+    pub(crate) fn fail(&mut self, retriable: bool, failure: Failure, now: Duration) {
+        self.message = failure.message;
+        self.fields = failure.fields;
         self.attempt = if retriable {
             let wait = FIRST_RETRY
                 .saturating_mul(1 << self.failures.min(16))

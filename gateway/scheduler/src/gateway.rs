@@ -1,6 +1,6 @@
 //! The values of a gateway: what `culvert_model::plan` plans, ready for the scheduler.
 
-use culvert_model::bus;
+use culvert_model::bus::{self, value::Kind};
 use culvert_model::plan::{self, Key, Part};
 
 use crate::{Domain, Planned, Scheduler};
@@ -23,6 +23,11 @@ impl Domain for Gateway {
 
     fn updates_in_place(held: &bus::Value, planned: &bus::Value) -> bool {
         plan::updates_in_place(held, planned)
+    }
+
+    /// Routes that others wrote into Linux.
+    fn is_obtained(value: &bus::Value) -> bool {
+        matches!(&value.kind, Some(Kind::Route(route)) if route.learnt)
     }
 
     fn rank(key: &Key) -> u32 {

@@ -14,7 +14,8 @@
 //! asked for its values ([`Scheduler::parts_to_retrieve`]), and exactly the difference is sent. Values are
 //! created in the order of their dependencies and deleted in the reverse one. A value whose dependencies
 //! are missing is *pending*; an error that may pass is tried again after 0.1 s, 0.2 s, 0.4 s ... 30 s; one
-//! that will not leaves the value *failed* until its plan changes or its part restarts.
+//! that will not leaves the value *failed*, or *invalid* if the part names the fields that it refuses, until
+//! its plan changes or its part restarts. [`History`] remembers what was done, and why.
 //!
 //! A value *needs* others: without them it cannot exist, and it is taken away before they are. It comes
 //! *after* others: they must be there when it is created, but it stays when one of them goes away.
@@ -22,6 +23,7 @@
 mod decide;
 mod entry;
 mod gateway;
+mod history;
 mod scheduler;
 mod status;
 mod view;
@@ -30,8 +32,9 @@ use std::fmt::Debug;
 use std::hash::Hash;
 
 pub use gateway::{Gateway, GatewayScheduler};
+pub use history::{Cause, History, Tally, Transaction, Verb};
 pub use scheduler::{Scheduler, SetPlanError};
-pub use status::{Standing, Status};
+pub use status::{Dependencies, Standing, Status};
 
 /// What a scheduler must know of the values it handles.
 pub trait Domain {
@@ -47,6 +50,12 @@ pub trait Domain {
 
     /// Whether a part can turn one value into the other; otherwise it is deleted and created.
     fn updates_in_place(held: &Self::Value, planned: &Self::Value) -> bool;
+
+    /// Whether a planned value comes from the surroundings, and not from anybody's configuration.
+    fn is_obtained(value: &Self::Value) -> bool {
+        let _ = value;
+        false
+    }
 
     /// A place in the order of creation, for values that are found in a part and are in no plan: nothing
     /// else tells what they depend on. They are deleted from the highest to the lowest.
@@ -104,11 +113,13 @@ pub enum Change<V> {
 }
 
 /// Why an operation was not done.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
     /// The same operation may succeed later without a change of the plan.
     pub retriable: bool,
     /// What is wrong, and what would be right.
     pub message: String,
+    /// The fields of the value that the part refuses; none: it is not the value that is wrong.
+    pub fields: Vec<String>,
 }

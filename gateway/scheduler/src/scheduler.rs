@@ -1,11 +1,14 @@
 //! The scheduler's entrances: what is planned, what is held, what came of a batch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::entry::{Attempt, Entry, Held, PartState};
 use crate::{BatchId, Change, Domain, Failure, Planned};
+
+/// So many values that are gone are remembered.
+const REMEMBERED: usize = 256;
 
 /// Why a plan is refused. The one before it stays.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,8 +33,17 @@ pub struct Scheduler<D: Domain> {
     pub(crate) parts: BTreeMap<D::Part, PartState>,
     pub(crate) batches: BTreeMap<BatchId, (D::Part, Vec<D::Key>)>,
     pub(crate) next_batch: u64,
+    /// Values that were removed because no plan had them any longer, the newest last.
+    pub(crate) removed: VecDeque<Removed<D>>,
     /// Something happened since batches were last decided on.
     pub(crate) dirty: bool,
+}
+
+/// What is known of a value that is gone.
+pub(crate) struct Removed<D: Domain> {
+    pub(crate) key: D::Key,
+    pub(crate) part: D::Part,
+    pub(crate) origins: Vec<String>,
 }
 
 impl<D: Domain> Default for Scheduler<D> {
@@ -48,6 +60,7 @@ impl<D: Domain> Scheduler<D> {
             parts: BTreeMap::new(),
             batches: BTreeMap::new(),
             next_batch: 0,
+            removed: VecDeque::new(),
             dirty: false,
         }
     }
@@ -70,6 +83,7 @@ impl<D: Domain> Scheduler<D> {
             return Err(SetPlanError::OtherPart { key: key.clone() });
         }
         self.dirty = true;
+        self.removed.retain(|gone| !plan.contains_key(&gone.key));
         for (key, entry) in &mut self.entries {
             if entry.planned.is_some() && !plan.contains_key(key) {
                 entry.planned = None;
@@ -205,6 +219,7 @@ impl<D: Domain> Scheduler<D> {
                 Err(Failure {
                     retriable: true,
                     message: "the part did not answer this operation".to_owned(),
+                    fields: Vec::new(),
                 })
             });
             let Some(entry) = self.entries.get_mut(&key) else {
@@ -221,7 +236,19 @@ impl<D: Domain> Scheduler<D> {
                     match (underway.change, underway.planned) {
                         (Change::Delete, _) | (_, None) => {
                             entry.held = Held::Absent;
-                            entry.made_from = None;
+                            let made_from = entry.made_from.take();
+                            if entry.planned.is_none() {
+                                if self.removed.len() == REMEMBERED {
+                                    self.removed.pop_front();
+                                }
+                                self.removed.push_back(Removed {
+                                    key,
+                                    part,
+                                    origins: made_from
+                                        .map(|planned| planned.origins.clone())
+                                        .unwrap_or_default(),
+                                });
+                            }
                         }
                         (_, Some(planned)) => {
                             entry.held = Held::Present(planned.value.clone());
@@ -240,7 +267,7 @@ impl<D: Domain> Scheduler<D> {
                         (None, None) => false,
                         _ => true,
                     };
-                    entry.fail(failure.retriable || outdated, failure.message, now);
+                    entry.fail(failure.retriable || outdated, failure, now);
                 }
             }
         }

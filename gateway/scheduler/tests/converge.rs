@@ -31,6 +31,10 @@ impl Domain for Toy {
         planned == held
     }
 
+    fn is_obtained(value: &Value) -> bool {
+        value.class == OBTAINED
+    }
+
     fn updates_in_place(held: &Value, planned: &Value) -> bool {
         held.class == planned.class
     }
@@ -43,6 +47,8 @@ impl Domain for Toy {
 type Plan = BTreeMap<u8, Planned<Toy>>;
 
 const PARTS: u8 = 3;
+/// Of values that come from nobody's configuration.
+const OBTAINED: u8 = 200;
 
 /// What the parts really hold, with what each value was made to need.
 #[derive(Default)]
@@ -74,6 +80,7 @@ impl World {
                 results.push(Err(Failure {
                     retriable,
                     message: "trouble".to_owned(),
+                    ..Failure::default()
                 }));
                 continue;
             }
@@ -318,6 +325,70 @@ fn a_value_waits_for_what_is_missing_and_says_so() {
 }
 
 #[test]
+fn states_tell_where_a_value_comes_from_and_what_became_of_it() {
+    let mut rig = Rig::new();
+    let value = |class| Value { content: 0, class };
+    // 9 is there before anybody plans anything.
+    rig.world.held.insert(9, (value(0), Vec::new()));
+    rig.set_plan(BTreeMap::from([
+        planned(0, value(0), &[], &[]),
+        planned(3, value(OBTAINED), &[], &[]),
+        planned(1, value(0), &[], &[]),
+    ]));
+    let standings = |rig: &Rig| -> BTreeMap<u8, &str> {
+        let status = rig.scheduler.status().into_iter();
+        let status = status.chain(rig.scheduler.removed());
+        status.map(|one| (one.key, one.standing.name())).collect()
+    };
+    for part in 0..PARTS {
+        let values = rig.world.of(part);
+        rig.scheduler.retrieved(part, values);
+    }
+    let before = BTreeMap::from([
+        (0, "applying"),
+        (1, "applying"),
+        (3, "applying"),
+        (9, "discovered"),
+    ]);
+    assert_eq!(standings(&rig), before);
+    // The part of 1 refuses it for good, and says what it is.
+    let [first, second] = <[_; 2]>::try_from(rig.scheduler.next_batches(rig.now)).unwrap();
+    assert_eq!((first.part, second.part), (0, 1));
+    let results = rig.world.run(&first, &rig.plan.clone());
+    rig.scheduler.completed(first.id, results, rig.now);
+    let invalid = Failure {
+        retriable: false,
+        message: "too large".to_owned(),
+        fields: vec!["content".to_owned()],
+    };
+    rig.scheduler.completed(second.id, [Err(invalid)], rig.now);
+    rig.settle();
+    let after = BTreeMap::from([
+        (0, "configured"),
+        (1, "invalid"),
+        (3, "obtained"),
+        (9, "removed"),
+    ]);
+    assert_eq!(standings(&rig), after);
+    let status = rig.scheduler.status();
+    let one = status.into_iter().find(|one| one.key == 1).unwrap();
+    assert_eq!(
+        one.standing,
+        Standing::Invalid {
+            fields: vec!["content".to_owned()],
+            message: "too large".to_owned()
+        }
+    );
+    // What is planned again is not gone any longer.
+    rig.set_plan(BTreeMap::from([planned(9, value(0), &[], &[])]));
+    rig.settle();
+    let removed = rig.scheduler.removed().into_iter();
+    let removed: Vec<u8> = removed.map(|one| one.key).collect();
+    assert_eq!(removed, [3, 0]);
+    rig.assert_converged();
+}
+
+#[test]
 fn a_value_that_needs_what_is_in_no_plan_is_not_held() {
     let mut rig = Rig::new();
     rig.set_plan(small());
@@ -435,6 +506,7 @@ fn values_of_two_plans_that_hold_each_other_up_still_go() {
     let failure = Failure {
         retriable: true,
         message: "later".to_owned(),
+        ..Failure::default()
     };
     rig.scheduler
         .completed(batch.id, [Ok(()), Err(failure)], rig.now);
@@ -560,6 +632,8 @@ enum Event {
     Down(u8),
     /// Whether it lost its values.
     Up(u8, bool),
+    /// The scheduler begins anew, knowing the plan alone; the parts go on.
+    Begin,
     Resynchronise(u8),
     Trouble(Vec<bool>),
     Send,
@@ -577,6 +651,7 @@ fn events() -> impl Strategy<Value = Event> {
         3 => plans().prop_map(Event::Plan),
         1 => (0..PARTS).prop_map(Event::Down),
         2 => (0..PARTS, any::<bool>()).prop_map(|(part, lost)| Event::Up(part, lost)),
+        1 => Just(Event::Begin),
         1 => (0..PARTS).prop_map(Event::Resynchronise),
         1 => proptest::collection::vec(proptest::bool::weighted(0.8), 0..5).prop_map(Event::Trouble),
         8 => Just(Event::Send),
@@ -608,6 +683,14 @@ impl Rough {
                     rig.world.held.retain(|key, _| key % PARTS != part);
                 }
                 rig.up(part);
+            }
+            Event::Begin => {
+                rig.underway.clear();
+                rig.scheduler = Scheduler::new();
+                rig.scheduler.set_plan(rig.plan.clone()).unwrap();
+                for part in &rig.world.up {
+                    rig.scheduler.part_up(*part);
+                }
             }
             Event::Resynchronise(part) => rig.scheduler.resynchronise(part),
             Event::Trouble(troubles) => rig.world.troubles = troubles,
@@ -645,7 +728,11 @@ impl Rough {
         for operation in &batch.operations {
             if let Some(retriable) = rig.world.troubles.pop() {
                 let message = "trouble".to_owned();
-                results.push(Err(Failure { retriable, message }));
+                results.push(Err(Failure {
+                    retriable,
+                    message,
+                    ..Failure::default()
+                }));
                 continue;
             }
             match operation.change {

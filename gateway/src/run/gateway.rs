@@ -578,9 +578,7 @@ impl Gateway {
     /// What someone else changed meanwhile is found and put right.
     fn look_again(&mut self) {
         tracing::info!("asking every part what it holds");
-        for &part in self.lives.keys() {
-            self.values.resynchronise(part);
-        }
+        self.values.resynchronise(self.lives.keys().copied());
     }
 
     /// Whether these ports are others than there are, or are about to be.
@@ -614,7 +612,24 @@ impl Gateway {
                     applied: status.applied as u32,
                     unsettled: self.values.unsettled(),
                     ready: self.was_ready,
+                    standings: self.values.standings(),
                 });
+            }
+            Asked::Resynchronise { answer } => {
+                self.look_again();
+                let _ = answer.send(bus::ResynchroniseReply {});
+            }
+            Asked::Transactions { limit, answer } => {
+                let _ = answer.send(bus::ShowTransactionsReply {
+                    transactions: self.values.transactions(limit),
+                });
+            }
+            Asked::Graph {
+                prefix,
+                limit,
+                answer,
+            } => {
+                let _ = answer.send(self.values.graph(&prefix, limit));
             }
         }
     }
@@ -632,10 +647,10 @@ impl Gateway {
         if !asked.check && !self.stopping {
             if first {
                 self.change_ports(wanted).await?;
-                self.values.set_plan(asked.plan)?;
+                self.values.set_plan(asked.revision, asked.plan)?;
                 self.begin_to_follow(now);
             } else {
-                self.values.set_plan(asked.plan)?;
+                self.values.set_plan(asked.revision, asked.plan)?;
                 if restarts {
                     self.restart_for(wanted, now);
                 }

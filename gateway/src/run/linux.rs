@@ -53,6 +53,15 @@ impl LinuxError {
             Self::Verb(_) | Self::Kind(_) | Self::Address(_) | Self::Name(_) => false,
         }
     }
+
+    fn fields(&self) -> Vec<String> {
+        let field = match self {
+            Self::Address(_) => "address",
+            Self::Name(_) => "tap",
+            Self::Verb(_) | Self::Kind(_) | Self::Mirror(_) | Self::Silent => return Vec::new(),
+        };
+        vec![field.to_owned()]
+    }
 }
 
 /// A value of the plan, parsed.
@@ -112,6 +121,7 @@ impl Linux {
             let error = outcome.err().map(|error| bus::OperationError {
                 retriable: error.is_retriable(),
                 message: error.to_string(),
+                fields: error.fields(),
             });
             results.push(bus::OperationResult { error });
         }

@@ -3,6 +3,7 @@
 //! ```text
 //!   mgmt --SetPlan, SetPlan ... last--> [assembly] --> Asked::Follow --> the loop --> what it restarts, or why not
 //!        --ShowPlan------------------------------------> Asked::Show --> the loop --> what is not as planned
+//!        --Resynchronise, ShowTransactions, ShowGraph--> Asked::... ---> the loop
 //! ```
 //!
 //! Plans hold keys: they come by a socket for secrets.
@@ -12,7 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use culvert_bus::{BusError, Router, Running, Server, refuse};
 use culvert_model::bus::{
-    Refusal, SetPlanReply, SetPlanRequest, ShowPlanReply, ShowPlanRequest, refusal,
+    Refusal, ResynchroniseReply, ResynchroniseRequest, SetPlanReply, SetPlanRequest,
+    ShowGraphReply, ShowGraphRequest, ShowPlanReply, ShowPlanRequest, ShowTransactionsReply,
+    ShowTransactionsRequest, refusal,
 };
 use culvert_model::plan::{Assembled, Assembly};
 use tokio::sync::oneshot;
@@ -32,6 +35,27 @@ pub enum Asked {
         /// All of it.
         answer: oneshot::Sender<ShowPlanReply>,
     },
+    /// Ask all parts what they hold, and put right what differs.
+    Resynchronise {
+        /// That it has begun.
+        answer: oneshot::Sender<ResynchroniseReply>,
+    },
+    /// Say what was done.
+    Transactions {
+        /// At most so many.
+        limit: usize,
+        /// Newest first.
+        answer: oneshot::Sender<ShowTransactionsReply>,
+    },
+    /// Draw the values and what they depend on.
+    Graph {
+        /// Of their keys.
+        prefix: String,
+        /// At most so many.
+        limit: usize,
+        /// The drawing.
+        answer: oneshot::Sender<ShowGraphReply>,
+    },
 }
 
 /// Answers mgmt; what it asks is handed to `ask`, which says whether anybody listens.
@@ -46,9 +70,48 @@ where
             let (assembly, ask) = (Arc::clone(&assembly), follow.clone());
             async move { set_plan(&assembly, &ask, request).await }
         })
-        .on(move |_: ShowPlanRequest, _context| {
+        .on({
             let ask = ask.clone();
-            async move { show_plan(&ask).await }
+            move |_: ShowPlanRequest, _context| {
+                let ask = ask.clone();
+                async move {
+                    let (answer, receiver) = oneshot::channel();
+                    asked(&ask, Asked::Show { answer }, receiver).await
+                }
+            }
+        })
+        .on({
+            let ask = ask.clone();
+            move |_: ResynchroniseRequest, _context| {
+                let ask = ask.clone();
+                async move {
+                    let (answer, receiver) = oneshot::channel();
+                    asked(&ask, Asked::Resynchronise { answer }, receiver).await
+                }
+            }
+        })
+        .on({
+            let ask = ask.clone();
+            move |request: ShowTransactionsRequest, _context| {
+                let ask = ask.clone();
+                async move {
+                    let (answer, receiver) = oneshot::channel();
+                    let limit = most(request.limit);
+                    asked(&ask, Asked::Transactions { limit, answer }, receiver).await
+                }
+            }
+        })
+        .on(move |request: ShowGraphRequest, _context| {
+            let ask = ask.clone();
+            async move {
+                let (answer, receiver) = oneshot::channel();
+                let what = Asked::Graph {
+                    prefix: request.prefix,
+                    limit: most(request.limit),
+                    answer,
+                };
+                asked(&ask, what, receiver).await
+            }
         });
     Server::bind_for_secrets(path, router)?.spawn()
 }
@@ -73,9 +136,12 @@ async fn set_plan(
     }
 }
 
-async fn show_plan(ask: &impl Fn(Asked) -> bool) -> Result<ShowPlanReply, Refusal> {
-    let (answer, receiver) = oneshot::channel();
-    asked(ask, Asked::Show { answer }, receiver).await
+/// 0 stands for no limit of the one who asks.
+fn most(limit: u32) -> usize {
+    match limit {
+        0 => usize::MAX,
+        limit => limit as usize,
+    }
 }
 
 async fn asked<T>(

@@ -2,17 +2,18 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use culvert_model::bus::{self, operation};
+use culvert_model::bus::{self, operation, unsettled::Standing as Told};
 use culvert_model::plan::{Key, Part, Plan};
 use culvert_scheduler::{
-    BatchId, Change, Failure, Gateway, GatewayScheduler, Planned, SetPlanError, Standing, Status,
+    BatchId, Cause, Change, Failure, Gateway, GatewayScheduler, History, Planned, SetPlanError,
+    Standing, Status, Verb,
 };
 use culvert_tap_inject::mirror::LearntRoute;
 
-use super::learnt;
 use super::status::ValuesStatus;
+use super::{graph, history, learnt};
 
 /// Of these many pending values the status file tells; of more only that they are.
 const TOLD: usize = 100;
@@ -38,6 +39,7 @@ struct Summary {
     status: ValuesStatus,
     restless: BTreeSet<Part>,
     unsettled: Vec<bus::Unsettled>,
+    standings: BTreeMap<Told, u32>,
 }
 
 /// All values of the gateway.
@@ -48,6 +50,7 @@ pub struct Values {
     configured: Plan,
     learnt: Vec<LearntRoute>,
     summary: OnceCell<Summary>,
+    history: History<Part>,
 }
 
 impl Values {
@@ -60,11 +63,13 @@ impl Values {
             configured: Plan::new(),
             learnt: Vec::new(),
             summary: OnceCell::new(),
+            history: History::new(),
         }
     }
 
-    /// Planned so from now on.
-    pub fn set_plan(&mut self, plan: Plan) -> Result<(), SetPlanError<Key>> {
+    /// Planned so from now on, as a revision has it.
+    pub fn set_plan(&mut self, revision: u64, plan: Plan) -> Result<(), SetPlanError<Key>> {
+        self.began(Cause::Commit(revision));
         let learnt = std::mem::take(&mut self.learnt);
         let outcome = self.schedule(&plan, &learnt);
         self.learnt = learnt;
@@ -76,6 +81,7 @@ impl Values {
 
     /// These routes of others are in Linux from now on.
     pub fn set_learnt(&mut self, routes: Vec<LearntRoute>) -> Result<(), SetPlanError<Key>> {
+        self.began(Cause::Surroundings);
         let configured = std::mem::take(&mut self.configured);
         let outcome = self.schedule(&configured, &routes);
         self.configured = configured;
@@ -99,6 +105,7 @@ impl Values {
 
     /// A part is there.
     pub fn part_up(&mut self, part: Part) {
+        self.began(Cause::PartUp(part));
         self.changed().part_up(part);
     }
 
@@ -107,14 +114,18 @@ impl Values {
         self.changed().part_down(part);
     }
 
-    /// Asks a part anew what it holds.
-    pub fn resynchronise(&mut self, part: Part) {
-        self.changed().resynchronise(part);
+    /// Asks these parts anew what they hold.
+    pub fn resynchronise(&mut self, parts: impl IntoIterator<Item = Part>) {
+        self.began(Cause::Resynchronisation);
+        for part in parts {
+            self.changed().resynchronise(part);
+        }
     }
 
     /// It is not known what became of a batch: its part is to be asked.
     pub fn lost(&mut self, batch: BatchId) {
         self.underway.remove(&batch);
+        self.history.completed(batch, [], self.start.elapsed());
         self.changed().batch_lost(batch);
     }
 
@@ -136,12 +147,18 @@ impl Values {
         let now = self.time(now);
         let batches: Vec<_> = self.scheduler.next_batches(now);
         if batches.is_empty() {
+            if self.scheduler.is_idle() {
+                self.history.at_rest(now);
+            }
             return Vec::new();
         }
         self.summary.take();
         batches
             .into_iter()
             .map(|batch| {
+                let verbs = batch.operations.iter();
+                let verbs = verbs.map(|one| (one.key.kind(), Verb::from(&one.change)));
+                self.history.sent(batch.id, verbs, now);
                 let keys = batch.operations.iter().map(|one| one.key.clone()).collect();
                 self.underway.insert(batch.id, keys);
                 Batch {
@@ -161,14 +178,20 @@ impl Values {
                 tracing::warn!(%key, retriable = error.retriable, reason = error.message, "not applied");
             }
         }
-        let results = results.iter().map(|result| match &result.error {
-            None => Ok(()),
-            Some(error) => Err(Failure {
-                retriable: error.retriable,
-                message: error.message.clone(),
-            }),
-        });
+        let results: Vec<Result<(), Failure>> = results
+            .iter()
+            .map(|result| match &result.error {
+                None => Ok(()),
+                Some(error) => Err(Failure {
+                    retriable: error.retriable,
+                    message: error.message.clone(),
+                    fields: error.fields.clone(),
+                }),
+            })
+            .collect();
         let now = self.time(now);
+        let told = results.iter().map(|one| one.as_ref().copied());
+        self.history.completed(batch, told, now);
         self.changed().completed(batch, results, now);
     }
 
@@ -194,6 +217,37 @@ impl Values {
         self.summary().unsettled.clone()
     }
 
+    /// How many values stand how.
+    pub fn standings(&self) -> Vec<bus::StandingCount> {
+        let counts = self.summary().standings.iter();
+        counts
+            .map(|(standing, count)| bus::StandingCount {
+                standing: (*standing).into(),
+                count: *count,
+            })
+            .collect()
+    }
+
+    /// What was done, and why, newest first.
+    pub fn transactions(&self, limit: usize) -> Vec<bus::Transaction> {
+        let (elapsed, wall) = (self.start.elapsed(), SystemTime::now());
+        self.history
+            .transactions()
+            .take(limit)
+            .map(|one| {
+                // By the wall clock of now: it may have been wrong then.
+                let began = wall - elapsed.saturating_sub(one.began);
+                let since = began.duration_since(UNIX_EPOCH).unwrap_or_default();
+                history::on_the_bus(one, since.as_millis() as u64)
+            })
+            .collect()
+    }
+
+    /// Values whose keys begin so, at most so many, with what they depend on.
+    pub fn graph(&self, prefix: &str, limit: usize) -> bus::ShowGraphReply {
+        graph::draw(&self.scheduler, prefix, limit)
+    }
+
     /// For the status file.
     pub fn status(&self) -> ValuesStatus {
         self.summary().status.clone()
@@ -203,6 +257,7 @@ impl Values {
         self.summary.get_or_init(|| {
             let mut summary = Summary::default();
             for value in self.scheduler.status() {
+                *summary.standings.entry(told(&value.standing)).or_default() += 1;
                 if summary.unsettled.len() < TOLD_BY_BUS {
                     summary.unsettled.extend(unsettled(&value));
                 }
@@ -223,8 +278,16 @@ impl Values {
                     summary.status.pending.insert(key, why);
                 }
             }
+            let removed = self.scheduler.removed().len();
+            if removed > 0 {
+                summary.standings.insert(Told::Removed, removed as u32);
+            }
             summary
         })
+    }
+
+    fn began(&mut self, cause: Cause<Part>) {
+        self.history.began(cause, self.start.elapsed());
     }
 
     fn changed(&mut self) -> &mut GatewayScheduler {
@@ -240,9 +303,13 @@ impl Values {
 /// Whether it is there, whether something is about to happen to it, and what keeps it.
 fn describe(standing: Standing<Key>) -> (bool, bool, Option<String>) {
     match standing {
-        Standing::Configured => (true, false, None),
+        Standing::Configured | Standing::Obtained | Standing::Removed => (true, false, None),
         Standing::Applying => (false, true, Some("being applied".to_owned())),
         Standing::Removing => (false, true, Some("being removed".to_owned())),
+        Standing::Discovered => {
+            let why = "found, and planned by nobody: being removed";
+            (false, true, Some(why.to_owned()))
+        }
         Standing::PartAway => (false, true, Some("its part is away".to_owned())),
         Standing::Pending { missing } => {
             let missing: Vec<String> = missing.iter().map(Key::to_string).collect();
@@ -260,31 +327,52 @@ fn describe(standing: Standing<Key>) -> (bool, bool, Option<String>) {
             Some(format!("failed {failures} times: {message}")),
         ),
         Standing::Failed { message } => (false, false, Some(format!("failed: {message}"))),
+        Standing::Invalid { fields, message } => {
+            let why = format!("invalid ({}): {message}", fields.join(", "));
+            (false, false, Some(why))
+        }
+    }
+}
+
+fn told(standing: &Standing<Key>) -> Told {
+    match standing {
+        Standing::Configured => Told::Configured,
+        Standing::Obtained => Told::Obtained,
+        Standing::Discovered => Told::Discovered,
+        Standing::Applying => Told::Applying,
+        Standing::PartAway => Told::PartAway,
+        Standing::Pending { .. } => Told::Pending,
+        Standing::Retrying { .. } => Told::Retrying,
+        Standing::Failed { .. } => Told::Failed,
+        Standing::Invalid { .. } => Told::Invalid,
+        Standing::Removing => Told::Removing,
+        Standing::Removed => Told::Removed,
     }
 }
 
 /// What the one who set the plan is told of a value that is not as planned.
 fn unsettled(value: &Status<Gateway>) -> Option<bus::Unsettled> {
-    use bus::unsettled::Standing as Told;
-    let (standing, missing, reason) = match &value.standing {
-        Standing::Configured => return None,
-        Standing::Applying => (Told::Applying, Vec::new(), String::new()),
-        Standing::Removing => (Told::Removing, Vec::new(), String::new()),
-        Standing::PartAway => (Told::PartAway, Vec::new(), String::new()),
-        Standing::Pending { missing } => {
-            let missing = missing.iter().map(Key::to_string).collect();
-            (Told::Pending, missing, String::new())
-        }
-        Standing::Retrying { message, .. } => (Told::Retrying, Vec::new(), message.clone()),
-        Standing::Failed { message } => (Told::Failed, Vec::new(), message.clone()),
-    };
-    Some(bus::Unsettled {
+    let mut unsettled = bus::Unsettled {
         key: value.key.to_string(),
-        standing: standing.into(),
-        missing,
-        reason,
+        standing: told(&value.standing).into(),
         origins: value.origins.clone(),
-    })
+        ..bus::Unsettled::default()
+    };
+    match &value.standing {
+        Standing::Configured | Standing::Obtained | Standing::Removed => return None,
+        Standing::Applying | Standing::Removing | Standing::PartAway | Standing::Discovered => {}
+        Standing::Pending { missing } => {
+            unsettled.missing = missing.iter().map(Key::to_string).collect();
+        }
+        Standing::Retrying { message, .. } | Standing::Failed { message } => {
+            unsettled.reason.clone_from(message);
+        }
+        Standing::Invalid { fields, message } => {
+            unsettled.reason.clone_from(message);
+            unsettled.fields.clone_from(fields);
+        }
+    }
+    Some(unsettled)
 }
 
 fn on_the_bus(operation: culvert_scheduler::Operation<Gateway>) -> bus::Operation {
@@ -303,6 +391,7 @@ fn on_the_bus(operation: culvert_scheduler::Operation<Gateway>) -> bus::Operatio
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use culvert_model::bus::transaction;
     use culvert_model::decode;
     use culvert_model::plan::{DigestKey, plan};
 
@@ -315,7 +404,7 @@ mod tests {
         .unwrap();
         let mut values = Values::new(now);
         values
-            .set_plan(plan(&config, &DigestKey::new([0; 32])).unwrap())
+            .set_plan(7, plan(&config, &DigestKey::new([0; 32])).unwrap())
             .unwrap();
         values
     }
@@ -375,6 +464,39 @@ mod tests {
             again.iter().all(|key| !key.starts_with("linux/")),
             "{again:?}"
         );
+
+        // Who caused what can be read afterwards; asking again with nothing wrong sends nothing.
+        values.resynchronise([Part::Dataplane, Part::Linux]);
+        for part in [Part::Dataplane, Part::Linux] {
+            let plan = values.configured.clone().into_iter();
+            let held = plan.filter(|(_, planned)| planned.part == part);
+            let held = held.map(|(key, planned)| bus::KeyedValue {
+                key: key.into(),
+                value: Some(planned.value),
+            });
+            values.retrieved(part, held.collect());
+        }
+        assert_eq!(drive(&mut values, now), Vec::<String>::new());
+        let transactions = values.transactions(10);
+        let told: Vec<(transaction::Cause, u32, bool)> = transactions
+            .iter()
+            .map(|one| {
+                let sent = one.operations.iter().map(|tally| tally.sent).sum();
+                (one.cause(), sent, one.finished)
+            })
+            .collect();
+        let (all, again) = (keys.len() as u32, again.len() as u32);
+        assert_eq!(told[0], (transaction::Cause::Resynchronisation, 0, true));
+        assert_eq!(told[1], (transaction::Cause::PartUp, again, true));
+        assert_eq!(told[2], (transaction::Cause::PartUp, all, true));
+        assert_eq!(told[4], (transaction::Cause::Commit, 0, false));
+        assert_eq!(transactions[4].revision, 7);
+        let counts = values.standings();
+        assert_eq!(counts.len(), 1);
+        assert_eq!(
+            (counts[0].standing(), counts[0].count),
+            (Told::Configured, all)
+        );
     }
 
     #[test]
@@ -397,6 +519,7 @@ mod tests {
                             .then(|| bus::OperationError {
                                 retriable: false,
                                 message: "someone else has it".to_owned(),
+                                fields: Vec::new(),
                             }),
                     })
                     .collect();

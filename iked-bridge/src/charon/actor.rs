@@ -11,7 +11,7 @@ use culvert_model::bus::{
 use strongswan_vici::{EventStream, Initiate, SA_EVENTS, SaFilter, Terminate, Vici, ViciError};
 use tokio::sync::mpsc;
 
-use super::connection::{ConnectionError, certificates, to_vici};
+use super::connection::{ConnectionError, certificates, refused_field, to_vici};
 use super::credentials::{self, CredentialError, KeyIds};
 use super::keeper::{Keeper, Step, Wanted};
 use super::{Answer, Command, Control, show};
@@ -395,7 +395,13 @@ impl Actor {
             };
             results.push(match result {
                 Ok(()) => OperationResult::default(),
-                Err(error) => failure(error.is_retriable(), &error.to_string()),
+                Err(error) => OperationResult {
+                    error: Some(OperationError {
+                        retriable: error.is_retriable(),
+                        message: error.to_string(),
+                        fields: error.fields(),
+                    }),
+                },
             });
         }
         self.want();
@@ -595,6 +601,17 @@ impl LoadError {
             || matches!(self, Self::Connection(error) if error.is_retriable())
             || matches!(self, Self::Vici(ViciError::Timeout { .. }))
     }
+
+    /// Those of a value that are refused, if it is known.
+    fn fields(&self) -> Vec<String> {
+        match self {
+            Self::Connection(error) => vec![error.field().to_owned()],
+            Self::Vici(ViciError::Refused { message, .. }) => {
+                refused_field(message).into_iter().collect()
+            }
+            Self::Vici(_) | Self::Credential(_) => Vec::new(),
+        }
+    }
 }
 
 fn failure(retriable: bool, message: &str) -> OperationResult {
@@ -602,6 +619,7 @@ fn failure(retriable: bool, message: &str) -> OperationResult {
         error: Some(OperationError {
             retriable,
             message: message.to_owned(),
+            fields: Vec::new(),
         }),
     }
 }

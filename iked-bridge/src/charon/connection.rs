@@ -44,6 +44,24 @@ impl ConnectionError {
     pub fn is_retriable(&self) -> bool {
         matches!(self, Self::Certificate { .. })
     }
+
+    /// Of the connection.
+    pub const fn field(&self) -> &'static str {
+        match self {
+            Self::Missing { what, .. } => what,
+            Self::Certificate { .. } => "certificates",
+            Self::Method { .. } => "method",
+        }
+    }
+}
+
+/// The field that charon names when it refuses `load-conn`: `invalid value for: proposals, config discarded`.
+pub fn refused_field(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once(": ")?;
+    let (field, said) = rest.split_once(", ")?;
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    (said == "config discarded" && !field.is_empty() && field.bytes().all(word))
+        .then(|| field.to_owned())
 }
 
 /// What the plugins that charon loads can do on either side.
@@ -287,6 +305,21 @@ mod tests {
         for action in ["start_action", "close_action", "dpd_action"] {
             assert_eq!(child.text(action), Some("trap"));
         }
+    }
+
+    #[test]
+    fn what_charon_refuses_is_named() {
+        let field = |message| refused_field(message);
+        assert_eq!(
+            field("invalid value for: esp_proposals, config discarded").as_deref(),
+            Some("esp_proposals")
+        );
+        assert_eq!(
+            field("unknown option: colour, config discarded").as_deref(),
+            Some("colour")
+        );
+        assert_eq!(field("parsing request failed"), None);
+        assert_eq!(field("mediation peer missing, config discarded"), None);
     }
 
     #[test]

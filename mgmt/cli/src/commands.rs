@@ -22,6 +22,12 @@ pub enum Action {
     ShowRevisions,
     /// How far the gateway is.
     ShowStatus,
+    /// What was done to bring it there.
+    ShowTransactions,
+    /// What depends on what.
+    ShowGraph,
+    /// Ask all parts, and put right what differs.
+    Resynchronise,
     /// What differs from a revision.
     ShowDifferences,
     /// Who did what.
@@ -149,8 +155,29 @@ static NODES: Node = keyword("nodes", "what each node of the packet graph has co
 static REVISIONS: Node = keyword("revisions", "revisions, newest first")
     .does(Action::ShowRevisions)
     .then(&[&NEWEST_FIRST]);
-static STATUS_OF: Node =
-    keyword("status", "how far the gateway is with it").does(Action::ShowStatus);
+static STATUS_OF: Node = keyword(
+    "status",
+    "how far the gateway is with it: values by state, and what those that are not as configured wait for",
+)
+.does(Action::ShowStatus);
+static TRANSACTIONS: Node = keyword(
+    "transactions",
+    "what was sent to the parts of the gateway, and why, newest first",
+)
+.does(Action::ShowTransactions)
+.then(&[&NEWEST_FIRST]);
+static GRAPH_LIMIT_NUMBER: Node =
+    value("LIMIT", Kind::Number(1, 2000), "at most so many values").then(&GRAPH_CHOICES);
+static GRAPH_LIMIT: Node = keyword("limit", "how many values at most").then(&[&GRAPH_LIMIT_NUMBER]);
+static KEY: Node = value("KEY", Kind::Text, "as `route/default/`").then(&GRAPH_CHOICES);
+static KEYS: Node = keyword("prefix", "values whose keys begin so").then(&[&KEY]);
+static GRAPH_CHOICES: [&Node; 2] = [&GRAPH_LIMIT, &KEYS];
+static GRAPH: Node = keyword(
+    "graph",
+    "values with their states and what they depend on, for Graphviz",
+)
+.does(Action::ShowGraph)
+.then(&GRAPH_CHOICES);
 static SINCE: Node = value(
     "REVISION",
     Kind::Number(1, u64::MAX),
@@ -169,7 +196,15 @@ static REVISION: Node = keyword("revision", "an older one")
     .then(&[&OLD]);
 static CONFIGURATION: Node = keyword("configuration", "what is configured")
     .does(Action::ShowConfiguration)
-    .then(&[&REVISIONS, &REVISION, &STATUS_OF, &DIFFERENCES, &PART]);
+    .then(&[
+        &REVISIONS,
+        &REVISION,
+        &STATUS_OF,
+        &DIFFERENCES,
+        &GRAPH,
+        &TRANSACTIONS,
+        &PART,
+    ]);
 static AUDIT: Node = keyword("audit", "who did what, newest last")
     .does(Action::ShowAudit)
     .then(&[&NEWEST_FIRST]);
@@ -220,15 +255,21 @@ static ROLLBACK_RUNNING: Node = keyword("rollback", "make an earlier revision ru
     .then(&[&BACK, &TO_REVISION]);
 static CONFIRM: Node =
     keyword("confirm", "keep the revision that is on probation").does(Action::Confirm);
+static RESYNCHRONISE: Node = keyword(
+    "resynchronise",
+    "ask every part of the gateway what it holds, and put right what differs",
+)
+.does(Action::Resynchronise);
 static HELP: Node = keyword("help", "what there is").does(Action::Help);
 static EXIT: Node = keyword("exit", "leave").does(Action::Exit);
 static QUIT: Node = keyword("quit", "leave").does(Action::Quit);
 
-static OPERATIONAL: [&Node; 8] = [
+static OPERATIONAL: [&Node; 9] = [
     &CONFIGURE,
     &EXIT,
     &HELP,
     &QUIT,
+    &RESYNCHRONISE,
     &ROLLBACK_RUNNING,
     &ROTATE,
     &SAVE_RUNNING,

@@ -466,7 +466,7 @@ fn failures(standing: &ShowPlanReply, known: &BTreeSet<&str>) -> Vec<Problem> {
     standing
         .unsettled
         .iter()
-        .filter(|value| value.standing() == unsettled::Standing::Failed)
+        .filter(|value| is_for_good(value.standing()))
         .filter(|value| !known.contains(value.key.as_str()))
         .map(|value| {
             let origin = value.origins.first().map_or("", String::as_str);
@@ -475,11 +475,16 @@ fn failures(standing: &ShowPlanReply, known: &BTreeSet<&str>) -> Vec<Problem> {
         .collect()
 }
 
+fn is_for_good(standing: unsettled::Standing) -> bool {
+    use unsettled::Standing::{Failed, Invalid};
+    matches!(standing, Failed | Invalid)
+}
+
 fn failed(standing: &ShowPlanReply) -> BTreeSet<&str> {
     standing
         .unsettled
         .iter()
-        .filter(|value| value.standing() == unsettled::Standing::Failed)
+        .filter(|value| is_for_good(value.standing()))
         .map(|value| value.key.as_str())
         .collect()
 }

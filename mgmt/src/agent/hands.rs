@@ -4,7 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use culvert_bus::{BusError, CallError, Client};
-use culvert_model::bus::{SetPlanRequest, ShowPlanReply, ShowPlanRequest, refusal};
+use culvert_model::bus::{
+    ResynchroniseRequest, SetPlanRequest, ShowGraphReply, ShowGraphRequest, ShowPlanReply,
+    ShowPlanRequest, ShowTransactionsRequest, Transaction, refusal,
+};
 use culvert_model::plan::{Plan, pieces};
 
 /// Taking a full table in, and moving NICs.
@@ -35,6 +38,22 @@ pub trait Hands: Send + Sync + 'static {
 
     /// How far it is.
     fn standing(&self) -> impl Future<Output = Result<ShowPlanReply, HandsError>> + Send;
+
+    /// Asks the parts what they hold, and puts right what differs.
+    fn resynchronise(&self) -> impl Future<Output = Result<(), HandsError>> + Send;
+
+    /// What was done, and why, newest first; 0: all that is remembered.
+    fn transactions(
+        &self,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<Transaction>, HandsError>> + Send;
+
+    /// Values with what they depend on.
+    fn graph(
+        &self,
+        prefix: &str,
+        limit: u32,
+    ) -> impl Future<Output = Result<ShowGraphReply, HandsError>> + Send;
 }
 
 /// `culvert run`.
@@ -76,6 +95,25 @@ impl Hands for Run {
             .call(&ShowPlanRequest {}, ASK)
             .await
             .map_err(error)
+    }
+
+    async fn resynchronise(&self) -> Result<(), HandsError> {
+        let asked = self.client.call(&ResynchroniseRequest {}, ASK).await;
+        asked.map(|_| ()).map_err(error)
+    }
+
+    async fn transactions(&self, limit: u32) -> Result<Vec<Transaction>, HandsError> {
+        let request = ShowTransactionsRequest { limit };
+        let reply = self.client.call(&request, ASK).await.map_err(error)?;
+        Ok(reply.transactions)
+    }
+
+    async fn graph(&self, prefix: &str, limit: u32) -> Result<ShowGraphReply, HandsError> {
+        let request = ShowGraphRequest {
+            prefix: prefix.to_owned(),
+            limit,
+        };
+        self.client.call(&request, ASK).await.map_err(error)
     }
 }
 

@@ -22,23 +22,25 @@ mod probation;
 mod records;
 mod refusal;
 mod secrets;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod throttle;
 mod trail;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use culvert_model::api;
-use culvert_model::bus::{ShowPlanReply, unsettled};
 use tokio::sync::watch;
 
 pub use caller::{Accounts, Caller, Claim, Peer, Role, Stranger};
 pub use hands::{Hands, HandsError, Run};
 pub use records::Records;
 pub use refusal::Refusal;
+
+use standing::{away, waiting};
 
 use crate::login::Writer;
 use crate::store::Moment;
@@ -261,73 +263,4 @@ impl<H: Hands> Agent<H> {
         })
         .await
     }
-
-    /// How far the gateway is.
-    pub async fn status(
-        &self,
-        _caller: &Caller,
-        _request: api::StatusRequest,
-    ) -> Result<api::StatusReply, Refusal> {
-        let probation_seconds = self
-            .with(|records| {
-                let pending = records.store.pending_confirmation(&Moment::now()?)?;
-                Ok(pending.map(|pending| pending.remaining.as_secs()))
-            })
-            .await?;
-        let standing = self.hands.standing().await?;
-        let mut waiting = waiting(&standing);
-        let behind = self.behind.load(Ordering::Relaxed);
-        if behind {
-            waiting.insert(0, away("it is told again until it does"));
-        }
-        Ok(api::StatusReply {
-            revision: standing.revision,
-            settled: standing.settled && !behind,
-            ready: standing.ready,
-            wanted: standing.wanted,
-            applied: standing.applied,
-            waiting,
-            store_warning: self.warning.clone(),
-            probation_seconds,
-        })
-    }
-}
-
-/// Everything waits: the gateway has not said that it follows what runs.
-fn away(reason: &str) -> api::Waiting {
-    api::Waiting {
-        key: String::new(),
-        standing: "away".to_owned(),
-        reason: format!("the gateway does not answer: {reason}"),
-        origins: Vec::new(),
-    }
-}
-
-/// What is not as planned, for people.
-fn waiting(standing: &ShowPlanReply) -> Vec<api::Waiting> {
-    standing
-        .unsettled
-        .iter()
-        .map(|value| {
-            let name = match value.standing() {
-                unsettled::Standing::Pending => "pending",
-                unsettled::Standing::Failed => "failed",
-                unsettled::Standing::Retrying => "retrying",
-                unsettled::Standing::Applying | unsettled::Standing::Unspecified => "applying",
-                unsettled::Standing::Removing => "removing",
-                unsettled::Standing::PartAway => "away",
-            };
-            let reason = if value.missing.is_empty() {
-                value.reason.clone()
-            } else {
-                format!("waits for {}", value.missing.join(", "))
-            };
-            api::Waiting {
-                key: value.key.clone(),
-                standing: name.to_owned(),
-                reason,
-                origins: value.origins.clone(),
-            }
-        })
-        .collect()
 }

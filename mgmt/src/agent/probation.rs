@@ -121,6 +121,8 @@ impl<H: Hands> Agent<H> {
         self.hands
             .follow(running.number.get(), &running.plan, false)
             .await?;
+        // Whatever happened while nobody watched is put right; what agrees is not touched.
+        self.hands.resynchronise().await?;
         tracing::info!(revision = %running.number, "running");
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use culvert_model::api::{self, Edit, commit_reply::Outcome, edit::Change};
-use culvert_model::bus::{ShowPlanReply, Unsettled, unsettled};
+use culvert_model::bus::{self, ShowPlanReply, Unsettled, unsettled};
 use culvert_model::plan::Plan;
 
 use super::*;
@@ -25,6 +25,8 @@ struct Told {
     /// Keys that fail, and whether for good.
     failing: BTreeMap<String, bool>,
     refusal: Option<String>,
+    /// How often all parts were to be asked.
+    resynchronised: u32,
     away: bool,
     /// Checks are answered, and plans are not taken.
     deaf: bool,
@@ -92,9 +94,9 @@ impl Hands for Fake {
                 Unsettled {
                     key: key.clone(),
                     standing: standing.into(),
-                    missing: Vec::new(),
                     reason: "it does not like it".to_owned(),
                     origins: vec!["interfaces[wan]".to_owned()],
+                    ..Unsettled::default()
                 }
             })
             .collect();
@@ -105,6 +107,34 @@ impl Hands for Fake {
             applied: (plan.len() - unsettled.len()) as u32,
             unsettled,
             ready: true,
+            standings: Vec::new(),
+        })
+    }
+
+    async fn resynchronise(&self) -> Result<(), HandsError> {
+        self.told().resynchronised += 1;
+        Ok(())
+    }
+
+    async fn transactions(&self, limit: u32) -> Result<Vec<bus::Transaction>, HandsError> {
+        let commit = |revision| bus::Transaction {
+            cause: bus::transaction::Cause::Commit.into(),
+            revision,
+            ..bus::Transaction::default()
+        };
+        let told = self.told();
+        let newest = told
+            .followed
+            .iter()
+            .rev()
+            .map(|(number, _)| commit(*number));
+        Ok(newest.take(limit as usize).collect())
+    }
+
+    async fn graph(&self, prefix: &str, _limit: u32) -> Result<bus::ShowGraphReply, HandsError> {
+        Ok(bus::ShowGraphReply {
+            dot: prefix.to_owned(),
+            ..bus::ShowGraphReply::default()
         })
     }
 }
@@ -473,6 +503,7 @@ async fn a_new_mgmt_goes_on_waiting_and_a_new_box_starts_on_the_confirmed_revisi
     bench.agent.begin_once().await.unwrap();
     assert!(bench.running().await.contains("wan"));
     assert_eq!(bench.hands.revision(), 2);
+    assert_eq!(bench.hands.told().resynchronised, 1);
     // The whole box: nobody follows anything yet.
     let bench = bench.restart();
     bench.hands.told().followed.clear();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use culvert_mgmt_api::{ConfigurationClient, ORIGIN, connect};
 use culvert_model::api;
-use culvert_model::bus::ShowPlanReply;
+use culvert_model::bus::{ShowGraphReply, ShowPlanReply, Transaction};
 use culvert_model::plan::Plan;
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -47,6 +47,18 @@ impl Hands for Quiet {
             settled: true,
             ..ShowPlanReply::default()
         })
+    }
+
+    async fn resynchronise(&self) -> Result<(), HandsError> {
+        Ok(())
+    }
+
+    async fn transactions(&self, _: u32) -> Result<Vec<Transaction>, HandsError> {
+        Ok(Vec::new())
+    }
+
+    async fn graph(&self, _: &str, _: u32) -> Result<ShowGraphReply, HandsError> {
+        Ok(ShowGraphReply::default())
     }
 }
 

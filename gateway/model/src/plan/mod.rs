@@ -65,6 +65,14 @@ impl Key {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What kind of value it names: `route`, `linux/route`.
+    pub fn kind(&self) -> &str {
+        let own = self.0.strip_prefix("linux/").unwrap_or(&self.0);
+        let skipped = self.0.len() - own.len();
+        let end = own.find('/').map_or(self.0.len(), |at| skipped + at);
+        self.0.get(..end).unwrap_or(&self.0)
+    }
 }
 
 impl fmt::Display for Key {

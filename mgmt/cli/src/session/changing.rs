@@ -433,7 +433,7 @@ impl Session {
                 ""
             }
         );
-        text.push_str(&super::looking::status_text(&status));
+        text.push_str(&super::standing::status_text(&status));
         Ok(Output::text(text))
     }
 }

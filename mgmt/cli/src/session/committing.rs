@@ -7,7 +7,7 @@ use culvert_model::api::{self, commit_reply::Outcome, edit};
 use indicatif::{ProgressBar, ProgressStyle};
 use tonic::Code;
 
-use super::looking::waiting_text;
+use super::standing::waiting_text;
 use super::{Console, Output, Session, programs};
 use crate::error::{CliError, sentence};
 use crate::grammar::Parsed;

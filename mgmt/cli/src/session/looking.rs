@@ -1,6 +1,5 @@
 //! Looking: what the gateway answers, and texts and lists of configurations.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use culvert_model::api::{self, Format, source};
@@ -227,16 +226,6 @@ impl Session {
         })
     }
 
-    pub(super) async fn show_status(&mut self) -> Result<Output, CliError> {
-        let status = self
-            .service()
-            .await?
-            .status(api::StatusRequest {})
-            .await?
-            .into_inner();
-        Ok(Output::text(status_text(&status)))
-    }
-
     pub(super) async fn show_audit(
         &mut self,
         parsed: &Parsed,
@@ -305,52 +294,6 @@ fn as_written(value: &str) -> String {
         Ok(line) if line.words.len() == 1 && line.pipes.is_empty() => value.to_owned(),
         _ => quote(value),
     }
-}
-
-pub(super) fn status_text(status: &api::StatusReply) -> String {
-    let mut text = format!("revision {}", status.revision);
-    if let Some(seconds) = status.probation_seconds {
-        let _ = write!(
-            text,
-            ", on probation: taken back in {} unless confirmed",
-            span(seconds)
-        );
-    }
-    let _ = write!(
-        text,
-        "\n{} of {} values are as configured{}\n",
-        status.applied,
-        status.wanted,
-        match (status.ready, status.settled) {
-            (false, _) => "; the gateway is starting",
-            (true, false) => "; more is being applied",
-            (true, true) => "",
-        }
-    );
-    if !status.store_warning.is_empty() {
-        let _ = writeln!(text, "store: {}", status.store_warning);
-    }
-    if !status.waiting.is_empty() {
-        text.push('\n');
-        text.push_str(&waiting_text(&status.waiting));
-    }
-    text
-}
-
-/// What waits, and for what.
-pub(super) fn waiting_text(waiting: &[api::Waiting]) -> String {
-    let rows: Vec<_> = waiting
-        .iter()
-        .map(|value| {
-            [
-                value.key.clone(),
-                value.standing.clone(),
-                value.reason.clone(),
-                value.origins.join(", "),
-            ]
-        })
-        .collect();
-    table(["value", "is", "because", "configured by"], &rows)
 }
 
 fn with_end_of_line(mut text: String) -> String {

@@ -15,6 +15,7 @@ mod committing;
 mod looking;
 mod programs;
 mod sealing;
+mod standing;
 
 use std::sync::Arc;
 
@@ -237,6 +238,9 @@ impl Session {
             }
             Action::ShowRevisions => self.list_revisions(parsed, words).await,
             Action::ShowStatus => self.show_status().await,
+            Action::ShowTransactions => self.show_transactions(parsed, words).await,
+            Action::ShowGraph => self.show_graph(parsed, words).await,
+            Action::Resynchronise => self.resynchronise().await,
             Action::ShowDifferences => self.show_differences(parsed, words).await,
             Action::ShowAudit => self.show_audit(parsed, words).await,
             Action::ShowCertificates => self.show_certificates().await,

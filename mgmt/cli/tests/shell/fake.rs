@@ -379,6 +379,45 @@ impl Configuration for Service {
         }))
     }
 
+    async fn list_transactions(
+        &self,
+        request: Request<api::ListTransactionsRequest>,
+    ) -> Result<Response<api::ListTransactionsReply>, Status> {
+        drop(self.record("list_transactions", &request));
+        Ok(Response::new(api::ListTransactionsReply {
+            transactions: vec![api::Transaction {
+                number: 4,
+                cause: "revision 7".to_owned(),
+                finished: true,
+                ..api::Transaction::default()
+            }],
+        }))
+    }
+
+    async fn graph(
+        &self,
+        request: Request<api::GraphRequest>,
+    ) -> Result<Response<api::GraphReply>, Status> {
+        drop(self.record("graph", &request));
+        let request = request.into_inner();
+        Ok(Response::new(api::GraphReply {
+            dot: format!(
+                "digraph values {{\n  // {} {}\n}}\n",
+                request.prefix, request.limit
+            ),
+            shown: 1,
+            matching: 3,
+        }))
+    }
+
+    async fn resynchronise(
+        &self,
+        request: Request<api::ResynchroniseRequest>,
+    ) -> Result<Response<api::ResynchroniseReply>, Status> {
+        drop(self.record("resynchronise", &request));
+        Ok(Response::new(api::ResynchroniseReply {}))
+    }
+
     async fn list_audit(
         &self,
         request: Request<api::ListAuditRequest>,
