@@ -58,7 +58,7 @@ impl LinuxError {
         let field = match self {
             Self::Address(_) => "address",
             Self::Name(_) => "tap",
-            Self::Verb(_) | Self::Kind(_) | Self::Mirror(_) | Self::Silent => return Vec::new(),
+            _ => return Vec::new(),
         };
         vec![field.to_owned()]
     }

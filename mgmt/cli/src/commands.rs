@@ -169,8 +169,8 @@ static TRANSACTIONS: Node = keyword(
 static GRAPH_LIMIT_NUMBER: Node =
     value("LIMIT", Kind::Number(1, 2000), "at most so many values").then(&GRAPH_CHOICES);
 static GRAPH_LIMIT: Node = keyword("limit", "how many values at most").then(&[&GRAPH_LIMIT_NUMBER]);
-static KEY: Node = value("KEY", Kind::Text, "as `route/default/`").then(&GRAPH_CHOICES);
-static KEYS: Node = keyword("prefix", "values whose keys begin so").then(&[&KEY]);
+static VALUE_KEY: Node = value("KEY", Kind::Text, "as `route/default/`").then(&GRAPH_CHOICES);
+static KEYS: Node = keyword("prefix", "values whose keys begin so").then(&[&VALUE_KEY]);
 static GRAPH_CHOICES: [&Node; 2] = [&GRAPH_LIMIT, &KEYS];
 static GRAPH: Node = keyword(
     "graph",
@@ -354,7 +354,7 @@ static MINUTES: Node =
     value("MINUTES", Kind::Number(1, 1440), "how long; by default 10").then(&COMMIT_OPTIONS);
 static CONFIRMED: Node = keyword(
     "confirmed",
-    "taken back unless `confirm` or `commit` follows in time",
+    "taken back unless `confirm` or `commit` follows in time, whatever the wall clock is set to meanwhile",
 )
 .ending()
 .then(&[&MINUTES, &COMMENT, &AND_QUIT, &FORCE]);

@@ -11,7 +11,7 @@ use super::hands::Hands;
 use super::records::{Made, Records};
 use super::secrets::wipe;
 use super::{Agent, Refusal};
-use crate::store::{Moment, RevisionNumber};
+use crate::store::RevisionNumber;
 
 /// Of one request.
 const MOST_EDITS: usize = 100_000;
@@ -28,7 +28,7 @@ impl<H: Hands> Agent<H> {
         allowed(caller, Role::Admin)?;
         let caller = caller.clone();
         self.with(move |records| {
-            let now = Moment::now()?;
+            let now = records.now()?;
             let session = if request.candidate.is_empty() {
                 records.new_candidate(&caller, &now)?
             } else {
@@ -216,7 +216,7 @@ impl<H: Hands> Agent<H> {
             let (session, ..) = records.candidate(&caller, &request.candidate)?;
             if request.keep {
                 let (number, tree) = (records.running.number, records.running.tree.clone());
-                records.save(&session, &caller.name, number, tree, &Moment::now()?)?;
+                records.save(&session, &caller.name, number, tree, &records.now()?)?;
             } else {
                 records.discard(&session)?;
             }
@@ -267,7 +267,7 @@ pub(super) fn edit(
     }
     if problems.is_empty() {
         if tree != before {
-            records.save(&session, &caller.name, base, tree, &Moment::now()?)?;
+            records.save(&session, &caller.name, base, tree, &records.now()?)?;
         }
         if let Some(by) = made_by(&request.edits) {
             records.made(&session, by);

@@ -10,8 +10,8 @@
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use culvert_model::api::{self, CommitReply, Problem, commit_reply::Outcome};
@@ -24,7 +24,7 @@ use super::caller::{Caller, Role, allowed};
 use super::hands::{Hands, HandsError};
 use super::records::{Made, Records, Running, Valid, audit_entry, revert_entry};
 use super::{Agent, Refusal, away, changes, waiting};
-use crate::store::{Moment, Revision, RevisionNumber, SessionId, Source};
+use crate::store::{Revision, RevisionNumber, SessionId, Source};
 use crate::syslog::Weight;
 
 /// Between two looks at how far they are: the first is soon, since most changes are done in milliseconds.
@@ -127,7 +127,7 @@ impl<H: Hands> Agent<H> {
                 let revision = store(records, &who, &order, &committed)?;
                 let running = Running::new(revision.number, committed.clone(), valid);
                 records.running = running.clone();
-                rebase(records, &candidate, &who, revision.number, committed);
+                records.rebase(&candidate, revision.number, committed);
                 Ok(running)
             })
             .await?;
@@ -145,9 +145,8 @@ impl<H: Hands> Agent<H> {
                 tracing::warn!(%number, cause, "going back");
                 let back = self.go_back(old_number, cause).await?;
                 // The candidate is what it was: to be mended and committed again.
-                let who = caller.clone();
                 self.with(move |records| {
-                    rebase(records, &session, &who, back.number, tree);
+                    records.rebase(&session, back.number, tree);
                     Ok(())
                 })
                 .await?;
@@ -157,7 +156,7 @@ impl<H: Hands> Agent<H> {
                 let _ = self.apply(back.number.get(), &old_plan, None).await;
             }
         }
-        self.maintain().await;
+        self.maintain();
         Ok(reply)
     }
 
@@ -169,7 +168,7 @@ impl<H: Hands> Agent<H> {
     ) -> Result<Revision, Refusal> {
         self.with(move |records| {
             let author = crate::store::confirm::REVERTED_BY;
-            let (audit, now) = (revert_entry(&cause), Moment::now()?);
+            let (audit, now) = (revert_entry(&cause), records.now()?);
             let revision = records.store.commit_again(
                 to,
                 Source::Revert,
@@ -237,11 +236,19 @@ impl<H: Hands> Agent<H> {
     }
 
     /// What can wait until after an answer.
-    pub(super) async fn maintain(&self) {
-        let done = self.with(|records| Ok(records.store.maintain()?)).await;
-        if let Err(error) = done {
-            tracing::warn!(%error, "exports of the configuration are behind");
-        }
+    pub(super) fn maintain(&self) {
+        let records = Arc::clone(&self.records);
+        tokio::spawn(async move {
+            let work = move || {
+                let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
+                records.store.maintain()
+            };
+            match tokio::task::spawn_blocking(work).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "exports of the configuration are behind"),
+                Err(error) => tracing::warn!(%error, "exports of the configuration are behind"),
+            }
+        });
     }
 }
 
@@ -282,7 +289,7 @@ fn prepare(
     name: &str,
     check: bool,
 ) -> Result<Result<Ready, CommitReply>, Refusal> {
-    let now = Moment::now()?;
+    let now = records.now()?;
     let (session, base, ours) = records.candidate(caller, name)?;
     if !check {
         records.may_commit(&session, caller, &now)?;
@@ -336,29 +343,13 @@ fn prepare(
     }))
 }
 
-/// A candidate goes on from another revision. What is committed is committed, whatever becomes of it.
-fn rebase(
-    records: &mut Records,
-    session: &SessionId,
-    caller: &Caller,
-    base: RevisionNumber,
-    tree: Tree,
-) {
-    let saved = Moment::now()
-        .map_err(Refusal::from)
-        .and_then(|now| records.save(session, &caller.name, base, tree, &now));
-    if let Err(error) = saved {
-        tracing::warn!(%session, %error, "the candidate is not kept");
-    }
-}
-
 fn store(
     records: &mut Records,
     caller: &Caller,
     order: &api::CommitRequest,
     tree: &Tree,
 ) -> Result<Revision, Refusal> {
-    let now = Moment::now()?;
+    let now = records.now()?;
     let (source, origin) = match records.made_by(&order.candidate, tree) {
         Some(Made::Rollback(to)) => (Source::Rollback, Some(to)),
         Some(Made::Load) => (Source::Import, None),

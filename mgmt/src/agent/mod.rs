@@ -43,7 +43,6 @@ pub use refusal::Refusal;
 use standing::{away, waiting};
 
 use crate::login::Writer;
-use crate::store::Moment;
 
 /// How long an answer waits for the parts; what is not done by then is done later, or told as pending.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -142,7 +141,7 @@ impl<H: Hands> Agent<H> {
                 let outcome = accounts.identify(peer, claim, &records.running.users);
                 if let Err(stranger) = &outcome {
                     let result = format!("is to end: {stranger}");
-                    records.audit(&caller, "session", &result, &Moment::now()?);
+                    records.audit(&caller, "session", &result, &records.now()?);
                 }
                 Ok(outcome.map(drop)?)
             })
@@ -168,7 +167,7 @@ impl<H: Hands> Agent<H> {
                 };
                 let key = format!("uid {}", peer.uid);
                 let why = stranger.to_string();
-                records.refused(&key, &caller, "connect", &why, &Moment::now()?);
+                records.refused(&key, &caller, "connect", &why, &records.now()?);
             }
             Ok(outcome?)
         })
@@ -197,7 +196,7 @@ impl<H: Hands> Agent<H> {
         /// At most so many in one reply.
         const MOST: u32 = 1000;
         self.with(move |records| {
-            let now = Moment::now()?;
+            let now = records.now()?;
             let pending = records.store.pending_confirmation(&now)?;
             let before = match request.before {
                 0 => u64::MAX >> 1,

@@ -9,7 +9,7 @@ use super::caller::{Caller, Role, allowed};
 use super::hands::Hands;
 use super::records::audit_entry;
 use super::{Agent, Refusal};
-use crate::store::{Moment, RevisionNumber};
+use crate::store::RevisionNumber;
 use crate::syslog::Weight;
 
 /// How late a revert may be.
@@ -29,7 +29,7 @@ impl<H: Hands> Agent<H> {
         let who = caller.clone();
         let revision = self
             .with(move |records| {
-                let now = Moment::now()?;
+                let now = records.now()?;
                 let waiting = records.store.pending_confirmation(&now)?;
                 let number = match (RevisionNumber::new(request.revision), waiting) {
                     (Some(number), _) => number,
@@ -46,7 +46,7 @@ impl<H: Hands> Agent<H> {
                 Ok(number.get())
             })
             .await?;
-        self.maintain().await;
+        self.maintain();
         Ok(api::ConfirmReply { revision })
     }
 
@@ -100,7 +100,7 @@ impl<H: Hands> Agent<H> {
         let followed = self.hands.standing().await?.revision;
         let running = self
             .with(move |records| {
-                let now = Moment::now()?;
+                let now = records.now()?;
                 if let Some(waiting) = records.store.pending_confirmation(&now)? {
                     if !waiting.remaining.is_zero() && waiting.revision.get() == followed {
                         records.run(waiting.revision)?;
@@ -129,7 +129,7 @@ impl<H: Hands> Agent<H> {
 
     pub(super) async fn go_back_in_time(&self) -> Result<(), Refusal> {
         let over = |records: &mut super::Records| {
-            let waiting = records.store.pending_confirmation(&Moment::now()?)?;
+            let waiting = records.store.pending_confirmation(&records.now()?)?;
             Ok(waiting.filter(|waiting| waiting.remaining.is_zero()))
         };
         if self.with(over).await?.is_none() {
@@ -144,7 +144,7 @@ impl<H: Hands> Agent<H> {
                 };
                 let cause = format!("revision {} was not confirmed in time", waiting.revision);
                 tracing::warn!(cause, "going back");
-                let now = Moment::now()?;
+                let now = records.now()?;
                 let back = records.go_back(&cause, &now)?;
                 Ok(Some(records.run(back.number)?.clone()))
             })
@@ -153,7 +153,7 @@ impl<H: Hands> Agent<H> {
             if let Err(causes) = self.apply(back.number.get(), &back.plan, None).await {
                 tracing::error!(?causes, "the old configuration is not all in place");
             }
-            self.maintain().await;
+            self.maintain();
         }
         Ok(())
     }

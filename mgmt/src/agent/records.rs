@@ -29,6 +29,9 @@ const IDLE: Duration = Duration::from_hours(24);
 /// `configure exclusive` lasts so long after it was last used.
 const EXCLUSIVE: Duration = Duration::from_mins(30);
 
+/// Tells the time by both clocks.
+type Clock = Arc<dyn Fn() -> Result<Moment, StoreError> + Send + Sync>;
+
 /// What runs.
 #[derive(Clone)]
 pub struct Running {
@@ -120,6 +123,7 @@ pub struct Records {
     syslog: Option<Syslog>,
     /// Refusals are written down one by one only up to a point.
     refusals: Throttle,
+    clock: Clock,
 }
 
 /// A candidate as it is worked on.
@@ -171,6 +175,7 @@ impl Records {
             digests,
             running,
             candidates: HashMap::new(),
+            clock: Arc::new(Moment::now),
             syslog: None,
             refusals: Throttle::default(),
         })
@@ -181,6 +186,21 @@ impl Records {
     pub fn with_syslog(mut self, syslog: Syslog) -> Self {
         self.syslog = Some(syslog);
         self
+    }
+
+    /// By another clock than the machine's.
+    #[cfg(test)]
+    pub fn with_clock(
+        mut self,
+        clock: impl Fn() -> Result<Moment, StoreError> + Send + Sync + 'static,
+    ) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> Result<Moment, StoreError> {
+        (self.clock)()
     }
 
     /// A configuration as the parts would have it, or everything that is wrong with it.
@@ -288,6 +308,15 @@ impl Records {
         let session = SessionId::new(session).ok()?;
         let (by, made) = self.candidates.get(&session)?.made.as_ref()?;
         (made == tree).then_some(*by)
+    }
+
+    /// A candidate goes on from another revision. That is not written: what is on the disk, merged with what runs, comes
+    /// to the same, and a commit costs one transaction.
+    pub fn rebase(&mut self, session: &SessionId, base: RevisionNumber, tree: Tree) {
+        if let Some(held) = self.candidates.get_mut(session) {
+            held.base = base;
+            held.tree = tree;
+        }
     }
 
     /// Ends a candidate.

@@ -17,7 +17,6 @@ use super::commit::problem;
 use super::hands::Hands;
 use super::{Agent, Refusal};
 use crate::sealed::{self, SealError};
-use crate::store::Moment;
 
 impl<H: Hands> Agent<H> {
     /// A configuration with its secrets, sealed with a passphrase.
@@ -109,14 +108,14 @@ impl<H: Hands> Agent<H> {
         let who = caller.clone();
         self.with(move |records| {
             // Said before it is done, too: who is killed in between has begun it, and the next start ends it.
-            records.audit(&who, "rotate key", "begun", &Moment::now()?);
+            records.audit(&who, "rotate key", "begun", &records.now()?);
             let rotated = records.store.rotate_key();
             let generation = records.store.key_generation();
             let result = match &rotated {
                 Ok(()) => format!("all secrets are sealed with key {generation}"),
                 Err(error) => format!("failed: {error}"),
             };
-            records.audit(&who, "rotate key", &result, &Moment::now()?);
+            records.audit(&who, "rotate key", &result, &records.now()?);
             rotated?;
             Ok(api::RotateKeyReply { generation })
         })

@@ -8,7 +8,6 @@ use culvert_model::bus::{self, ShowPlanReply, operation, transaction, unsettled}
 use super::caller::{Caller, Role, allowed};
 use super::hands::Hands;
 use super::{Agent, Refusal};
-use crate::store::Moment;
 
 impl<H: Hands> Agent<H> {
     /// How far the gateway is.
@@ -19,7 +18,7 @@ impl<H: Hands> Agent<H> {
     ) -> Result<api::StatusReply, Refusal> {
         let probation_seconds = self
             .with(|records| {
-                let pending = records.store.pending_confirmation(&Moment::now()?)?;
+                let pending = records.store.pending_confirmation(&records.now()?)?;
                 Ok(pending.map(|pending| pending.remaining.as_secs()))
             })
             .await?;
@@ -85,7 +84,7 @@ impl<H: Hands> Agent<H> {
         self.hands.resynchronise().await?;
         let who = caller.clone();
         self.with(move |records| {
-            records.audit(&who, "resynchronise", "begun", &Moment::now()?);
+            records.audit(&who, "resynchronise", "begun", &records.now()?);
             Ok(())
         })
         .await?;

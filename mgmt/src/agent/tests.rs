@@ -12,7 +12,7 @@ use culvert_model::bus::{self, ShowPlanReply, Unsettled, unsettled};
 use culvert_model::plan::Plan;
 
 use super::*;
-use crate::store::Store;
+use crate::store::{Moment, Store};
 
 mod keys;
 mod secrets;
@@ -150,6 +150,39 @@ fn agent_in(folder: &Path, hands: &Fake) -> Agent<Fake> {
     Agent::new(records, hands.clone(), ACCOUNTS, String::new())
 }
 
+/// Both clocks of a machine, in the hands of a test.
+#[derive(Clone)]
+struct Clocks(Arc<Mutex<Moment>>);
+
+impl Clocks {
+    const A_DAY: u64 = 86_400_000;
+
+    fn new() -> Self {
+        let since_boot = Duration::from_secs(1000);
+        let now = Moment::now().unwrap();
+        Self(Arc::new(Mutex::new(Moment { since_boot, ..now })))
+    }
+
+    /// Time passes.
+    fn pass(&self, time: Duration) {
+        let mut now = self.0.lock().unwrap();
+        now.wall.0 += time.as_millis() as u64;
+        now.since_boot += time;
+    }
+
+    /// Somebody sets the wall clock back; the other one cannot be set.
+    fn set_a_day_back(&self) {
+        self.0.lock().unwrap().wall.0 -= Self::A_DAY;
+    }
+
+    /// The machine starts anew.
+    fn boot(&self) {
+        let mut now = self.0.lock().unwrap();
+        now.boot = crate::store::BootId::new([7; 16]);
+        now.since_boot = Duration::from_secs(10);
+    }
+}
+
 struct Bench {
     place: tempfile::TempDir,
     hands: Fake,
@@ -168,14 +201,29 @@ impl Bench {
         }
     }
 
+    fn by(mut self, clocks: &Clocks) -> Self {
+        let clocks = clocks.clone();
+        let records = self.agent.records;
+        let records = Arc::into_inner(records).unwrap().into_inner().unwrap();
+        let records = records.with_clock(move || Ok(*clocks.0.lock().unwrap()));
+        self.agent = Agent::new(records, self.hands.clone(), ACCOUNTS, String::new());
+        self
+    }
+
     /// mgmt dies and comes back.
-    fn restart(self) -> Self {
+    async fn restart(self) -> Self {
         let Self {
             place,
             hands,
             agent,
         } = self;
+        let records = Arc::clone(&agent.records);
         drop(agent);
+        // What is done after an answer is still being done, perhaps.
+        while Arc::strong_count(&records) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(records);
         let agent = agent_in(&place.path().join("mgmt"), &hands);
         Self {
             place,
@@ -499,17 +547,79 @@ async fn a_new_mgmt_goes_on_waiting_and_a_new_box_starts_on_the_confirmed_revisi
     bench.set(&candidate, &[WAN]).await;
     bench.commit_for(&candidate, 600).await;
     // mgmt alone: the parts follow the revision already.
-    let bench = bench.restart();
+    let bench = bench.restart().await;
     bench.agent.begin_once().await.unwrap();
     assert!(bench.running().await.contains("wan"));
     assert_eq!(bench.hands.revision(), 2);
     assert_eq!(bench.hands.told().resynchronised, 1);
     // The whole box: nobody follows anything yet.
-    let bench = bench.restart();
+    let bench = bench.restart().await;
     bench.hands.told().followed.clear();
     bench.agent.begin_once().await.unwrap();
     assert_eq!(bench.running().await, "");
     assert_eq!(bench.hands.revision(), 3);
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_is_set_back_moves_no_deadline_whoever_dies() {
+    let clocks = Clocks::new();
+    let probation = async |bench: &Bench| {
+        let asked = api::StatusRequest::default();
+        let status = bench.agent.status(&root(), asked).await.unwrap();
+        status.probation_seconds
+    };
+    let on_probation = async |bench: &Bench| {
+        let candidate = bench.open().await;
+        bench.set(&candidate, &[WAN]).await;
+        let reply = bench.commit_for(&candidate, 600).await;
+        assert_eq!(reply.outcome(), Outcome::Applied);
+    };
+    let bench = Bench::new().by(&clocks);
+    on_probation(&bench).await;
+
+    // A day back, and mgmt is killed: the window goes on where it was.
+    clocks.pass(Duration::from_secs(100));
+    clocks.set_a_day_back();
+    let bench = bench.restart().await.by(&clocks);
+    clocks.pass(Duration::from_secs(200));
+    bench.agent.begin_once().await.unwrap();
+    assert_eq!(probation(&bench).await, Some(300));
+    bench.agent.go_back_in_time().await.unwrap();
+    assert!(bench.running().await.contains("wan"));
+    // It ends when it would have ended, and not a day later.
+    clocks.pass(Duration::from_secs(299));
+    bench.agent.go_back_in_time().await.unwrap();
+    assert!(bench.running().await.contains("wan"));
+    clocks.pass(Duration::from_secs(1));
+    bench.agent.go_back_in_time().await.unwrap();
+    assert_eq!(
+        (bench.running().await.as_str(), bench.hands.revision()),
+        ("", 3)
+    );
+
+    // It ends while mgmt is away: a new one goes back at once.
+    on_probation(&bench).await;
+    clocks.set_a_day_back();
+    let bench = bench.restart().await.by(&clocks);
+    clocks.pass(Duration::from_secs(601));
+    bench.agent.begin_once().await.unwrap();
+    assert_eq!(
+        (bench.running().await.as_str(), bench.hands.revision()),
+        ("", 5)
+    );
+
+    // The machine starts anew with the clock of the day before: it starts on what was confirmed.
+    on_probation(&bench).await;
+    let bench = bench.restart().await.by(&clocks);
+    bench.hands.told().followed.clear();
+    clocks.set_a_day_back();
+    clocks.boot();
+    bench.agent.begin_once().await.unwrap();
+    assert_eq!(
+        (bench.running().await.as_str(), bench.hands.revision()),
+        ("", 7)
+    );
+    assert_eq!(probation(&bench).await, None);
 }
 
 #[tokio::test]
@@ -523,7 +633,7 @@ async fn candidates_outlive_mgmt_and_are_private() {
             &[WAN, "credentials pre_shared_keys k identities a", secret],
         )
         .await;
-    let bench = bench.restart();
+    let bench = bench.restart().await;
     let text = bench
         .text(api::source::Which::Candidate(candidate.clone()))
         .await;
@@ -629,6 +739,49 @@ async fn gone_hands_are_told_later() {
         Err(Refusal::Hands(HandsError::Away(_)))
     ));
     assert_eq!(bench.running().await, "");
+}
+
+/// An edit and a commit, each durable, on a thread that writes down what happens to the disk.
+#[test]
+fn a_commit_of_one_line_waits_for_the_disk_once() {
+    use crate::store::tests::{recorded, start_recording, syncs_recorded};
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let store = recorded(&place.path().join("mgmt"));
+    let records = Records::begin(store, None, &Moment::now().unwrap()).unwrap();
+    let hands = Fake::default();
+    let agent = Agent::new(records, hands.clone(), ACCOUNTS, String::new());
+    let bench = Bench {
+        place,
+        hands,
+        agent,
+    };
+    runtime.block_on(async {
+        let candidate = bench.open().await;
+        bench.set(&candidate, &[WAN]).await;
+        bench.commit(&candidate).await;
+        let mut counts = Vec::new();
+        for mtu in [1400, 1401, 1402] {
+            // What follows an answer is not part of the next one.
+            let maintain = |records: &mut Records| Ok(records.store.maintain()?);
+            bench.agent.with(maintain).await.unwrap();
+            tokio::task::spawn_blocking(start_recording).await.unwrap();
+            let line = format!("interfaces wan mtu {mtu}");
+            bench.set(&candidate, &[&line]).await;
+            let edit = tokio::task::spawn_blocking(syncs_recorded).await.unwrap();
+            tokio::task::spawn_blocking(start_recording).await.unwrap();
+            let reply = bench.commit(&candidate).await;
+            let commit = tokio::task::spawn_blocking(syncs_recorded);
+            assert_eq!(reply.outcome(), Outcome::Applied);
+            counts.push((edit, commit.await.unwrap()));
+        }
+        // The first to write after the log was emptied syncs its beginning as well.
+        assert!(counts.iter().all(|count| *count == (2, 1)), "{counts:?}");
+    });
 }
 
 #[tokio::test]

@@ -18,7 +18,6 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::caller::Caller;
 use super::hands::Hands;
 use super::{Agent, Refusal};
-use crate::store::Moment;
 
 /// Between two looks at what was only counted.
 const COUNTING: Duration = Duration::from_secs(5);
@@ -43,7 +42,7 @@ impl<H: Hands> Agent<H> {
                     self.done(&caller, "session", "ended".to_owned()).await
                 }
                 _ = counting.tick() => self.with(|records| {
-                    records.count_refusals(&Moment::now()?);
+                    records.count_refusals(&records.now()?);
                     Ok(())
                 }).await,
             };
@@ -86,7 +85,7 @@ impl<H: Hands> Agent<H> {
         let caller = caller.clone();
         let noted = self
             .with(move |records| {
-                records.refused(&caller.name, &caller, what, &why, &Moment::now()?);
+                records.refused(&caller.name, &caller, what, &why, &records.now()?);
                 Ok(())
             })
             .await;
@@ -104,7 +103,7 @@ impl<H: Hands> Agent<H> {
     ) -> Result<(), Refusal> {
         let caller = caller.clone();
         self.with(move |records| {
-            records.audit(&caller, what, &result, &Moment::now()?);
+            records.audit(&caller, what, &result, &records.now()?);
             Ok(())
         })
         .await

@@ -7,7 +7,8 @@ use culvert_model::api;
 use super::{Output, Session};
 use crate::error::CliError;
 use crate::grammar::Parsed;
-use crate::table::{moment, span, table};
+use crate::moment::Zone;
+use crate::table::{span, table};
 use crate::words::Word;
 
 impl Session {
@@ -30,9 +31,10 @@ impl Session {
         let request = api::ListTransactionsRequest {
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
         };
+        let zone = self.zone().await;
         let service = self.service().await?;
         let reply = service.list_transactions(request).await?.into_inner();
-        Ok(Output::text(transactions_text(&reply.transactions)))
+        Ok(Output::text(transactions_text(&reply.transactions, &zone)))
     }
 
     pub(super) async fn show_graph(
@@ -122,7 +124,7 @@ pub(super) fn waiting_text(waiting: &[api::Waiting]) -> String {
 }
 
 /// What was done, a line for each cause.
-fn transactions_text(transactions: &[api::Transaction]) -> String {
+fn transactions_text(transactions: &[api::Transaction], zone: &Zone) -> String {
     let rows: Vec<_> = transactions
         .iter()
         .map(|one| {
@@ -132,7 +134,7 @@ fn transactions_text(transactions: &[api::Transaction]) -> String {
             }
             [
                 one.number.to_string(),
-                moment(one.unix_ms),
+                zone.moment(one.unix_ms),
                 cause,
                 operations(&one.operations),
                 result(one),
@@ -237,7 +239,7 @@ mod tests {
             finished: true,
             ..api::Transaction::default()
         };
-        let text = transactions_text(&[one, failed]);
+        let text = transactions_text(&[one, failed], &Zone::utc());
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3);
         for part in [

@@ -97,7 +97,7 @@ async fn a_digest_stands_for_a_secret_of_the_candidate_also_after_a_restart() {
         &["delete credentials pre_shared_keys hq".to_owned()],
     )
     .await;
-    let bench = bench.restart();
+    let bench = bench.restart().await;
     assert_eq!(
         digest_of(&bench, candidate_of(&candidate), "branch").await,
         digest
@@ -109,7 +109,7 @@ async fn a_digest_stands_for_a_secret_of_the_candidate_also_after_a_restart() {
     let candidate = bench.open().await;
     set(&bench, &candidate, &["delete credentials".to_owned()]).await;
     set(&bench, &candidate, &psk("again", &digest)).await;
-    let bench = bench.restart();
+    let bench = bench.restart().await;
     assert_eq!(
         digest_of(&bench, candidate_of(&candidate), "again").await,
         digest
@@ -137,7 +137,7 @@ async fn a_digest_of_no_secret_is_a_problem_with_its_path_and_nothing_is_lost() 
         .await
         .unwrap();
     assert_eq!(problems[0].path, "credentials pre_shared_keys hq secret");
-    let bench = bench.restart();
+    let bench = bench.restart().await;
     assert_eq!(bench.text(candidate_of(&candidate)).await, before);
     assert_eq!(bench.commit(&candidate).await.outcome(), Outcome::Applied);
 }
@@ -170,7 +170,7 @@ async fn what_is_saved_with_secrets_is_restored_on_another_box() {
             .unwrap(),
         []
     );
-    let other = other.restart();
+    let other = other.restart().await;
     assert_eq!(other.commit(&candidate).await.outcome(), Outcome::Applied);
     assert_eq!(told_secret(&other), CANARY.as_bytes());
     let lines = |text: String| {
@@ -249,7 +249,7 @@ async fn a_new_key_opens_everything_that_the_old_one_did() {
         std::fs::read(bench.place.path().join("mgmt/store.key")).unwrap(),
         key
     );
-    let bench = bench.restart();
+    let bench = bench.restart().await;
     // Digests are of another key, which stays: nothing looks changed.
     assert_eq!(
         digest_of(&bench, candidate_of(&waiting), "hq").await,

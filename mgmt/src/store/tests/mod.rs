@@ -28,6 +28,37 @@ pub(super) fn place() -> TempDir {
     }
 }
 
+/// A store whose disk is written down by each thread for itself.
+pub(crate) fn recorded(path: &Path) -> Store {
+    recording_vfs::register();
+    let durability = open::Durability {
+        vfs: Some(recording_vfs::NAME),
+        ..open::Durability::default()
+    };
+    Store::open_as(path, Limits::default(), &durability)
+        .unwrap()
+        .store
+}
+
+/// Writes down what this thread does to the disk from now on.
+pub(crate) fn start_recording() {
+    disk_log::start();
+}
+
+/// How often this thread waited for the disk since.
+pub(crate) fn syncs_recorded() -> usize {
+    let is_sync = |event: &disk_log::Event| {
+        matches!(
+            event,
+            disk_log::Event::Sync(_) | disk_log::Event::SyncDirectory(_)
+        )
+    };
+    disk_log::take()
+        .iter()
+        .filter(|event| is_sync(event))
+        .count()
+}
+
 pub(super) fn at(seconds: u64) -> Moment {
     Moment {
         wall: WallTime(1_700_000_000_000 + seconds * 1000),
