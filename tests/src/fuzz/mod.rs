@@ -12,6 +12,7 @@
 mod bus;
 mod fragments;
 mod parsers;
+mod set_lines;
 mod setting;
 mod whole_graph;
 
@@ -53,6 +54,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "plugin-wire",
         feed: parsers::plugin_wire,
+    },
+    Target {
+        name: "set-lines",
+        feed: set_lines::feed,
     },
     Target {
         name: "text",
