@@ -1,7 +1,7 @@
 //! The schema as released, and whether today's still keeps its promises.
 //!
 //! ```text
-//! descriptors --render--> text, one line a name      schemas/0.1.txt   (written once, never changed)
+//! descriptors --render--> text, one line a name      schemas/0.1.txt, schemas/api/0.1.txt   (written once, never changed)
 //!                            \                           |
 //!                             +------- breaches ---------+--> what would misread an old configuration
 //! ```
@@ -24,15 +24,50 @@ use prost_reflect::{Cardinality, DescriptorPool, FieldDescriptor, Kind};
 
 use crate::rules;
 
-/// The packages whose messages outlive a release: what is stored and what is read. The services of
-/// `culvert.api.v1` join them when they are served.
-const RELEASED: [&str; 3] = ["culvert.types.v1", "culvert.config.v1", "culvert.state.v1"];
+/// Packages that are released together: a file in `schemas` for each release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What is stored and what is read: messages that outlive a release.
+    Configuration,
+    /// What is asked, with its services: a client and a gateway may be of different releases. It grows faster than the
+    /// configuration does, so it has files of its own.
+    Api,
+}
 
-/// The released part of a schema as text.
-pub fn render(pool: &DescriptorPool) -> String {
+impl Part {
+    const fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Configuration => &["culvert.types.v1", "culvert.config.v1", "culvert.state.v1"],
+            Self::Api => &["culvert.api.v1"],
+        }
+    }
+}
+
+/// A released part of a schema as text.
+pub fn render(pool: &DescriptorPool, part: Part) -> String {
+    let released = part.packages();
     let mut blocks = BTreeMap::new();
+    for service in pool.services() {
+        if !released.contains(&service.package_name()) {
+            continue;
+        }
+        let mut text = String::new();
+        for method in service.methods() {
+            let stream = |streams| if streams { " stream" } else { "" };
+            let _ = writeln!(
+                text,
+                "  {} {}{} {}{}",
+                method.name(),
+                method.input().full_name(),
+                stream(method.is_client_streaming()),
+                method.output().full_name(),
+                stream(method.is_server_streaming()),
+            );
+        }
+        blocks.insert(format!("service {}", service.full_name()), text);
+    }
     for message in pool.all_messages() {
-        if !RELEASED.contains(&message.package_name()) {
+        if !released.contains(&message.package_name()) {
             continue;
         }
         let mut text = String::new();
@@ -52,7 +87,7 @@ pub fn render(pool: &DescriptorPool) -> String {
         blocks.insert(format!("message {}", message.full_name()), text);
     }
     for item in pool.all_enums() {
-        if !RELEASED.contains(&item.package_name()) {
+        if !released.contains(&item.package_name()) {
             continue;
         }
         let mut text = String::new();
@@ -199,11 +234,28 @@ mod tests {
 
     #[test]
     fn a_schema_keeps_its_own_promises() {
-        let today = render(schema::pool());
+        let today = render(schema::pool(), Part::Configuration);
         assert!(today.contains(
             "message culvert.config.v1.Route\n  1 vrf optional string key default default\n  2 destination optional string key\n"
         ), "{today}");
-        assert!(!today.contains("culvert.bus"));
+        assert!(!today.contains("culvert.bus") && !today.contains("culvert.api"));
+        let api = render(schema::pool(), Part::Api);
+        assert!(
+            api.contains("  Commit culvert.api.v1.CommitRequest culvert.api.v1.CommitReply\n"),
+            "{api}"
+        );
+        assert_eq!(breaches(&api, &api), Vec::<String>::new());
+        // A method that goes, or takes something else.
+        for (from, to) in [
+            (
+                "  Commit culvert.api.v1.CommitRequest",
+                "  Commit culvert.api.v1.OpenRequest",
+            ),
+            ("  Commit ", "  Do "),
+            ("CommitReply\n", "CommitReply stream\n"),
+        ] {
+            assert!(!breaches(&api, &api.replace(from, to)).is_empty(), "{to}");
+        }
         assert_eq!(breaches(&today, &today), Vec::<String>::new());
     }
 

@@ -1,27 +1,37 @@
-//! Today's schema reads what every released one wrote.
+//! Today's schema reads what every released one wrote, and answers what every released one asks.
 //!
-//! On a release: `cargo run -p culvert-model --example schema > gateway/model/schemas/VERSION.txt`, and a line
-//! below. A file that is there is never written again.
+//! On a release: `cargo run -p culvert-model --example schema > gateway/model/schemas/VERSION.txt`, the same with `api`
+//! for `schemas/api/VERSION.txt`, and a line for each below. A file that is there is never written again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use culvert_model::{golden, schema};
+use culvert_model::golden::{self, Part};
+use culvert_model::schema;
 use sha2::{Digest as _, Sha256};
 
-/// Each released schema: version, text, SHA-256 of the text.
-const RELEASED: &[(&str, &str, &str)] = &[(
-    "0.1",
-    include_str!("../schemas/0.1.txt"),
-    "10dfa8141bbd1962fc7ec3c0cc907475683f872a2b361a72b887d54df5293ffa",
-)];
+/// Each released schema: part, version, text, SHA-256 of the text.
+const RELEASED: &[(Part, &str, &str, &str)] = &[
+    (
+        Part::Configuration,
+        "0.1",
+        include_str!("../schemas/0.1.txt"),
+        "10dfa8141bbd1962fc7ec3c0cc907475683f872a2b361a72b887d54df5293ffa",
+    ),
+    (
+        Part::Api,
+        "0.1",
+        include_str!("../schemas/api/0.1.txt"),
+        "1d2ee7973471566a05652b7dc237f5920056bfd3b88ba70056a3ed85069a1b11",
+    ),
+];
 
 #[test]
 fn todays_schema_reads_every_released_one() {
-    let today = golden::render(schema::pool());
-    for (version, text, _) in RELEASED {
+    for (part, version, text, _) in RELEASED {
+        let today = golden::render(schema::pool(), *part);
         let breaches = golden::breaches(text, &today);
         assert!(
             breaches.is_empty(),
-            "since {version}:\n{}",
+            "since {part:?} {version}:\n{}",
             breaches.join("\n")
         );
     }
@@ -29,21 +39,26 @@ fn todays_schema_reads_every_released_one() {
 
 #[test]
 fn released_schemas_are_as_they_were() {
-    let mut files: Vec<String> = std::fs::read_dir("schemas")
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    files.sort();
-    let listed: Vec<String> = RELEASED
-        .iter()
-        .map(|(version, ..)| format!("{version}.txt"))
-        .collect();
-    assert_eq!(files, listed);
-    for (version, text, hash) in RELEASED {
+    for (part, folder) in [(Part::Configuration, "schemas"), (Part::Api, "schemas/api")] {
+        let mut files: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(Result::unwrap)
+            .filter(|entry| entry.file_type().unwrap().is_file())
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        let listed: Vec<String> = RELEASED
+            .iter()
+            .filter(|(of, ..)| *of == part)
+            .map(|(_, version, ..)| format!("{version}.txt"))
+            .collect();
+        assert_eq!(files, listed, "{folder}");
+    }
+    for (part, version, text, hash) in RELEASED {
         let digest: Vec<String> = Sha256::digest(text.as_bytes())
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        assert_eq!(digest.concat(), *hash, "schemas/{version}.txt was changed");
+        assert_eq!(digest.concat(), *hash, "{part:?} {version} was changed");
     }
 }
