@@ -12,8 +12,16 @@ export CULVERT_PYTHON="$PWD/target/python/bin/python"
 
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT
+# Each laboratory is searched for the secrets that it used before it goes.
+export CULVERT_CANARY="$PWD/target/canary"
+rm -rf "$CULVERT_CANARY"
+mkdir -p "$CULVERT_CANARY"
 # shellcheck disable=SC2086
 cargo test --workspace --no-fail-fast $features 2>&1 | tee "$results"
 status=$?
 awk '/^test result: / { passed += $4; failed += $6 } END { printf "%d passed, %d failed\n", passed, failed }' "$results"
+
+# And what the suite has written, with what a crash or a killed test has left.
+mapfile -t left < <(find . ./tests ./gateway ./mgmt -maxdepth 1 -type f \( -name core -o -name 'core.*' \))
+cargo run --quiet --package culvert-netlab --example canary -- "$CULVERT_CANARY" "$results" "${left[@]}" || status=1
 exit "$status"

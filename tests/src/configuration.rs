@@ -3,6 +3,7 @@
 //! A test changes what it needs in the JSON value, as a person would in the file.
 
 use culvert_netlab::addressing::{Family, Side};
+use culvert_netlab::canary;
 use serde_json::{Value, json};
 
 /// Binds the CHILD_SAs to `ipsec0`.
@@ -12,7 +13,7 @@ pub const CHILD: &str = "lans";
 /// Of the connection, on both sides.
 pub const CONNECTION: &str = "peer";
 /// Of both sides.
-pub const SECRET: &str = "whole-box tests protect nothing";
+pub const SECRET: &str = canary::PRE_SHARED_KEY;
 
 /// Who a side says it is.
 pub fn identity(side: Side) -> String {

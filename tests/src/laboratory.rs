@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use culvert_netlab::addressing::{Family, Place, Side};
+use culvert_netlab::canary::{self, Report};
 use culvert_netlab::knock::Knock;
 use culvert_netlab::namespace::Namespace;
 use culvert_netlab::process::Interrupt;
@@ -142,6 +143,24 @@ impl Laboratory {
         }
     }
 
+    /// Looks for the secrets of the tests in all that its gateways and others have left, if that is wanted.
+    fn search(&self) -> std::io::Result<()> {
+        let (Some(reports), Some(folder)) = (std::env::var_os(canary::REPORTS), &self.folder)
+        else {
+            return Ok(());
+        };
+        let folder = folder.path();
+        // What gateways and their peers are told: configurations, and keys in files.
+        let is_input = |path: &Path| {
+            let written =
+                path.parent() == Some(folder) && path.extension().is_some_and(|end| end == "json");
+            written || path == folder.join("pki") || path == folder.join("stock/swanctl")
+        };
+        let mut report = Report::default();
+        report.search(folder, &is_input)?;
+        report.save(Path::new(&reports)).map(|_| ())
+    }
+
     /// Files that end in `.log`, wherever they are in the folder.
     fn logs(&self) -> Vec<PathBuf> {
         let mut folders = vec![self.folder().to_owned()];
@@ -183,6 +202,9 @@ impl Drop for Laboratory {
         }
         for gateway in &mut self.gateways {
             *gateway = None;
+        }
+        if let Err(error) = self.search() {
+            eprintln!("the laboratory was not searched: {error}");
         }
         if let Err(error) = self.topology.remove() {
             eprintln!("the laboratory was not removed: {error}");

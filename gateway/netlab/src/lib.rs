@@ -12,10 +12,12 @@
 //!   knock       when a path opens
 //!   probe       numbered UDP: lost, duplicated, reordered
 //!   capture     every frame of a namespace, classified and kept
+//!   canary      secrets of tests, and whether they stand anywhere
 //!   topology    two hosts, two places for gateways and a router, of all these
 //! ```
 
 pub mod addressing;
+pub mod canary;
 pub mod capture;
 pub mod classify;
 pub mod iperf;

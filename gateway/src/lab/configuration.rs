@@ -1,12 +1,13 @@
 //! What the two gateways of a laboratory are configured with.
 
 use culvert_netlab::addressing::{Family, Side};
+use culvert_netlab::canary;
 use serde_json::{Value, json};
 
 /// Binds the CHILD_SA to `ipsec0`.
 const IF_ID: u32 = 1;
 /// Both sides know it, and so does whoever reads this: a laboratory protects nothing.
-const SECRET: &str = "a laboratory protects nothing";
+const SECRET: &str = canary::PRE_SHARED_KEY;
 /// Of the CHILD_SA on both sides.
 pub const CHILD: &str = "lans";
 
