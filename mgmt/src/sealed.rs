@@ -22,10 +22,10 @@ use zeroize::Zeroizing;
 /// What stands behind BEGIN and END.
 const LABEL: &str = "CULVERT SEALED CONFIGURATION";
 const VERSION: u8 = 1;
-/// A configuration that is longer would, sealed, not fit into one message.
-const MOST_CLEAR: usize = 12 << 20;
+/// A configuration that is longer would, sealed, be longer than a text that is loaded.
+const MOST_CLEAR: usize = 11 << 20;
 /// Of a sealed text, in base64 with line ends.
-const MOST_SEALED: usize = 17 << 20;
+const MOST_SEALED: usize = 16 << 20;
 /// Characters of a passphrase: NIST SP 800-63B asks for 8 of those that nobody can try offline; these can be.
 const SHORTEST: usize = 12;
 const LONGEST: usize = 1024;

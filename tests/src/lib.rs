@@ -12,6 +12,7 @@
 //!   tests/vrf                 two gateways of ours         the same addresses in two VRFs, leaks, ECMP, MSS
 //!   tests/route_actions       one gateway of ours          blackhole, unreachable, prohibit; forged sources
 //!   tests/neighbours          one gateway of ours          Linux hosts that move and go, announcements, floods
+//!   tests/bad_input           the keeper of configurations   what is wrong, by every entrance that there is
 //!   tests/corpora             bytes from outside           each parser and the whole graph in memory
 //! ```
 //!
@@ -21,6 +22,7 @@
 // An assertion is how a test says what it found.
 #![allow(clippy::missing_panics_doc, clippy::panic)]
 
+pub mod bad_input;
 pub mod bird;
 pub mod configuration;
 pub mod control;

@@ -105,7 +105,7 @@ pub fn execute(
     let name = arguments.principal.unwrap_or_else(user_name);
     let interactive = command.is_none() && screen.person;
     let mut session = Session::new(client, operations, files, interactive && screen.capable);
-    if !files {
+    if !files || interactive {
         // mgmt knows of the session from its beginning on, and tells who may not have one. Without mgmt there is still much to look at.
         match runtime.block_on(session.greet()) {
             Err(error) if error.ends_the_session() => return Err(error),

@@ -327,8 +327,8 @@ impl<R: Read> Lines<R> {
         self.number += u64::from(read > 0);
         if text.len() as u64 >= LONGEST_LINE {
             return Err(CliError::Not(format!(
-                "a line is longer than {} MiB",
-                LONGEST_LINE >> 20
+                "a line has {} bytes or more; at most {LONGEST_LINE} are taken",
+                text.len()
             )));
         }
         Ok(read > 0)
@@ -375,8 +375,8 @@ impl<R: Read> Console for Pipe<'_, R> {
             line.clear();
             if text.len() as u64 > LONGEST_LINE {
                 return Err(CliError::Not(format!(
-                    "the text is longer than {} MiB",
-                    LONGEST_LINE >> 20
+                    "the text has {} bytes or more; at most {LONGEST_LINE} are taken",
+                    text.len()
                 )));
             }
         }

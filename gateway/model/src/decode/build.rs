@@ -120,6 +120,10 @@ impl Builder {
         match (field.kind(), node) {
             (Kind::Message(inner), node) => self.message(&inner, node, path).map(Value::Message),
             (Kind::Enum(inner), Node::Text(text)) => self.keyword(&inner, &text, path),
+            // Numbers are for the wire: as with any other word that is none, those that there are help more.
+            (Kind::Enum(inner), Node::Unsigned(number)) => {
+                self.keyword(&inner, &number.to_string(), path)
+            }
             (Kind::Bool, Node::Bool(value)) => Some(Value::Bool(value)),
             (Kind::String, Node::Text(text)) => Some(Value::String(text.as_str().to_owned())),
             (Kind::Uint32, Node::Unsigned(number)) => {

@@ -48,6 +48,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Node, Reason> {
             limit: MAX_BYTES,
         });
     }
+    if let Err(error) = std::str::from_utf8(bytes) {
+        return Err(Reason::Syntax {
+            message: format!("not UTF-8 at byte {}", error.valid_up_to()),
+        });
+    }
     if depth(bytes) > MAX_DEPTH {
         return Err(Reason::TooDeep { limit: MAX_DEPTH });
     }

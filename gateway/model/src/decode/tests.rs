@@ -170,7 +170,7 @@ fn keywords_are_words() {
     let text = RIGHT.replace(r#""start_action": "start""#, r#""start_action": 2"#);
     assert_eq!(
         error(&text),
-        "connections[to-b].children[net].start_action: a number where one of the words of the schema belongs"
+        r#"connections[to-b].children[net].start_action: "2" is not one of none, start, trap"#
     );
 }
 

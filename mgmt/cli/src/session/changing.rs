@@ -460,14 +460,16 @@ pub(super) fn no_files(instead: &str) -> CliError {
 fn read(name: &str) -> Result<Zeroizing<String>, CliError> {
     let failed = || CliError::io(format!("cannot read {name}"));
     let file = fs::File::open(name).map_err(failed())?;
+    let length = file.metadata().map_err(failed())?.len();
     let mut text = Zeroizing::new(String::new());
     file.take(LARGEST_TEXT + 1)
         .read_to_string(&mut text)
         .map_err(failed())?;
     if text.len() as u64 > LARGEST_TEXT {
+        // As mgmt says it.
+        let length = length.max(text.len() as u64);
         return Err(CliError::Not(format!(
-            "{name} is larger than {} MiB",
-            LARGEST_TEXT >> 20
+            "{name}: {length} bytes; at most {LARGEST_TEXT} are taken"
         )));
     }
     Ok(text)
