@@ -52,7 +52,7 @@ impl Keeper {
             .unwrap();
         let this = Self { place, child };
         let socket = this.path().join("run/api");
-        wait_for("the socket of mgmt", Duration::from_secs(60), || {
+        wait_for("the socket of mgmt", Duration::from_mins(1), || {
             std::os::unix::net::UnixStream::connect(&socket).ok()
         })
         .unwrap();
@@ -269,7 +269,7 @@ async fn over_the_api(api: &mut Api, bad: &Bad, report: &mut Report) {
     }
     report.problems(bad, "set over the API", bad.place.1, &problems);
     report.same(bad, "set over the API", &before, &api.candidate().await);
-    let text: String = lines.iter().map(|line| format!("set {line}\n")).collect();
+    let text = format!("set {}\n", lines.join("\nset "));
     let mut problems = api.load(Mode::Merge, api::Format::Set, &text).await;
     if bad.when == When::Commit {
         problems = api.commit().await;
@@ -305,7 +305,7 @@ fn at_the_command_line(keeper: &Keeper, bad: &Bad, report: &mut Report) {
     if lines.is_empty() {
         return;
     }
-    let text: String = lines.iter().map(|line| format!("set {line}\n")).collect();
+    let text = format!("set {}\n", lines.join("\nset "));
     let output = keeper.lines(format!("{text}commit\n").as_bytes());
     assert!(!output.status.success(), "{}", bad.name);
     let said = String::from_utf8_lossy(&output.stderr);

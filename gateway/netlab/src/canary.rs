@@ -68,7 +68,7 @@ pub fn needles() -> Vec<Needle> {
             add(spelling, lower.into_bytes());
         }
         for between in [",", ", "] {
-            let list = joined(bytes, between, |byte| byte.to_string());
+            let list = joined(bytes, between, ToString::to_string);
             add("as a list of numbers", list.into_bytes());
         }
         for before in 0..3 {

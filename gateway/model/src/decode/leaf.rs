@@ -66,18 +66,10 @@ pub(crate) fn check_text(rules: &Rules, text: &str) -> Result<(), Reason> {
             "a proposal such as aes128gcm16-prfsha256-ecp256",
         ),
         FieldType::Identity => (
-            !text.trim().is_empty()
-                && !text
-                    .chars()
-                    .any(|letter| letter.is_control() || turns(letter)),
+            is_identity(text),
             "an identity such as gateway-a.example.com, 192.0.2.1 or \"C=CH, CN=gateway-a\"",
         ),
-        FieldType::Text => (
-            !text.chars().any(|letter| {
-                (letter.is_control() && letter != '\n' && letter != '\t') || turns(letter)
-            }),
-            "text without control characters",
-        ),
+        FieldType::Text => (is_text(text), "text without control characters"),
         FieldType::Pem => (
             text.contains("-----BEGIN "),
             "in PEM: -----BEGIN ... -----END",
@@ -113,6 +105,17 @@ pub(crate) fn check_text(rules: &Rules, text: &str) -> Result<(), Reason> {
         }),
         _ => Ok(()),
     }
+}
+
+fn is_identity(text: &str) -> bool {
+    let hidden = |letter: char| letter.is_control() || turns(letter);
+    !text.trim().is_empty() && !text.chars().any(hidden)
+}
+
+fn is_text(text: &str) -> bool {
+    let hidden =
+        |letter: char| letter.is_control() && letter != '\n' && letter != '\t' || turns(letter);
+    !text.chars().any(hidden)
 }
 
 /// Turns the direction of the text behind it (Unicode TR 9, explicit formatting characters): what is read is not what is
