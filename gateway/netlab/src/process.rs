@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    io::Read,
+    io::{Read, Write as _},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc,
@@ -272,12 +272,33 @@ pub fn run(
     limit: Duration,
     interrupt: &Interrupt,
 ) -> Result<String, ProcessError> {
+    run_with(namespace, command, &[], accepted, limit, interrupt)
+}
+
+/// The same with something to read on its standard input.
+pub fn run_with(
+    namespace: &Namespace,
+    command: &mut Command,
+    input: &[u8],
+    accepted: &[i32],
+    limit: Duration,
+    interrupt: &Interrupt,
+) -> Result<String, ProcessError> {
     let program = command.get_program().to_string_lossy().into_owned();
     command
-        .stdin(Stdio::null())
+        .stdin(if input.is_empty() {
+            Stdio::null()
+        } else {
+            Stdio::piped()
+        })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut process = Guarded::start(namespace, command)?;
+    if let Some(mut stdin) = process.child().stdin.take() {
+        let input = input.to_owned();
+        // It may have read enough before the end.
+        thread::spawn(move || drop(stdin.write_all(&input)));
+    }
     let reader = |stream: Option<Box<dyn Read + Send>>| {
         thread::spawn(move || {
             let mut bytes = Vec::new();

@@ -34,14 +34,61 @@ pub fn connection(side: Side) -> String {
     format!("to-{}", side.other().gateway().name())
 }
 
+/// The public half of the key of the one admin, if there is one.
+#[derive(Debug, Clone, Copy)]
+pub struct Admin<'a> {
+    /// What he is called.
+    pub name: &'a str,
+    /// The line of the file that ssh-keygen wrote.
+    pub public_key: &'a str,
+}
+
+/// What a gateway comes from the factory with: its name, an admin, and a LAN that he logs in from.
+pub fn first(side: Side, admin: Admin<'_>) -> Value {
+    json!({ "system": system(side, Some(admin)), "interfaces": [lan(side)] })
+}
+
+/// The whole configuration of one gateway that an admin logs in to.
+pub fn managed(side: Side, path: Path, admin: Admin<'_>) -> Value {
+    let mut configuration = configuration(side, path);
+    if let Some(object) = configuration.as_object_mut() {
+        object.insert("system".to_owned(), system(side, Some(admin)));
+    }
+    configuration
+}
+
+fn system(side: Side, admin: Option<Admin<'_>>) -> Value {
+    let mut system = json!({ "host_name": side.gateway().name() });
+    if let (Some(admin), Some(object)) = (admin, system.as_object_mut()) {
+        let key = json!({ "name": "laboratory", "public_key": admin.public_key });
+        let user = json!({ "name": admin.name, "role": "admin", "ssh_keys": [key] });
+        object.insert("users".to_owned(), json!([user]));
+        let addresses = Family::BOTH
+            .map(|family| side.addresses().gateway_lan(family).addr().to_string())
+            .map(|address| json!({ "address": address }));
+        object.insert(
+            "ssh_server".to_owned(),
+            json!({ "listen_addresses": addresses }),
+        );
+    }
+    system
+}
+
+fn interface(name: &str, device: &str, address: impl Fn(Family) -> String) -> Value {
+    let addresses = Family::BOTH.map(|family| json!({ "address": address(family) }));
+    json!({ "name": name, "device": device, "addresses": addresses })
+}
+
+fn lan(side: Side) -> Value {
+    interface("lan", "lan0", |family| {
+        side.addresses().gateway_lan(family).to_string()
+    })
+}
+
 /// The whole configuration of one gateway.
 pub fn configuration(side: Side, path: Path) -> Value {
     let own = side.addresses();
     let far = side.other().addresses();
-    let interface = |name: &str, device: &str, address: &dyn Fn(Family) -> String| {
-        let addresses = Family::BOTH.map(|family| json!({ "address": address(family) }));
-        json!({ "name": name, "device": device, "addresses": addresses })
-    };
     let mut routes = Vec::new();
     for family in Family::BOTH {
         let via = own.router(family).addr().to_string();
@@ -58,10 +105,10 @@ pub fn configuration(side: Side, path: Path) -> Value {
         );
     }
     let mut configuration = json!({
-        "system": { "host_name": side.gateway().name() },
+        "system": system(side, None),
         "interfaces": [
-            interface("wan", "wan0", &|family| own.gateway_wan(family).to_string()),
-            interface("lan", "lan0", &|family| own.gateway_lan(family).to_string()),
+            interface("wan", "wan0", |family| own.gateway_wan(family).to_string()),
+            lan(side),
         ],
         "routes": routes,
     });
@@ -115,17 +162,26 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
 
+    const ADMIN: Admin<'static> = Admin {
+        name: "operator",
+        public_key: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f laboratory",
+    };
+
     #[test]
     fn every_configuration_is_accepted_and_planned() {
         let digests = culvert_model::plan::DigestKey::new([7; 32]);
         let tunnels = [Start::GatewayA, Start::OnRequest].map(Path::Tunnel);
         for side in Side::BOTH {
+            let mut all = vec![first(side, ADMIN)];
             for path in tunnels.into_iter().chain([Path::Clear]) {
-                let text = configuration(side, path).to_string();
+                all.extend([configuration(side, path), managed(side, path, ADMIN)]);
+            }
+            for configuration in all {
+                let text = configuration.to_string();
                 let config = culvert_model::decode::config_from_json(text.as_bytes())
-                    .unwrap_or_else(|error| panic!("{side:?} {path:?}: {error}"));
+                    .unwrap_or_else(|error| panic!("{side:?} {text}: {error}"));
                 culvert_model::plan::plan(&config, &digests)
-                    .unwrap_or_else(|error| panic!("{side:?} {path:?}: {error}"));
+                    .unwrap_or_else(|error| panic!("{side:?} {text}: {error}"));
             }
         }
     }

@@ -279,12 +279,12 @@ impl Gateway {
     }
 }
 
-/// Makes a folder and its parents, for root alone.
+/// Makes a folder and its parents. Who logs in to a gateway passes through them, and sees nothing of what is in them.
 pub fn create_folder(path: &Path) -> Result<(), GatewayError> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(0o711)
         .create(path)
         .map_err(failed(path))
 }

@@ -14,6 +14,7 @@ use culvert_netlab::{
     topology::{Topology, TopologyError},
 };
 use nix::fcntl::{Flock, FlockArg};
+use serde_json::Value;
 
 use super::{
     configuration::{self, configuration},
@@ -145,12 +146,22 @@ impl Laboratory {
         options: &RunOptions,
         interrupt: &Interrupt,
     ) -> Result<(), LaboratoryError> {
+        self.start_gateways_from(|side| configuration(side, path), options, interrupt)
+    }
+
+    /// The same, with first configurations of one's choice.
+    pub fn start_gateways_from(
+        &mut self,
+        first: impl Fn(Side) -> Value,
+        options: &RunOptions,
+        interrupt: &Interrupt,
+    ) -> Result<(), LaboratoryError> {
         for (side, gateway) in Side::BOTH.into_iter().zip(&mut self.gateways) {
             let namespace = self
                 .topology
                 .open(side.gateway())
                 .map_err(GatewayError::from)?;
-            gateway.start(&namespace, &configuration(side, path), options)?;
+            gateway.start(&namespace, &first(side), options)?;
         }
         for gateway in &mut self.gateways {
             gateway.wait_ready(interrupt)?;

@@ -302,7 +302,7 @@ impl Gateway {
                 });
             }
         }
-        if self.supervisor.is_ready(Process::IkedBridge) {
+        if self.supervisor.is_ready(Process::IkedBridge) && self.next_ports.is_none() {
             self.supervisor.allow(Process::Charon, now);
         }
     }
@@ -586,12 +586,18 @@ impl Gateway {
         self.next_ports.as_ref().unwrap_or(self.ports.wanted()) != wanted
     }
 
-    /// Descriptors are inherited at the start only, and charon chooses its interfaces then.
-    fn restart_for(&mut self, wanted: Wanted, now: Instant) {
+    /// Descriptors are inherited at the start only, and charon chooses its interfaces then: it comes back when the file
+    /// that names them is written.
+    async fn restart_for(&mut self, wanted: Wanted, now: Instant) -> Result<(), RunError> {
         tracing::warn!("other interfaces: restarting the dataplane and charon");
+        self.supervisor.withdraw(Process::Charon, now);
+        if let Phase::Waiting { .. } = self.supervisor.phase(Process::Dataplane) {
+            // It has ended already, and nobody holds the old ones.
+            return self.change_ports(wanted).await;
+        }
         self.next_ports = Some(wanted);
         self.supervisor.restart(Process::Dataplane, now);
-        self.supervisor.restart(Process::Charon, now);
+        Ok(())
     }
 
     /// mgmt has given up waiting where nobody takes the answer.
@@ -652,7 +658,7 @@ impl Gateway {
             } else {
                 self.values.set_plan(asked.revision, asked.plan)?;
                 if restarts {
-                    self.restart_for(wanted, now);
+                    self.restart_for(wanted, now).await?;
                 }
             }
             self.follow_login(now);

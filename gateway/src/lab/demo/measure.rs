@@ -42,6 +42,14 @@ impl Hosts {
         })
     }
 
+    /// The host in the LAN of a gateway.
+    pub fn beside(&self, side: Side) -> &Namespace {
+        match side {
+            Side::A => &self.a,
+            Side::B => &self.b,
+        }
+    }
+
     /// Knocks at host b from host a.
     pub fn knock(&self, marker: &[u8]) -> Result<Knock, DemoError> {
         let [source, destination] = KNOCK_PORTS;

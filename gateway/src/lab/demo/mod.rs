@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   kernel   the hops forwarded by Linux                      tcp_kernel_mbit
-//!   start    by what frames come and go, each time            drivers
-//!   clear    the hops forwarded by Culvert, plain routes      tcp_clear_mbit, udp_clear_mbit
+//!   start    as from the factory: an admin, a LAN, sshd
+//!   clear    configured over SSH by their operators           configure_a_ms, configure_b_ms, changes, drivers
+//!            the hops forwarded by Culvert, plain routes      tcp_clear_mbit, udp_clear_mbit
 //!   tunnel   ─┬─ capture of the untrusted side begins
+//!             ├─ the same ways to a tunnel, without a restart changes
 //!             ├─ IKEv2                                        ike_up_ms
 //!             ├─ ping                                         ping_loss_percent, ping_avg_ms
 //!             ├─ TCP, and what each node cost                 tcp_tunnel_mbit, nodes, shares
@@ -13,13 +15,20 @@
 //!             └─ gateways stop, the capture ends              wan_cleartext_packets
 //! ```
 
+mod configure;
 mod measure;
 mod progress;
 mod rekey;
 mod report;
 
-use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
+use culvert_model::tree::TreeError;
 use culvert_netlab::{
     addressing::{Place, Side},
     capture::{Capture, CaptureError, CaptureReport, Depth},
@@ -35,13 +44,14 @@ use culvert_netlab::{
 };
 
 use self::{
+    configure::{Change, OPERATOR, Operator},
     measure::Hosts,
     progress::Progress,
     report::{GatewayNode, IkeFacts, Report, Shares},
 };
 use super::{
     RunArguments,
-    configuration::{CHILD, Path, Start},
+    configuration::{Admin, CHILD, Path, Start, first, managed},
     control::{Control, ControlError, installed_child},
     laboratory::{Laboratory, LaboratoryError},
 };
@@ -114,6 +124,20 @@ pub enum DemoError {
     /// A rekeying was asked for and did not happen.
     #[error("{0} was not rekeyed by {1}")]
     NotRekeyed(&'static str, &'static str),
+    /// Keys and files of the operator.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// It is ready, and its sshd is not.
+    #[error("nobody can log in to {0}")]
+    NoLogin(&'static str),
+    /// A configuration of the laboratory's own.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
     /// The results could not be written.
     #[error("{path}: {source}", path = path.display())]
     Json {
@@ -156,6 +180,13 @@ pub fn run(
     Ok(report.ok)
 }
 
+fn admin(operator: &Operator) -> Admin<'_> {
+    Admin {
+        name: OPERATOR,
+        public_key: operator.public_key(),
+    }
+}
+
 struct Demo<'a> {
     laboratory: &'a mut Laboratory,
     arguments: &'a Arguments,
@@ -174,8 +205,9 @@ impl Demo<'_> {
         self.progress.done(&names.join(" ── "));
         let hosts = Hosts::open(self.laboratory.topology())?;
         self.kernel(&hosts)?;
-        self.clear(&hosts)?;
-        self.tunnel(&hosts)
+        let operator = Operator::new(self.laboratory.folder())?;
+        self.clear(&hosts, &operator)?;
+        self.tunnel(&hosts, &operator)
     }
 
     fn kernel(&mut self, hosts: &Hosts) -> Result<(), DemoError> {
@@ -191,8 +223,12 @@ impl Demo<'_> {
         Ok(())
     }
 
-    fn clear(&mut self, hosts: &Hosts) -> Result<(), DemoError> {
-        self.start("both gateways, plain routes", Path::Clear)?;
+    fn clear(&mut self, hosts: &Hosts, operator: &Operator) -> Result<(), DemoError> {
+        self.begin(hosts, operator)?;
+        self.configure(hosts, operator, "plain routes", None, Path::Clear)?;
+        self.progress.step("how frames come and go");
+        let (held, text) = self.drivers()?;
+        self.progress.end_as(held, &text);
         self.report.tcp_clear_mbit = Some(self.throughput(
             hosts,
             Transport::Tcp,
@@ -205,22 +241,19 @@ impl Demo<'_> {
             "clear",
             "UDP, hops forwarded by Culvert in the clear",
         )?);
-        self.progress.step("both gateways stop");
-        let orderly = self.laboratory.stop_gateways();
-        self.progress
-            .end_as(orderly, if orderly { "in order" } else { "not in order" });
-        self.report
-            .check("gateways with plain routes stop in order", orderly);
         Ok(())
     }
 
-    fn tunnel(&mut self, hosts: &Hosts) -> Result<(), DemoError> {
+    fn tunnel(&mut self, hosts: &Hosts, operator: &Operator) -> Result<(), DemoError> {
         let file = self.laboratory.folder().join("wan.pcap");
         let wan = self.laboratory.topology().open(Place::Wan)?;
-        // From before the gateways start until after they stop: also then nothing may leave in the clear.
+        // From before the routes lead into a tunnel until after the gateways stop: nothing may leave in the clear.
         let capture = Capture::start(&wan, Seen::Received, MARKER, Some(&file))?;
-        self.start(
-            "both gateways, a tunnel between them",
+        self.configure(
+            hosts,
+            operator,
+            "a tunnel",
+            Some(Path::Clear),
             Path::Tunnel(Start::OnRequest),
         )?;
         let controls = [
@@ -248,12 +281,12 @@ impl Demo<'_> {
         self.ratios();
         inner += self.rekey(hosts, &controls)?;
         self.drops(&controls)?;
+        self.revisions(hosts, operator)?;
         self.progress.step("both gateways stop");
         let orderly = self.laboratory.stop_gateways();
         self.progress
             .end_as(orderly, if orderly { "in order" } else { "not in order" });
-        self.report
-            .check("gateways with a tunnel stop in order", orderly);
+        self.report.check("gateways stop in order", orderly);
         self.prove(&capture.stop()?, inner, &file);
         if self.arguments.keep {
             self.laboratory.build()?;
@@ -262,9 +295,123 @@ impl Demo<'_> {
         Ok(())
     }
 
+    /// Starts both as they come from the factory, and waits until their operators can log in.
+    fn begin(&mut self, hosts: &Hosts, operator: &Operator) -> Result<(), DemoError> {
+        self.progress
+            .step("both gateways, as from the factory: a LAN and one admin");
+        let begin = Instant::now();
+        self.laboratory.build()?;
+        let admin = admin(operator);
+        self.laboratory.start_gateways_from(
+            |side| first(side, admin),
+            &self.arguments.run.options(),
+            self.interrupt,
+        )?;
+        let ready = begin.elapsed().as_millis();
+        for side in Side::BOTH {
+            let root = self.laboratory.root(side);
+            operator.meet(side, hosts.beside(side), &root, self.interrupt)?;
+        }
+        self.progress.done(&format!(
+            "ready in {ready} ms, logged in to after {} ms",
+            begin.elapsed().as_millis()
+        ));
+        Ok(())
+    }
+
+    /// Both gateways, each the way its operator likes: gateway-a by lines, gateway-b by a file.
+    fn configure(
+        &mut self,
+        hosts: &Hosts,
+        operator: &Operator,
+        what: &'static str,
+        before: Option<Path>,
+        path: Path,
+    ) -> Result<(), DemoError> {
+        let admin = admin(operator);
+        let (a, b) = (Side::A, Side::B);
+        let old = match before {
+            None => first(a, admin),
+            Some(path) => managed(a, path, admin),
+        };
+        let changes = configure::lines(&old, &managed(a, path, admin))?;
+        let count = changes.lines().count();
+        let script = format!("configure\n{changes}commit comment \"{what}\"\nexit\n");
+        let name = a.gateway().name();
+        self.progress.step(&format!("{what}: {name}"));
+        let begin = Instant::now();
+        operator.by_ssh(a, hosts.beside(a), &script, self.interrupt)?;
+        let by = format!("{OPERATOR} from host-a, {count} set and delete lines by ssh");
+        self.changed(a, what, by, begin);
+
+        let pushed = operator.write(b, &managed(b, path, admin))?;
+        let file = pushed.to_string_lossy();
+        let name = b.gateway().name();
+        self.progress.step(&format!("{what}: {name}"));
+        let begin = Instant::now();
+        let arguments = ["config", "push", &file, "--comment", what];
+        operator.by_remote(b, hosts.beside(b), &arguments, self.interrupt)?;
+        // It has the secret in it, and has done its work.
+        let _ = std::fs::remove_file(&pushed);
+        let by = format!("{OPERATOR} from host-b, by culvert remote config push");
+        self.changed(b, what, by, begin);
+        Ok(())
+    }
+
+    fn changed(&mut self, side: Side, what: &'static str, by: String, begin: Instant) {
+        let ms = begin.elapsed().as_secs_f64() * 1e3;
+        self.progress
+            .done(&format!("committed in {ms:.0} ms by {by}"));
+        let first = match side {
+            Side::A => &mut self.report.configure_a_ms,
+            Side::B => &mut self.report.configure_b_ms,
+        };
+        first.get_or_insert(ms);
+        self.report.changes.push(Change {
+            gateway: side.gateway().name(),
+            what,
+            by,
+            ms,
+        });
+    }
+
+    /// What each gateway remembers of its changes, asked the way it was changed.
+    fn revisions(&mut self, hosts: &Hosts, operator: &Operator) -> Result<(), DemoError> {
+        self.progress.step("what the gateways remember of it");
+        let question = "show configuration revisions";
+        let (a, b) = (Side::A, Side::B);
+        let tables = [
+            operator.by_ssh(a, hosts.beside(a), &format!("{question}\n"), self.interrupt)?,
+            operator.by_remote(
+                b,
+                hosts.beside(b),
+                &["show", "configuration", "revisions"],
+                self.interrupt,
+            )?,
+        ];
+        let mut text = String::new();
+        let mut held = true;
+        for (side, table) in Side::BOTH.into_iter().zip(tables) {
+            let gateway = side.gateway().name();
+            let known = table.lines().filter(|line| line.contains(OPERATOR)).count();
+            let changes = self.report.changes.iter();
+            held &= known == changes.filter(|change| change.gateway == gateway).count();
+            for line in table.lines().skip(1) {
+                let line = format!("\n{gateway}  {}", line.trim_end());
+                text.push_str(&line);
+            }
+        }
+        let held = self.report.check(
+            "each change of a configuration is a revision of the operator's",
+            held,
+        );
+        self.progress.end_as(held, &text);
+        Ok(())
+    }
+
     fn start(&mut self, what: &str, path: Path) -> Result<(), DemoError> {
         self.progress.step(what);
-        let begin = std::time::Instant::now();
+        let begin = Instant::now();
         // A gateway that was killed took its devices with it.
         self.laboratory.build()?;
         self.laboratory
@@ -408,7 +555,7 @@ impl Demo<'_> {
         {
             return Err(DemoError::Closed("it reaches it without an SA"));
         }
-        let begin = std::time::Instant::now();
+        let begin = Instant::now();
         control.initiate(CHILD, NEGOTIATION)?;
         let Some(answered) = knock.wait(NEGOTIATION, self.interrupt)? else {
             return Err(DemoError::Closed(

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 use culvert_netlab::{iperf::Throughput, process::ProcessorTimes};
 use serde::Serialize;
 
+use super::configure::Change;
 use crate::lab::control::NodeCost;
 
 /// The file that `--json` writes. What was not measured is null.
@@ -42,6 +43,12 @@ pub struct Report {
     pub shares: BTreeMap<&'static str, Shares>,
     /// Processor time of all processes of both gateways while nothing was sent, in percent of one core.
     pub idle_percent: Option<f64>,
+    /// From the first `set` line of gateway-a, by ssh, until it had committed and applied its first whole configuration.
+    pub configure_a_ms: Option<f64>,
+    /// The same of gateway-b, by `culvert remote config push`.
+    pub configure_b_ms: Option<f64>,
+    /// Every change of a configuration, in order.
+    pub changes: Vec<Change>,
     /// By what the frames of each interface of each gateway came and went at its last start.
     pub drivers: BTreeMap<&'static str, BTreeMap<String, String>>,
     /// What each node of each gateway cost while TCP ran through the tunnel.
@@ -204,6 +211,8 @@ impl Report {
             && self.tcp_kernel_mbit.is_some()
             && self.udp_clear_mbit.is_some()
             && self.udp_tunnel_mbit.is_some()
+            && self.configure_a_ms.is_some()
+            && self.configure_b_ms.is_some()
             && !self.shares.is_empty()
             && !self.nodes.is_empty();
         self.ok = error.is_none() && measured && self.checks.iter().all(|check| check.held);
@@ -265,6 +274,8 @@ mod tests {
             tcp_kernel_mbit: Some(1.0),
             udp_clear_mbit: Some(1.0),
             udp_tunnel_mbit: Some(1.0),
+            configure_a_ms: Some(1.0),
+            configure_b_ms: Some(1.0),
             shares: BTreeMap::from([("gateway-a", shares())]),
             nodes: vec![GatewayNode {
                 gateway: "gateway-a",
@@ -311,6 +322,8 @@ mod tests {
             "rekey_lost_packets",
             "wan_cleartext_packets",
             "tcp_kernel_mbit",
+            "configure_a_ms",
+            "configure_b_ms",
             "nodes",
         ] {
             assert!(!json[key].is_null(), "{key}");
