@@ -28,7 +28,6 @@ mod show;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -96,10 +95,7 @@ fn main() -> ExitCode {
         Command::Mgmt(arguments) => process::mgmt::execute(arguments),
         Command::Dataplane(arguments) => process::dataplane::execute(&arguments),
         Command::IkedBridge(arguments) => process::iked_bridge::execute(arguments),
-        Command::Cli(arguments) => {
-            let operations = Arc::new(show::OverTheBus::new(arguments.root.clone()));
-            culvert_cli::execute(arguments, operations).map_err(anyhow::Error::from)
-        }
+        Command::Cli(arguments) => culvert_cli::execute(arguments).map_err(anyhow::Error::from),
         Command::Remote(arguments) => Ok(culvert_remote::execute(&arguments)),
         Command::Show(arguments) => show::execute(&arguments).map_err(anyhow::Error::from),
         Command::Trace(arguments) => {

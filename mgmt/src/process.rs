@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_bus::{BusError, Router, Server};
-use culvert_mgmt_api::{ConfigurationServer, MESSAGE_LIMIT};
+use culvert_mgmt_api::{ConfigurationServer, GatewayServer, MESSAGE_LIMIT};
 use culvert_model::config::Config;
 use culvert_model::tree::{Tree, TreeError};
 use nix::unistd::getuid;
@@ -18,6 +18,9 @@ use tokio::sync::mpsc::unbounded_channel;
 use crate::agent::{Accounts, Agent, Hands, Records, Refusal, Run};
 use crate::connections::{House, Limits, incoming};
 use crate::login::Writer;
+use crate::observe::Observer;
+use crate::observe::outlet::Places;
+use crate::operating::Operating;
 use crate::service::Service;
 use crate::store::{Condition, Moment, Opened, Store, StoreError};
 use crate::syslog::{self, Syslog};
@@ -141,7 +144,8 @@ pub async fn run(options: Options) -> Result<(), ProcessError> {
         async move { agent.watch().await }
     });
     let listener = listen(&options.root.join("run/api"))?;
-    let served = serve(agent, listener, Limits::default(), ALIVE, stop).await;
+    let observer = Arc::new(Observer::new(&options.root)?);
+    let served = serve(agent, observer, listener, Limits::default(), ALIVE, stop).await;
     watching.abort();
     served.map_err(ProcessError::Served)
 }
@@ -149,6 +153,7 @@ pub async fn run(options: Options) -> Result<(), ProcessError> {
 /// Answers whoever connects, until `stop`.
 async fn serve<H: Hands>(
     agent: Arc<Agent<H>>,
+    observer: Arc<Observer>,
     listener: UnixListener,
     limits: Limits,
     alive: Duration,
@@ -160,11 +165,17 @@ async fn serve<H: Hands>(
         let agent = Arc::clone(&agent);
         async move { agent.keep_trail(sessions).await }
     });
+    let places = Places::default();
+    let gateway = Operating::new(Arc::clone(&agent), observer, places.clone());
+    let gateway = GatewayServer::new(gateway)
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT);
     let dismissing = Arc::clone(&agent);
     let stop = async move {
         stop.await;
         // Its end would wait for theirs.
         dismissing.dismiss();
+        places.end();
     };
     let service = ConfigurationServer::new(Service::new(agent))
         .max_decoding_message_size(MESSAGE_LIMIT)
@@ -176,6 +187,7 @@ async fn serve<H: Hands>(
         .http2_keepalive_interval(Some(alive))
         .http2_keepalive_timeout(Some(alive))
         .add_service(service)
+        .add_service(gateway)
         .serve_with_incoming_shutdown(incoming(listener, house), stop)
         .await;
     keeping.abort();

@@ -21,21 +21,8 @@ impl<H: Hands> Service<H> {
         Self { agent }
     }
 
-    /// Who calls, and what they ask.
     async fn caller<T>(&self, request: Request<T>) -> Result<(Caller, T), Status> {
-        let (seat, peer, claim) = claimed(&request)?;
-        let caller = self
-            .agent
-            .identify(peer, claim)
-            .await
-            .map_err(|refusal| status(&refusal))?;
-        if seat.begins(&caller).map_err(Status::resource_exhausted)? {
-            self.agent
-                .session_begins(&caller)
-                .await
-                .map_err(|refusal| status(&refusal))?;
-        }
-        Ok((caller, request.into_inner()))
+        caller_of(&self.agent, request).await
     }
 
     /// A refusal that the audit trail knows of.
@@ -68,7 +55,26 @@ fn claimed<T>(request: &Request<T>) -> Result<(Seat, Peer, Claim), Status> {
     Ok((seat, peer, claim))
 }
 
-fn status(refusal: &Refusal) -> Status {
+/// Who calls, and what they ask.
+pub(crate) async fn caller_of<H: Hands, T>(
+    agent: &Agent<H>,
+    request: Request<T>,
+) -> Result<(Caller, T), Status> {
+    let (seat, peer, claim) = claimed(&request)?;
+    let caller = agent
+        .identify(peer, claim)
+        .await
+        .map_err(|refusal| status(&refusal))?;
+    if seat.begins(&caller).map_err(Status::resource_exhausted)? {
+        agent
+            .session_begins(&caller)
+            .await
+            .map_err(|refusal| status(&refusal))?;
+    }
+    Ok((caller, request.into_inner()))
+}
+
+pub(crate) fn status(refusal: &Refusal) -> Status {
     let code = match refusal {
         Refusal::Stranger(_) => Code::Unauthenticated,
         Refusal::Role { .. } => Code::PermissionDenied,

@@ -366,6 +366,25 @@ impl ControlPlane {
             .map(|((interface, address), neighbour)| (interface, address, neighbour))
     }
 
+    /// Forgets neighbours, of one interface or of one address where they are given; says how many.
+    pub fn clear_neighbours(
+        &mut self,
+        interface: Option<u32>,
+        address: Option<IpAddr>,
+        now: u64,
+    ) -> u32 {
+        let of = |id: &neighbour::NeighbourId| {
+            interface.is_none_or(|index| id.0 == index)
+                && address.is_none_or(|address| id.1 == address)
+        };
+        let count = self.neighbours.iter().filter(|(id, _)| of(id)).count();
+        for id in self.neighbours.forget(of) {
+            self.neighbour_changed(id, now);
+        }
+        self.commit_or_report();
+        count as u32
+    }
+
     /// From the old form of a value to the new one.
     fn change(
         &mut self,

@@ -137,6 +137,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
         .on(on(&shared, show_calls::reassembly))
         .on(on(&shared, show_calls::paths))
         .on(on(&shared, show_calls::neighbours))
+        .on(on(&shared, show_calls::clear_neighbours))
         .on(on(&shared, route_calls::routes))
         .on(waits(&shared, observe::start_trace))
         .on(waits(&shared, observe::read_trace))

@@ -1,5 +1,9 @@
 //! What the dataplane shows of itself: nodes, drops, interfaces, neighbours, reassembly.
 
+use std::net::IpAddr;
+
+use culvert_bus::refuse;
+use culvert_model::bus::refusal::Code;
 use culvert_model::bus::{self, Refusal};
 
 use super::state::State;
@@ -211,6 +215,30 @@ pub(super) fn neighbours(
     neighbours
         .sort_by(|a, b| (&a.interface, address_bytes(a)).cmp(&(&b.interface, address_bytes(b))));
     Ok(bus::ShowNeighboursReply { neighbours })
+}
+
+/// Forgets neighbours; those that are wanted are asked for anew.
+pub(super) fn clear_neighbours(
+    state: &mut State,
+    request: &bus::ClearNeighboursRequest,
+) -> Result<bus::ClearNeighboursReply, Refusal> {
+    let interface =
+        match request.interface.as_str() {
+            "" => None,
+            name => Some(state.plane.interface_index(name).ok_or_else(|| {
+                refuse(Code::NotFound, format!("there is no interface {name:?}"))
+            })?),
+        };
+    let address = request
+        .address
+        .as_ref()
+        .map(IpAddr::try_from)
+        .transpose()
+        .map_err(|error| refuse(Code::Malformed, error.to_string()))?;
+    let now = clock::monotonic_nanoseconds();
+    let matches = state.plane.clear_neighbours(interface, address, now);
+    state.wake();
+    Ok(bus::ClearNeighboursReply { matches })
 }
 
 fn address_bytes(neighbour: &bus::NeighbourState) -> &[u8] {

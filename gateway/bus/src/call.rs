@@ -56,6 +56,7 @@ calls! {
     "ShowReassembly": ShowReassemblyRequest -> ShowReassemblyReply, reads;
     "ShowPaths": ShowPathsRequest -> ShowPathsReply, reads;
     "ShowNeighbours": ShowNeighboursRequest -> ShowNeighboursReply, reads;
+    "ClearNeighbours": ClearNeighboursRequest -> ClearNeighboursReply, changes;
     "ShowRoutes": ShowRoutesRequest -> ShowRoutesReply, reads;
     "SetGroups": SetGroupsRequest -> SetGroupsReply, changes;
     // observe.proto; reading takes away what it shows
@@ -71,6 +72,8 @@ calls! {
     "Resynchronise": ResynchroniseRequest -> ResynchroniseReply, changes;
     "ShowTransactions": ShowTransactionsRequest -> ShowTransactionsReply, reads;
     "ShowGraph": ShowGraphRequest -> ShowGraphReply, reads;
+    "ShowProcesses": ShowProcessesRequest -> ShowProcessesReply, reads;
+    "RestartProcess": RestartProcessRequest -> RestartProcessReply, changes;
     // iked.proto
     "ShowIke": ShowIkeRequest -> ShowIkeReply, reads;
     "Initiate": InitiateRequest -> InitiateReply, changes;

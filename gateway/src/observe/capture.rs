@@ -15,12 +15,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
+use culvert_cli::views::pcapng::{LinkType, Packet, Writer, comment};
 use culvert_model::bus;
 use culvert_model::bus::start_capture_request::{Direction as Way, Point};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
-use super::pcapng::{LinkType, Packet, Writer};
 use super::{Dataplane, ObserveError, Which, is_open};
 
 /// A reading with so many bytes is followed by the next at once.
@@ -147,7 +147,7 @@ async fn record(
         progress.set_position(written);
         if ending || reply.complete || !open {
             if open {
-                is_open(writer.finish(missed))?;
+                is_open(writer.finish(missed).map(drop))?;
             }
             progress.finish_and_clear();
             eprintln!("{written} packets written, {missed} found no room");
@@ -183,20 +183,11 @@ fn write(
     arguments: &Arguments,
 ) -> std::io::Result<()> {
     for packet in &reply.packets {
-        let comment = if !packet.drop.is_empty() {
-            Some(format!("dropped: {} at {}", packet.drop, packet.node))
-        } else if arguments.place.node.is_some() {
-            Some(format!("node {}, worker {}", packet.node, packet.worker))
-        } else {
-            None
-        };
+        let nodes = arguments.place.node.is_some();
+        let comment = comment(&packet.drop, &packet.node, packet.worker, nodes);
         writer.packet(&Packet {
             interface: &packet.interface,
-            link: if packet.ethernet {
-                LinkType::Ethernet
-            } else {
-                LinkType::Raw
-            },
+            link: LinkType::of(packet.ethernet),
             time_ns: packet.time_ns,
             outbound: packet.outbound,
             length: packet.length,

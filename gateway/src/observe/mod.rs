@@ -7,7 +7,6 @@
 //! The dataplane ends by itself what is no longer read: a client that is killed leaves nothing behind.
 
 pub mod capture;
-mod pcapng;
 pub mod trace;
 
 use std::path::{Path, PathBuf};

@@ -110,6 +110,8 @@ pub struct Gateway {
     addresses_ready: bool,
     was_ready: bool,
     stopping: bool,
+    /// When it began.
+    begun: Instant,
     /// The repeated questions to each process.
     probes: BTreeMap<Process, JoinHandle<()>>,
     /// What tells the dataplane of multicast groups.
@@ -145,6 +147,7 @@ impl Gateway {
             addresses_ready: false,
             was_ready: false,
             stopping: false,
+            begun: Instant::now(),
             probes: BTreeMap::new(),
             groups: None,
             sender,
@@ -636,6 +639,41 @@ impl Gateway {
                 answer,
             } => {
                 let _ = answer.send(self.values.graph(&prefix, limit));
+            }
+            Asked::Processes { answer } => {
+                let status = self.status.last().cloned().unwrap_or_default();
+                let _ = answer.send(bus::ShowProcessesReply {
+                    processes: status
+                        .processes
+                        .into_iter()
+                        .map(|(name, process)| bus::ProcessState {
+                            name: name.to_owned(),
+                            state: process.state.to_owned(),
+                            pid: process.pid,
+                            restarts: process.restarts,
+                        })
+                        .collect(),
+                    ready: status.ready,
+                    healthy: status.healthy,
+                    stopping: status.stopping,
+                    uptime_s: self.begun.elapsed().as_secs(),
+                });
+            }
+            Asked::Restart { process, answer } => {
+                let runs = matches!(
+                    self.supervisor.phase(process),
+                    Phase::Starting { .. } | Phase::Ready { .. }
+                );
+                let outcome = match (self.stopping, runs) {
+                    (true, _) => Err("the gateway is stopping".to_owned()),
+                    (false, false) => Err(format!("{process} does not run now")),
+                    (false, true) => {
+                        tracing::warn!(%process, "restarting, as asked");
+                        self.supervisor.restart(process, now);
+                        Ok(())
+                    }
+                };
+                let _ = answer.send(outcome);
             }
         }
     }

@@ -1,9 +1,11 @@
-//! What mgmt asks of `culvert run`: to follow a plan, and how far it is.
+//! What mgmt asks of `culvert run`: to follow a plan, how far it is, who runs, and to restart a process.
 //!
 //! ```text
 //!   mgmt --SetPlan, SetPlan ... last--> [assembly] --> Asked::Follow --> the loop --> what it restarts, or why not
 //!        --ShowPlan------------------------------------> Asked::Show --> the loop --> what is not as planned
 //!        --Resynchronise, ShowTransactions, ShowGraph--> Asked::... ---> the loop
+//!        --ShowProcesses-------------------------------> Asked::Processes --> the loop --> who runs
+//!        --RestartProcess------------------------------> Asked::Restart --> the loop --> the supervisor
 //! ```
 //!
 //! Plans hold keys: they come by a socket for secrets.
@@ -13,12 +15,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use culvert_bus::{BusError, Router, Running, Server, refuse};
 use culvert_model::bus::{
-    Refusal, ResynchroniseReply, ResynchroniseRequest, SetPlanReply, SetPlanRequest,
-    ShowGraphReply, ShowGraphRequest, ShowPlanReply, ShowPlanRequest, ShowTransactionsReply,
-    ShowTransactionsRequest, refusal,
+    Refusal, RestartProcessReply, RestartProcessRequest, ResynchroniseReply, ResynchroniseRequest,
+    SetPlanReply, SetPlanRequest, ShowGraphReply, ShowGraphRequest, ShowPlanReply, ShowPlanRequest,
+    ShowProcessesReply, ShowProcessesRequest, ShowTransactionsReply, ShowTransactionsRequest,
+    refusal,
 };
 use culvert_model::plan::{Assembled, Assembly};
 use tokio::sync::oneshot;
+
+use super::supervisor::Process;
 
 /// What the loop is asked.
 #[derive(Debug)]
@@ -55,6 +60,18 @@ pub enum Asked {
         limit: usize,
         /// The drawing.
         answer: oneshot::Sender<ShowGraphReply>,
+    },
+    /// Say who runs.
+    Processes {
+        /// All of them.
+        answer: oneshot::Sender<ShowProcessesReply>,
+    },
+    /// End a process and start it again.
+    Restart {
+        /// Which.
+        process: Process,
+        /// It was told to end, or why not.
+        answer: oneshot::Sender<Result<(), String>>,
     },
 }
 
@@ -101,17 +118,31 @@ where
                 }
             }
         })
-        .on(move |request: ShowGraphRequest, _context| {
+        .on({
             let ask = ask.clone();
-            async move {
-                let (answer, receiver) = oneshot::channel();
-                let what = Asked::Graph {
-                    prefix: request.prefix,
-                    limit: most(request.limit),
-                    answer,
-                };
-                asked(&ask, what, receiver).await
+            move |request: ShowGraphRequest, _context| {
+                let ask = ask.clone();
+                async move {
+                    let (answer, receiver) = oneshot::channel();
+                    let what = Asked::Graph {
+                        prefix: request.prefix,
+                        limit: most(request.limit),
+                        answer,
+                    };
+                    asked(&ask, what, receiver).await
+                }
             }
+        })
+        .on({
+            let ask = ask.clone();
+            move |_: ShowProcessesRequest, _context| {
+                let ask = ask.clone();
+                async move { show_processes(&ask).await }
+            }
+        })
+        .on(move |request: RestartProcessRequest, _context| {
+            let ask = ask.clone();
+            async move { restart(&ask, &request).await }
         });
     Server::bind_for_secrets(path, router)?.spawn()
 }
@@ -141,6 +172,29 @@ fn most(limit: u32) -> usize {
     match limit {
         0 => usize::MAX,
         limit => limit as usize,
+    }
+}
+
+async fn show_processes(ask: &impl Fn(Asked) -> bool) -> Result<ShowProcessesReply, Refusal> {
+    let (answer, receiver) = oneshot::channel();
+    asked(ask, Asked::Processes { answer }, receiver).await
+}
+
+async fn restart(
+    ask: &impl Fn(Asked) -> bool,
+    request: &RestartProcessRequest,
+) -> Result<RestartProcessReply, Refusal> {
+    let named = Process::ALL
+        .into_iter()
+        .find(|process| process.name() == request.process);
+    let process = named.ok_or_else(|| {
+        let reason = format!("there is no process {:?}", request.process);
+        refuse(refusal::Code::NotFound, reason)
+    })?;
+    let (answer, receiver) = oneshot::channel();
+    match asked(ask, Asked::Restart { process, answer }, receiver).await? {
+        Ok(()) => Ok(RestartProcessReply {}),
+        Err(reason) => Err(refuse(refusal::Code::Unsupported, reason)),
     }
 }
 

@@ -64,6 +64,11 @@ impl StatusFile {
         Self { root, last: None }
     }
 
+    /// What was written last.
+    pub fn last(&self) -> Option<&Status> {
+        self.last.as_ref()
+    }
+
     /// Whole or not at all: a reader never sees half a file.
     pub fn write(&mut self, status: Status) {
         if self.last.as_ref() == Some(&status) {

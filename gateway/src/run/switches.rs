@@ -3,7 +3,8 @@
 //! Linux behind the TAPs is only the box's own sockets. It forwards nothing (the dataplane does), and takes a packet
 //! from whichever TAP the dataplane hands it to: the effective reverse path filter is the stricter of `all` and the
 //! device's own, so that the one of `all` must be off. sshd listens on the addresses it is told, whether they are there
-//! yet (duplicate detection takes a second) or come later: it would not look again.
+//! yet (duplicate detection takes a second) or come later: it would not look again. mgmt, which has no privilege, may send
+//! echo requests: its group is that of this process.
 
 use std::fs;
 use std::io;
@@ -16,6 +17,8 @@ const SWITCHES: &[(&str, &str)] = &[
     ("/proc/sys/net/ipv6/conf/all/forwarding", "0"),
     ("/proc/sys/net/ipv4/ip_nonlocal_bind", "1"),
     ("/proc/sys/net/ipv6/ip_nonlocal_bind", "1"),
+    // From group, to group.
+    ("/proc/sys/net/ipv4/ping_group_range", "0\t0"),
 ];
 
 /// A switch cannot be set.

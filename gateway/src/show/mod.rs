@@ -1,33 +1,22 @@
-//! `culvert show`: what a running gateway knows, asked over its bus.
+//! `culvert show`: what a running gateway knows, for whoever has the box: asked over its bus, so that it answers without mgmt, too.
 //!
 //! ```text
-//!   topic -> one call to dataplane or iked-bridge -> rows -> a table for people, or JSON for programs
+//!   topic -> culvert_mgmt::observe -> state -> culvert_cli::views -> a table for people, or JSON for programs
 //! ```
 //!
-//! It reads only, and never a key: the messages that it asks for have none.
-
-mod operations;
-mod rows;
-mod table;
+//! Both are those of the command line, which asks mgmt. It reads only, and never a key: the state has none.
 
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
-pub use self::operations::OverTheBus;
 use clap::{Parser, ValueEnum};
-use culvert_bus::{BusError, Call, CallError, Client};
-use culvert_model::bus;
+use culvert_bus::BusError;
+use culvert_cli::views::{self, Question};
+use culvert_mgmt::observe::{ObserveError, Observer};
 use ipnet::IpNet;
-use serde::Serialize;
-use tokio::runtime::{Builder, Runtime};
-
-use self::table::{Row, render};
-
-/// A gateway that does not answer within it is busy beyond help.
-const PATIENCE: Duration = Duration::from_secs(5);
+use tokio::runtime::Builder;
 
 /// What is shown of which gateway.
 #[derive(Debug, Parser)]
@@ -108,20 +97,7 @@ pub enum ShowError {
     Bus(#[from] BusError),
     /// The process refused, or did not answer.
     #[error(transparent)]
-    Call(#[from] CallError),
-    /// What the command line asks for is not understood.
-    #[error("{0}")]
-    Question(String),
-    /// `culvert run` has not said what it does.
-    #[error("no gateway runs in {}: it has no {}", root.display(), path.display())]
-    Status {
-        /// As given.
-        root: PathBuf,
-        /// The file that it keeps.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: std::io::Error,
-    },
+    Observe(#[from] ObserveError),
     /// The answer cannot be written.
     #[error("cannot write the answer")]
     Write(#[source] std::io::Error),
@@ -129,10 +105,29 @@ pub enum ShowError {
 
 /// Shows.
 pub fn execute(arguments: &Arguments) -> Result<ExitCode, ShowError> {
-    let (text, note) = answer(arguments)?;
-    if let Some(note) = note {
-        eprintln!("{note}");
+    socket_of(&arguments.root, arguments.topic.socket())?;
+    let question = arguments.question();
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(ShowError::Runtime)?;
+    let answer = runtime.block_on(async {
+        let observer = Observer::new(&arguments.root)?;
+        let ask = async |request| observer.show(&request).await;
+        Ok::<_, ShowError>(question.ask(ask).await?)
+    })?;
+    if answer.more {
+        eprintln!(
+            "There are more than {} routes: --vrf, --prefix and --to choose, --limit shows more.",
+            arguments.limit
+        );
     }
+    let text = if arguments.json {
+        question.json(&answer.state)
+    } else {
+        question.text(&answer.state)
+    };
     match std::io::stdout().write_all(text.as_bytes()) {
         // Whoever reads has seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
@@ -142,141 +137,44 @@ pub fn execute(arguments: &Arguments) -> Result<ExitCode, ShowError> {
     }
 }
 
-/// What there is to say, and beside it.
-fn answer(arguments: &Arguments) -> Result<(String, Option<String>), ShowError> {
-    let mut note = None;
-    let gateway = Gateway::of(&arguments.root)?;
-    let all = arguments.all;
-    let text = match arguments.topic {
-        Topic::Interfaces => {
-            let reply = gateway.dataplane(&bus::ShowInterfacesRequest {})?;
-            arguments.text(&rows::interfaces(&reply))
-        }
-        Topic::Routes => {
-            let (routes, more) = gateway.routes(arguments)?;
-            if more {
-                note = Some(format!(
-                    "There are more than {} routes: --vrf, --prefix and --to choose, --limit shows more.",
-                    arguments.limit
-                ));
-            }
-            arguments.text(&rows::routes(&routes))
-        }
-        Topic::Neighbours => {
-            let reply = gateway.dataplane(&bus::ShowNeighboursRequest {})?;
-            arguments.text(&rows::neighbours(&reply))
-        }
-        Topic::Ike => arguments.text(&rows::ikes(&gateway.bridge(&bus::ShowIkeRequest {})?)),
-        Topic::Children => {
-            arguments.text(&rows::children(&gateway.bridge(&bus::ShowIkeRequest {})?))
-        }
-        Topic::Sas => arguments.text(&rows::sas(&gateway.sas(&bus::DumpSasRequest {})?)),
-        Topic::Policies => arguments.text(&rows::policies(&gateway.sas(&bus::DumpSasRequest {})?)),
-        Topic::Reassembly => {
-            let reply = gateway.dataplane(&bus::ShowReassemblyRequest {})?;
-            arguments.text(&rows::reassembly(&reply))
-        }
-        Topic::Paths => {
-            let reply = gateway.dataplane(&bus::ShowPathsRequest {})?;
-            arguments.text(&rows::paths(&reply))
-        }
-        Topic::TooBig => {
-            let reply = gateway.dataplane(&bus::ShowPathsRequest {})?;
-            arguments.text(&rows::verdicts(&reply))
-        }
-        Topic::Drops => {
-            let reply = gateway.dataplane(&bus::ShowDropsRequest {})?;
-            arguments.text(&rows::drops(&reply, all))
-        }
-        Topic::Nodes => {
-            let reply = gateway.dataplane(&bus::ShowNodesRequest { reset: false })?;
-            arguments.text(&rows::nodes(&reply, all))
-        }
-    };
-    Ok((text, note))
-}
-
 impl Arguments {
-    fn text<R: Row + Serialize>(&self, rows: &[R]) -> String {
-        if self.json {
-            let mut text = serde_json::to_string_pretty(rows).unwrap_or_default();
-            text.push('\n');
-            text
-        } else {
-            render(rows)
+    fn question(&self) -> Question {
+        Question {
+            all: self.all,
+            vrf: self.vrf.clone(),
+            prefix: self.prefix.map(|prefix| prefix.to_string()),
+            towards: self.to.map(|address| address.to_string()),
+            limit: self.limit,
+            ..Question::about(self.topic.of_view())
         }
     }
 }
 
-/// The processes of one gateway.
-struct Gateway {
-    root: PathBuf,
-    runtime: Runtime,
-}
-
-impl Gateway {
-    fn of(root: &Path) -> Result<Self, ShowError> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .map_err(ShowError::Runtime)?;
-        Ok(Self {
-            root: root.to_owned(),
-            runtime,
-        })
-    }
-
-    fn dataplane<C: Call>(&self, request: &C) -> Result<C::Reply, ShowError> {
-        self.ask("dataplane", Client::new, request)
-    }
-
-    /// Routes, page by page, and whether there are more than are asked for.
-    fn routes(&self, arguments: &Arguments) -> Result<(Vec<bus::RouteState>, bool), ShowError> {
-        let mut routes = Vec::new();
-        let mut after = None;
-        loop {
-            let request = bus::ShowRoutesRequest {
-                vrf: arguments.vrf.clone().unwrap_or_default(),
-                within: arguments.prefix.map(Into::into),
-                towards: arguments.to.map(Into::into),
-                after,
-                // One more tells whether there are any.
-                most: u32::try_from(arguments.limit - routes.len() + 1).unwrap_or(u32::MAX),
-            };
-            let reply = self.dataplane(&request)?;
-            routes.extend(reply.routes);
-            after = reply.next;
-            if routes.len() > arguments.limit {
-                routes.truncate(arguments.limit);
-                return Ok((routes, true));
-            }
-            if after.is_none() {
-                return Ok((routes, false));
-            }
+impl Topic {
+    fn of_view(self) -> views::Topic {
+        match self {
+            Self::Interfaces => views::Topic::Interfaces,
+            Self::Routes => views::Topic::Routes,
+            Self::Neighbours => views::Topic::Neighbours,
+            Self::Ike => views::Topic::Ike,
+            Self::Children => views::Topic::Children,
+            Self::Sas => views::Topic::Sas,
+            Self::Policies => views::Topic::Policies,
+            Self::Reassembly => views::Topic::Reassembly,
+            Self::Paths => views::Topic::Paths,
+            Self::TooBig => views::Topic::TooBig,
+            Self::Drops => views::Topic::Drops,
+            Self::Nodes => views::Topic::Nodes,
         }
     }
 
-    fn bridge<C: Call>(&self, request: &C) -> Result<C::Reply, ShowError> {
-        self.ask("iked-bridge", Client::new, request)
-    }
-
-    /// On the socket by which keys travel, inwards only.
-    fn sas<C: Call>(&self, request: &C) -> Result<C::Reply, ShowError> {
-        self.ask("dataplane-sa", Client::for_secrets, request)
-    }
-
-    fn ask<C: Call>(
-        &self,
-        socket: &str,
-        open: fn(&Path) -> Result<Client, BusError>,
-        request: &C,
-    ) -> Result<C::Reply, ShowError> {
-        let path = socket_of(&self.root, socket)?;
-        let guard = self.runtime.enter();
-        let client = open(&path)?;
-        drop(guard);
-        Ok(self.runtime.block_on(client.call(request, PATIENCE))?)
+    /// Of the process that knows it.
+    fn socket(self) -> &'static str {
+        match self {
+            Self::Ike | Self::Children => "iked-bridge",
+            Self::Sas | Self::Policies => "dataplane-sa",
+            _ => "dataplane",
+        }
     }
 }
 

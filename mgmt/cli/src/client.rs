@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use culvert_mgmt_api::{ConfigurationClient, MESSAGE_LIMIT, ORIGIN, PRINCIPAL, connect};
+use culvert_mgmt_api::{
+    ConfigurationClient, GatewayClient, MESSAGE_LIMIT, ORIGIN, PRINCIPAL, connect,
+};
 use tokio::sync::OnceCell;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -56,6 +58,9 @@ impl Interceptor for Identity {
 /// The configuration service.
 pub type Service = ConfigurationClient<InterceptedService<Channel, Identity>>;
 
+/// The gateway itself: what it does, and what it is told to do.
+pub type Operations = GatewayClient<InterceptedService<Channel, Identity>>;
+
 /// The way to mgmt.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -77,11 +82,26 @@ impl Client {
         }
     }
 
+    /// The connection, shared by the services and by copies; it comes up again by itself.
+    async fn channel(&self) -> Result<Channel, CliError> {
+        let channel = self.channel.get_or_try_init(|| connect(&self.socket));
+        Ok(channel.await?.clone())
+    }
+
+    /// The gateway; connects if that was not done.
+    pub async fn operations(&mut self) -> Result<Operations, CliError> {
+        let channel = self.channel().await?;
+        Ok(
+            GatewayClient::with_interceptor(channel, self.identity.clone())
+                .max_decoding_message_size(MESSAGE_LIMIT)
+                .max_encoding_message_size(MESSAGE_LIMIT),
+        )
+    }
+
     /// The service; connects if that was not done.
     pub async fn service(&mut self) -> Result<&mut Service, CliError> {
         if self.service.is_none() {
-            let channel = self.channel.get_or_try_init(|| connect(&self.socket));
-            let channel = channel.await?.clone();
+            let channel = self.channel().await?;
             let service = ConfigurationClient::with_interceptor(channel, self.identity.clone())
                 .max_decoding_message_size(MESSAGE_LIMIT)
                 .max_encoding_message_size(MESSAGE_LIMIT);

@@ -5,11 +5,28 @@
 use culvert_model::api::complete_request::Verb;
 
 use crate::grammar::{Kind, Node, Nodes, keyword, location, value};
-use crate::operations::Topic;
+use crate::session::Cleared;
+use crate::views::Topic;
 
 /// What a line does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
+    /// What the processes have written down; behind `monitor`: what they write.
+    ShowLog,
+    /// Echo requests.
+    Ping,
+    /// The way to somebody.
+    Traceroute,
+    /// Packets as they pass.
+    Capture,
+    /// What nodes do with packets.
+    Trace,
+    /// End what has been learnt, counted or negotiated.
+    Clear(Cleared),
+    /// End a process, which is started again.
+    Restart,
+    /// Look again and again.
+    Monitor(Topic),
     /// Enter configuration mode.
     Configure,
     /// Ask the gateway.
@@ -62,6 +79,14 @@ pub enum Action {
     GenerateKey,
     /// What an authority makes a certificate of.
     RequestCertificate,
+    /// It stays and takes no effect.
+    Deactivate,
+    /// It takes effect again.
+    Activate,
+    /// A comment about something.
+    Annotate,
+    /// Another place in a list.
+    Insert,
     /// Text of the candidate.
     ShowCandidate,
     /// What the candidate changes.
@@ -215,7 +240,22 @@ static CERTIFICATES: Node = keyword(
 )
 .does(Action::ShowCertificates);
 
-static SHOWN: [&Node; 15] = [
+static VERSION: Node =
+    keyword("version", "which firmware runs, and for how long").does(Action::Show(Topic::Version));
+
+static LOG_LINES: Node = value("LINES", Kind::Number(1, 10_000), "how many; by default 20");
+static LOG_LAST: Node = keyword("last", "so many lines of the end").then(&[&LOG_LINES]);
+static LOG_OF: Node = value(
+    "PROCESS",
+    Kind::Text,
+    "name of a process; without one: of all",
+)
+.then(&[&LOG_LAST]);
+static LOG: Node = keyword("log", "the end of what the processes write down")
+    .does(Action::ShowLog)
+    .then(&[&LOG_LAST, &LOG_OF]);
+
+static SHOWN: [&Node; 17] = [
     &AUDIT,
     &CERTIFICATES,
     &CONFIGURATION,
@@ -223,6 +263,7 @@ static SHOWN: [&Node; 15] = [
     &IKE,
     &INTERFACES,
     &IPSEC,
+    &LOG,
     &NEIGHBOURS,
     &NODES,
     &PATHS,
@@ -231,8 +272,174 @@ static SHOWN: [&Node; 15] = [
     &SYSTEM,
     &TOO_BIG,
     &TUNNELS,
+    &VERSION,
 ];
 static SHOW: Node = keyword("show", "what the gateway knows and does").then(&SHOWN);
+
+// ping and traceroute
+
+static PING_COUNT: Node =
+    value("COUNT", Kind::Number(1, 10_000), "how many; by default 5").then(&PING_CHOICES);
+static PING_SIZE: Node = value(
+    "BYTES",
+    Kind::Number(0, 65_499),
+    "behind the ICMP header; by default 56",
+)
+.then(&PING_CHOICES);
+static PING_SOURCE: Node =
+    value("SOURCE", Kind::Address, "one of the gateway's own").then(&PING_CHOICES);
+static PING_INTERVAL: Node = value(
+    "MILLISECONDS",
+    Kind::Number(10, 60_000),
+    "between two requests; by default 1000",
+)
+.then(&PING_CHOICES);
+static PING_CHOICES: [&Node; 4] = [
+    &keyword("count", "so many requests").then(&[&PING_COUNT]),
+    &keyword("interval", "time between two requests").then(&[&PING_INTERVAL]),
+    &keyword("size", "so many bytes").then(&[&PING_SIZE]),
+    &keyword("source", "from this address").then(&[&PING_SOURCE]),
+];
+static PING_TO: Node = value("DESTINATION", Kind::Address, "who is asked").then(&PING_CHOICES);
+static PING: Node = keyword("ping", "ask a host whether it is there")
+    .wants(Action::Ping)
+    .then(&[&PING_TO]);
+
+static WAY_SOURCE: Node =
+    value("SOURCE", Kind::Address, "one of the gateway's own").then(&WAY_CHOICES);
+static WAY_HOPS: Node =
+    value("HOPS", Kind::Number(1, 64), "at most; by default 30").then(&WAY_CHOICES);
+static WAY_CHOICES: [&Node; 2] = [
+    &keyword("hops", "so far").then(&[&WAY_HOPS]),
+    &keyword("source", "from this address").then(&[&WAY_SOURCE]),
+];
+static WAY_TO: Node = value("DESTINATION", Kind::Address, "where to").then(&WAY_CHOICES);
+static TRACEROUTE: Node = keyword("traceroute", "the routers on the way to a host")
+    .wants(Action::Traceroute)
+    .then(&[&WAY_TO]);
+
+// capture and trace
+
+static FILTER_HELP: &str = "in quotes, as pcap-filter(7) has it: \"icmp and host 192.0.2.1\"";
+static CAPTURE_FILTER: Node = value("FILTER", Kind::Text, FILTER_HELP).then(&CAPTURE_CHOICES);
+static CAPTURE_COUNT: Node = value(
+    "COUNT",
+    Kind::Number(1, 1_000_000),
+    "how many; by default 1000",
+)
+.then(&CAPTURE_CHOICES);
+static CAPTURE_BYTES: Node =
+    value("BYTES", Kind::Number(14, 65_535), "of each packet at most").then(&CAPTURE_CHOICES);
+static CAPTURE_SECONDS: Node =
+    value("SECONDS", Kind::Number(1, 3600), "by default 60").then(&CAPTURE_CHOICES);
+static CAPTURE_CHOICES: [&Node; 6] = [
+    &keyword("bytes", "so much of each packet").then(&[&CAPTURE_BYTES]),
+    &keyword("count", "so many packets").then(&[&CAPTURE_COUNT]),
+    &keyword("filter", "only packets that match").then(&[&CAPTURE_FILTER]),
+    &keyword("for", "so many seconds").then(&[&CAPTURE_SECONDS]),
+    &keyword("in", "packets that come in")
+        .ending()
+        .then(&CAPTURE_CHOICES),
+    &keyword("out", "packets that leave")
+        .ending()
+        .then(&CAPTURE_CHOICES),
+];
+static CAPTURE_INTERFACE: Node =
+    value("INTERFACE", Kind::Text, "name of an interface or tunnel").then(&CAPTURE_CHOICES);
+static CAPTURE_NODE: Node =
+    value("NODE", Kind::Text, "as `show nodes all` names it").then(&CAPTURE_CHOICES);
+static CAPTURE: Node = keyword("capture", "packets as they pass; for operators")
+    .wants(Action::Capture)
+    .then(&[
+        &keyword("drops", "what is dropped, and why")
+            .ending()
+            .then(&CAPTURE_CHOICES),
+        &keyword("interface", "what passes an interface").then(&[&CAPTURE_INTERFACE]),
+        &keyword("node", "what a node of the packet graph is given").then(&[&CAPTURE_NODE]),
+    ]);
+
+static TRACE_FILTER: Node = value("FILTER", Kind::Text, FILTER_HELP).then(&TRACE_CHOICES);
+static TRACE_INTERFACE: Node =
+    value("INTERFACE", Kind::Text, "name of an interface or tunnel").then(&TRACE_CHOICES);
+static TRACE_COUNT: Node =
+    value("COUNT", Kind::Number(1, 1000), "how many; by default 10").then(&TRACE_CHOICES);
+static TRACE_SECONDS: Node =
+    value("SECONDS", Kind::Number(1, 3600), "by default 60").then(&TRACE_CHOICES);
+static TRACE_CHOICES: [&Node; 5] = [
+    &keyword("bytes", "the first bytes of each packet, too")
+        .ending()
+        .then(&TRACE_CHOICES),
+    &keyword("count", "so many packets").then(&[&TRACE_COUNT]),
+    &keyword("filter", "only packets that match").then(&[&TRACE_FILTER]),
+    &keyword("for", "so many seconds").then(&[&TRACE_SECONDS]),
+    &keyword("interface", "only packets that come in by one").then(&[&TRACE_INTERFACE]),
+];
+static TRACE: Node = keyword("trace", "what nodes do with packets; for operators")
+    .does(Action::Trace)
+    .then(&TRACE_CHOICES);
+
+// clear and restart
+
+static CLEARED_INTERFACE: Node =
+    value("INTERFACE", Kind::Text, "name of an interface").then(&NEIGHBOUR_CHOICES);
+static CLEARED_ADDRESS: Node =
+    value("ADDRESS", Kind::Address, "of a neighbour").then(&NEIGHBOUR_CHOICES);
+static NEIGHBOUR_CHOICES: [&Node; 2] = [
+    &keyword("address", "this one").then(&[&CLEARED_ADDRESS]),
+    &keyword("interface", "on one interface").then(&[&CLEARED_INTERFACE]),
+];
+static CONNECTION_NAME: Node = value("NAME", Kind::Text, "of a connection");
+static CHILD_NAME: Node = value("NAME", Kind::Text, "of a child");
+static CLEAR: Node = keyword("clear", "end what was learnt or negotiated; for operators").then(&[
+    &keyword("counters", "what nodes have cost begins anew at zero")
+        .does(Action::Clear(Cleared::Counters)),
+    &keyword(
+        "ike",
+        "the IKE_SAs of a connection end, with their CHILD_SAs",
+    )
+    .wants(Action::Clear(Cleared::Ike))
+    .then(&[&CONNECTION_NAME]),
+    &keyword("ipsec", "the CHILD_SAs of a child end")
+        .wants(Action::Clear(Cleared::Ipsec))
+        .then(&[&CHILD_NAME]),
+    &keyword("neighbours", "they are forgotten, and asked for anew")
+        .does(Action::Clear(Cleared::Neighbours))
+        .then(&NEIGHBOUR_CHOICES),
+]);
+static RESTART_FORCE: Node = keyword("force", "without asking").ending();
+static RESTARTED: Node =
+    value("PROCESS", Kind::Text, "as `show system` names it").then(&[&RESTART_FORCE]);
+static RESTART: Node = keyword(
+    "restart",
+    "end a process, and start it again; for operators",
+)
+.wants(Action::Restart)
+.then(&[&RESTARTED]);
+
+// monitor
+
+static PAUSE: Node = value("SECONDS", Kind::Number(1, 3600), "by default 2");
+static EVERY: [&Node; 1] = [&keyword("every", "so many seconds").then(&[&PAUSE])];
+static MONITOR: Node = keyword("monitor", "look again and again, until Ctrl-C").then(&[
+    &keyword("drops", "packets dropped, by reason")
+        .does(Action::Monitor(Topic::Drops))
+        .then(&EVERY),
+    &keyword("ike", "IKE_SAs")
+        .does(Action::Monitor(Topic::Ike))
+        .then(&EVERY),
+    &keyword("interfaces", "interfaces and tunnels with their counters")
+        .does(Action::Monitor(Topic::Interfaces))
+        .then(&EVERY),
+    &keyword("ipsec", "CHILD_SAs")
+        .does(Action::Monitor(Topic::Children))
+        .then(&EVERY),
+    &keyword("log", "what the processes write down")
+        .does(Action::ShowLog)
+        .then(&[&LOG_LAST, &LOG_OF]),
+    &keyword("system", "processes, and how far the gateway is")
+        .does(Action::Monitor(Topic::System))
+        .then(&EVERY),
+]);
 
 // The others of operational mode.
 
@@ -264,16 +471,23 @@ static HELP: Node = keyword("help", "what there is").does(Action::Help);
 static EXIT: Node = keyword("exit", "leave").does(Action::Exit);
 static QUIT: Node = keyword("quit", "leave").does(Action::Quit);
 
-static OPERATIONAL: [&Node; 9] = [
+static OPERATIONAL: [&Node; 16] = [
+    &CAPTURE,
+    &CLEAR,
     &CONFIGURE,
     &EXIT,
     &HELP,
+    &MONITOR,
+    &PING,
     &QUIT,
+    &RESTART,
     &RESYNCHRONISE,
     &ROLLBACK_RUNNING,
     &ROTATE,
     &SAVE_RUNNING,
     &SHOW,
+    &TRACE,
+    &TRACEROUTE,
 ];
 
 /// Commands of operational mode.
@@ -337,6 +551,32 @@ static RENAME: Node = keyword("rename", "call an item of a list something else")
 static COPY: Node = keyword("copy", "make another item like one that is there")
     .wants(Action::Copy)
     .then(&[&MOVED]);
+static INACTIVE: Node = location(Verb::Delete, "what");
+static DEACTIVATE: Node = keyword("deactivate", "something stays and takes no effect")
+    .wants(Action::Deactivate)
+    .then(&[&INACTIVE]);
+static ACTIVATE: Node = keyword("activate", "something takes effect again")
+    .wants(Action::Activate)
+    .then(&[&INACTIVE]);
+static NOTE: Node = value("TEXT", Kind::Text, "in quotes; empty: none any more");
+static NOTED: Node = location(Verb::Delete, "what it is about")
+    .unfinished()
+    .then(&[&keyword("comment", "what is to be said about it").then(&[&NOTE])]);
+static ANNOTATE: Node = keyword("annotate", "keep a comment about something")
+    .wants(Action::Annotate)
+    .then(&[&NOTED]);
+static OTHER_KEY: Node = value("NAME", Kind::Text, "the other item's name").then(&[&OTHER_KEY]);
+static INSERTED: Node = location(Verb::Location, "an item of a list that is kept in order")
+    .unfinished()
+    .then(&[
+        &keyword("after", "right behind another item").then(&[&OTHER_KEY]),
+        &keyword("before", "right before another item").then(&[&OTHER_KEY]),
+        &keyword("first", "before all others").ending(),
+        &keyword("last", "behind all others").ending(),
+    ]);
+static INSERT: Node = keyword("insert", "another place for an item of a list")
+    .wants(Action::Insert)
+    .then(&[&INSERTED]);
 static CANDIDATE_PART: Node = location(Verb::Location, "a part of it");
 static SHOW_CANDIDATE: Node = keyword("show", "the candidate, or a part of it")
     .does(Action::ShowCandidate)
@@ -453,19 +693,32 @@ static CERTIFICATE_REQUEST: Node = keyword(
 static GENERATE: Node = keyword("generate", "make a private key, or ask for its certificate")
     .then(&[&CERTIFICATE_REQUEST, &PRIVATE_KEY]);
 static RUN: Node = keyword("run", "an operational command").then(&RUNNABLE);
-static RUNNABLE: [&Node; 1] = [&SHOW];
+static RUNNABLE: [&Node; 8] = [
+    &CAPTURE,
+    &CLEAR,
+    &MONITOR,
+    &PING,
+    &RESTART,
+    &SHOW,
+    &TRACE,
+    &TRACEROUTE,
+];
 
-static CONFIGURING: [&Node; 21] = [
+static CONFIGURING: [&Node; 25] = [
+    &ACTIVATE,
+    &ANNOTATE,
     &COMMIT,
     &COMPARE,
     &CONFIRM,
     &COPY,
+    &DEACTIVATE,
     &DELETE,
     &DISCARD,
     &EDIT,
     &EXIT,
     &GENERATE,
     &HELP,
+    &INSERT,
     &LOAD,
     &QUIT,
     &RENAME,
@@ -493,10 +746,11 @@ static LINES: Node = value("LINES", Kind::Number(1, 1_000_000), "how many");
 static LAST: Node = keyword("last", "the last lines").then(&[&LINES]);
 static AS_SET: Node = keyword("set", "as commands").ending();
 static AS_JSON: Node = keyword("json", "for programs").ending();
+static AS_PCAPNG: Node = keyword("pcapng", "a capture, for other programs").ending();
 static AS_TEXT: Node = keyword("text", "for people").ending();
 static DEFAULTS: Node = keyword("defaults", "with what holds without being written").ending();
-static DISPLAY: Node =
-    keyword("display", "in another form").then(&[&DEFAULTS, &AS_JSON, &AS_SET, &AS_TEXT]);
+static DISPLAY: Node = keyword("display", "in another form")
+    .then(&[&DEFAULTS, &AS_JSON, &AS_PCAPNG, &AS_SET, &AS_TEXT]);
 static FILTERS: [&Node; 6] = [&COUNT, &DISPLAY, &EXCEPT, &LAST, &MATCH, &NO_MORE];
 
 /// What may stand behind `|`.

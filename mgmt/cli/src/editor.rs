@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -100,7 +102,7 @@ impl LineEditor {
         );
         let history = history.filter(|path| {
             path.parent()
-                .is_some_and(|folder| fs::create_dir_all(folder).is_ok())
+                .is_some_and(|folder| private_folder(folder).is_ok())
         });
         if let Some(path) = &history {
             // There may be none yet.
@@ -186,6 +188,14 @@ impl LineEditor {
             let _ = self.editor.append_history(path);
         }
     }
+}
+
+/// For nobody else to look into.
+fn private_folder(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
 }
 
 /// Where a principal's lines are kept; a name that is no file name has none.

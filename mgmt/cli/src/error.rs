@@ -35,9 +35,6 @@ pub enum CliError {
     /// It was not possible now, or not so.
     #[error("{0}")]
     Not(String),
-    /// The gateway did not answer a question.
-    #[error("{0}")]
-    Operation(Box<dyn std::error::Error + Send + Sync>),
     /// The answer itself says what is wrong, for programs.
     #[error("the answer says what is wrong")]
     Answered,

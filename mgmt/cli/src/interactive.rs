@@ -129,9 +129,16 @@ async fn until_interrupted(
     console: &mut dyn Console,
     interrupt: &mut Signal,
 ) -> Result<Output, Failure> {
-    tokio::select! {
-        outcome = session.execute(line, console) => outcome,
-        _ = interrupt.recv() => Err(Failure { error: CliError::Interrupted, column: None }),
+    let stop = session.stop();
+    let mut work = std::pin::pin!(session.execute(line, console));
+    loop {
+        tokio::select! {
+            outcome = &mut work => return outcome,
+            // What goes on without an end comes to one, and says what it has to say.
+            _ = interrupt.recv() => if !stop.ask() {
+                return Err(Failure { error: CliError::Interrupted, column: None });
+            },
+        }
     }
 }
 
@@ -208,6 +215,10 @@ impl Console for Person<'_> {
         Err(CliError::Not(
             "a number of bytes is for programs: `terminal` alone takes what is typed".to_owned(),
         ))
+    }
+
+    fn tell(&mut self, bytes: &[u8]) -> Result<bool, CliError> {
+        Screen::write_now(bytes).map_err(CliError::io("cannot write to the terminal"))
     }
 
     fn is_person(&self) -> bool {

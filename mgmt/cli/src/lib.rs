@@ -3,15 +3,14 @@
 //! ```text
 //!   terminal ── editor ── words ── grammar ──┐                        ┌── mgmt, over ROOT/run/api: configurations
 //!   ssh, heredoc ── script ── words ─────────┴── session ── pipes ────┤
-//!                                               one mode,             └── Operations: what the gateway does now
+//!                                               one mode,             └── mgmt, too: what the gateway does now
 //!                                               one candidate
 //! ```
 //!
 //! It is a thin client: what is right in a configuration, who may do what, and what came of a commit is said by mgmt.
 //! Here is only how it is asked for. No process is started, and no file is written but the history of each user's lines.
 //!
-//! Configurations, revisions, commits and the audit trail are asked of mgmt. `show interfaces` and its siblings are asked of an
-//! implementation of [`Operations`], which the `culvert` binary has: today it asks the gateway's processes over the bus.
+//! Everything is asked of mgmt. What it tells of the gateway becomes tables or JSON by [`views`], which `culvert show` has, too.
 
 mod client;
 mod commands;
@@ -22,7 +21,6 @@ mod grammar;
 mod idle;
 mod interactive;
 mod moment;
-mod operations;
 mod pipes;
 mod presence;
 mod screen;
@@ -30,13 +28,13 @@ mod script;
 mod secrets;
 mod session;
 mod table;
+pub mod views;
 mod words;
 
 use std::env;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
@@ -44,7 +42,6 @@ use tokio::runtime::Builder;
 
 use crate::client::{Client, Identity};
 pub use crate::error::CliError;
-pub use crate::operations::{Answer, Operations, Question, Topic};
 use crate::screen::Screen;
 use crate::session::Session;
 
@@ -66,10 +63,7 @@ pub struct Arguments {
 }
 
 /// Runs a session to its end.
-pub fn execute(
-    arguments: Arguments,
-    operations: Arc<dyn Operations>,
-) -> Result<ExitCode, CliError> {
+pub fn execute(arguments: Arguments) -> Result<ExitCode, CliError> {
     // As sshd says it: both ends with their ports.
     let origin = env::var("SSH_CONNECTION").unwrap_or_default();
     let origin = match origin.trim() {
@@ -104,7 +98,7 @@ pub fn execute(
     let files = arguments.principal.is_none();
     let name = arguments.principal.unwrap_or_else(user_name);
     let interactive = command.is_none() && screen.person;
-    let mut session = Session::new(client, operations, files, interactive && screen.capable);
+    let mut session = Session::new(client, files, interactive && screen.capable);
     if !files || interactive {
         // mgmt knows of the session from its beginning on, and tells who may not have one. Without mgmt there is still much to look at.
         match runtime.block_on(session.greet()) {

@@ -14,6 +14,8 @@ pub struct Pipes {
     pub format: Option<Format>,
     /// With what holds without being written.
     pub defaults: bool,
+    /// As a capture file.
+    pub pcapng: bool,
     /// All at once.
     pub no_more: bool,
     filters: Vec<Filter>,
@@ -70,12 +72,29 @@ impl Pipes {
             ["display", "set", ..] => self.format = Some(Format::Set),
             ["display", "json", ..] => self.format = Some(Format::Json),
             ["display", "text", ..] => self.format = Some(Format::Text),
+            ["display", "pcapng", ..] => self.pcapng = true,
             ["display", ..] => self.defaults = true,
             ["no-more", ..] => self.no_more = true,
             // The one that is left.
             _ => self.filters.push(Filter::Count),
         }
         Ok(())
+    }
+
+    /// Each line is chosen or not by itself: nothing waits for the end.
+    pub fn choose_lines(&self) -> bool {
+        self.filters
+            .iter()
+            .all(|filter| matches!(filter, Filter::Match(_) | Filter::Except(_)))
+    }
+
+    /// Whether a line is chosen.
+    pub fn keeps(&self, line: &str) -> bool {
+        self.filters.iter().all(|filter| match filter {
+            Filter::Match(regex) => regex.is_match(line),
+            Filter::Except(regex) => !regex.is_match(line),
+            Filter::Count | Filter::Last(_) => true,
+        })
     }
 
     /// What the filters leave of a text.

@@ -62,6 +62,15 @@ impl Screen {
         io::stdout().flush()
     }
 
+    /// Writes something at once; false: nobody reads any more.
+    pub fn write_now(bytes: &[u8]) -> io::Result<bool> {
+        let mut out = io::stdout().lock();
+        match out.write_all(bytes).and_then(|()| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            outcome => outcome.map(|()| true),
+        }
+    }
+
     /// Writes what is wrong.
     pub fn complain(self, sentence: &str) {
         // Nobody is left to be told when this fails.

@@ -186,6 +186,10 @@ fn is_change(line: &str) -> bool {
                 | Action::Edit
                 | Action::GenerateKey
                 | Action::RequestCertificate
+                | Action::Deactivate
+                | Action::Activate
+                | Action::Annotate
+                | Action::Insert
         )
     })
 }
@@ -385,6 +389,10 @@ impl<R: Read> Console for Pipe<'_, R> {
 
     fn exactly(&mut self, bytes: u64) -> Result<Zeroizing<String>, CliError> {
         self.0.exactly(bytes)
+    }
+
+    fn tell(&mut self, bytes: &[u8]) -> Result<bool, CliError> {
+        Screen::write_now(bytes).map_err(CliError::io("cannot write the answer"))
     }
 
     fn is_person(&self) -> bool {

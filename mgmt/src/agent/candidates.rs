@@ -2,7 +2,8 @@
 
 use culvert_model::api::{self, Problem, edit::Change, load::Mode, source::Which};
 use culvert_model::tree::{
-    CandidateKind, Location, Purpose, Setting, Show, Tree, TreeError, WordError, complete, diff,
+    CandidateKind, Location, Position, Purpose, Setting, Show, Tree, TreeError, WordError,
+    complete, diff,
 };
 
 use super::caller::{Caller, Role, allowed};
@@ -318,6 +319,12 @@ fn make(
         Change::Delete(given) => delete(tree, &given.words, at),
         Change::Rename(given) => move_item(given, at, |from, to| tree.rename(from, to)),
         Change::Copy(given) => move_item(given, at, |from, to| tree.copy(from, to)),
+        Change::Deactivate(given) => at_place(&given.words, at, |place| tree.deactivate(place)),
+        Change::Activate(given) => at_place(&given.words, at, |place| tree.activate(place)),
+        Change::Annotate(given) => at_place(&given.words, at, |place| {
+            tree.annotate(place, &given.comment)
+        }),
+        Change::Insert(given) => insert(tree, given, at),
         Change::Load(given) => load(tree, given),
         Change::Rollback(number) => {
             *tree = records.revision(*number)?.1;
@@ -336,6 +343,39 @@ fn delete<W: AsRef<str>>(tree: &mut Tree, given: &[W], at: &Location) -> Changed
     let location = Location::parse(given, at).map_err(|error| vec![word_problem(given, &error)])?;
     tree.delete(&location)
         .map_err(|error| vec![problem("", &error.to_string())])
+}
+
+/// Notes something about a place.
+fn at_place(
+    given: &[String],
+    at: &Location,
+    make: impl FnOnce(&Location) -> Result<(), TreeError>,
+) -> Changed {
+    let place = Location::parse(given, at).map_err(|error| vec![word_problem(given, &error)])?;
+    make(&place).map_err(|error| tree_problems(&error))
+}
+
+/// Moves an item to another place of its list.
+fn insert(tree: &mut Tree, given: &api::Insertion, at: &Location) -> Changed {
+    use api::insertion::Position as To;
+    let item = Location::parse(&given.words, at)
+        .map_err(|error| vec![word_problem(&given.words, &error)])?;
+    let sibling = |key: &api::Words| {
+        item.sibling(&key.words).map_err(|error| {
+            let mut problem = word_problem(&key.words, &error);
+            problem.word = None;
+            vec![problem]
+        })
+    };
+    let position = match &given.position {
+        Some(To::First(_)) => Position::First,
+        Some(To::Last(_)) => Position::Last,
+        Some(To::Before(key)) => Position::Before(sibling(key)?),
+        Some(To::After(key)) => Position::After(sibling(key)?),
+        None => return Err(vec![problem("", "say where: first, last, before or after")]),
+    };
+    tree.reorder(&item, &position)
+        .map_err(|error| tree_problems(&error))
 }
 
 fn move_item<T, E: std::fmt::Display>(

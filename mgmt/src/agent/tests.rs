@@ -980,3 +980,67 @@ async fn whoever_attends_hears_of_their_end_and_of_nothing_else() {
     bench.agent.dismiss();
     alice.await.unwrap();
 }
+
+#[tokio::test]
+async fn what_is_inactive_stays_and_is_not_followed() {
+    let bench = Bench::new();
+    let candidate = bench.open().await;
+    let lan = "interfaces lan addresses 10.1.0.1/24";
+    bench.set(&candidate, &[WAN, lan]).await;
+    let change = async |candidate: &str, change: Change| {
+        let request = api::EditRequest {
+            candidate: candidate.to_owned(),
+            at: Vec::new(),
+            edits: vec![edit(change)],
+        };
+        let reply = bench.agent.edit(&root(), request).await.unwrap();
+        reply.problems
+    };
+    let lan = || words("interfaces lan");
+    assert_eq!(change(&candidate, Change::Deactivate(lan())).await, []);
+    let note = |comment: &str| {
+        Change::Annotate(api::Annotation {
+            words: lan().words,
+            comment: comment.to_owned(),
+        })
+    };
+    assert_eq!(change(&candidate, note("being rebuilt")).await, []);
+    assert_eq!(bench.commit(&candidate).await.outcome(), Outcome::Applied);
+    let follows = |key: &str| {
+        let told = bench.hands.told();
+        let (_, plan) = told.followed.last().unwrap();
+        plan.keys().any(|planned| planned.as_str() == key)
+    };
+    assert!(follows("interface/wan") && !follows("interface/lan"));
+    let text = bench.running().await;
+    assert!(
+        text.contains("interfaces lan addresses") && text.contains("being rebuilt"),
+        "{text}"
+    );
+
+    let candidate = bench.open().await;
+    assert_eq!(change(&candidate, Change::Activate(lan())).await, []);
+    assert_eq!(change(&candidate, note("")).await, []);
+    // A second time there is nothing to take away, and nowhere a place for what has no order.
+    for wrong in [
+        Change::Activate(lan()),
+        Change::Deactivate(words("interfaces nowhere")),
+        Change::Insert(api::Insertion {
+            words: lan().words,
+            position: Some(api::insertion::Position::First(true)),
+        }),
+        Change::Insert(api::Insertion {
+            words: lan().words,
+            position: None,
+        }),
+    ] {
+        assert_eq!(
+            change(&candidate, wrong.clone()).await.len(),
+            1,
+            "{wrong:?}"
+        );
+    }
+    assert_eq!(bench.commit(&candidate).await.outcome(), Outcome::Applied);
+    assert!(follows("interface/lan"));
+    assert!(!bench.running().await.contains("being rebuilt"));
+}

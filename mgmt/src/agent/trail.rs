@@ -7,6 +7,7 @@
 //! | `commit`, `confirm`, `revert` | stored with the revision; or refused, with why |
 //! | `read secrets`, `load a sealed configuration`, `rotate key` | done or refused |
 //! | `generate private-key`, `request certificate` | done, with which key |
+//! | `clear`, `restart`, `capture`, `trace`, with of what | done, or why not |
 //! | any method | refused: not this role |
 //! | `refusals` | how many more there were than are written one by one |
 
@@ -15,12 +16,19 @@ use std::time::Duration;
 use culvert_model::api::{self, commit_reply::Outcome};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::caller::Caller;
+use super::caller::{Caller, Role, allowed};
 use super::hands::Hands;
 use super::{Agent, Refusal};
 
 /// Between two looks at what was only counted.
 const COUNTING: Duration = Duration::from_secs(5);
+
+/// Names and filters are as long as whoever asks likes.
+const LONGEST: usize = 200;
+
+fn shortened(what: &str) -> String {
+    what.chars().take(LONGEST).collect()
+}
 
 impl<H: Hands> Agent<H> {
     /// Somebody is there.
@@ -81,11 +89,36 @@ impl<H: Hands> Agent<H> {
         self.refused(caller, "commit", why).await;
     }
 
-    async fn refused(&self, caller: &Caller, what: &'static str, why: String) {
+    /// Whether somebody may do something to the gateway; a refusal is written down.
+    pub async fn may(&self, caller: &Caller, takes: Role, what: &str) -> Result<(), Refusal> {
+        let outcome = allowed(caller, takes);
+        if let Err(refusal) = &outcome {
+            self.refused(caller, &shortened(what), refusal.to_string())
+                .await;
+        }
+        outcome
+    }
+
+    /// Keeps in mind what somebody did to the gateway, and what came of it.
+    pub async fn note(&self, caller: &Caller, what: &str, result: String) {
+        let (caller, what) = (caller.clone(), shortened(what));
+        let noted = self
+            .with(move |records| {
+                records.audit(&caller, &what, &result, &records.now()?);
+                Ok(())
+            })
+            .await;
+        if let Err(error) = noted {
+            tracing::error!(%error, "the audit trail cannot be written");
+        }
+    }
+
+    async fn refused(&self, caller: &Caller, what: &str, why: String) {
+        let what = what.to_owned();
         let caller = caller.clone();
         let noted = self
             .with(move |records| {
-                records.refused(&caller.name, &caller, what, &why, &records.now()?);
+                records.refused(&caller.name, &caller, &what, &why, &records.now()?);
                 Ok(())
             })
             .await;

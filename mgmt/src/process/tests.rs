@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use culvert_mgmt_api::{ConfigurationClient, ORIGIN, connect};
+use culvert_mgmt_api::{ConfigurationClient, GatewayClient, ORIGIN, PRINCIPAL, connect};
 use culvert_model::api;
 use culvert_model::bus::{ShowGraphReply, ShowPlanReply, Transaction};
 use culvert_model::plan::Plan;
@@ -88,11 +88,20 @@ impl Socket {
             accounts,
             String::new(),
         ));
+        fs::create_dir_all(place.path().join("run/bus")).unwrap();
+        let observer = Arc::new(Observer::new(place.path()).unwrap());
         let listener = listen(&place.path().join("api")).unwrap();
         let serving = tokio::spawn(async move {
-            serve(agent, listener, limits, alive, std::future::pending())
-                .await
-                .unwrap();
+            serve(
+                agent,
+                observer,
+                listener,
+                limits,
+                alive,
+                std::future::pending(),
+            )
+            .await
+            .unwrap();
         });
         Self { place, serving }
     }
@@ -350,4 +359,186 @@ async fn of_two_who_commit_at_once_none_is_lost() {
     let winner = conflicts[0].theirs.clone().unwrap();
     let text = running(&mut one).await;
     assert!(text.contains(&format!("host_name {winner}\n")), "{text}");
+}
+
+/// As a user of the gateway, for whom root speaks.
+fn speaking<T>(name: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let metadata = request.metadata_mut();
+    metadata.insert(PRINCIPAL, name.parse().unwrap());
+    metadata.insert(ORIGIN, "192.0.2.7 1 192.0.2.1 22".parse().unwrap());
+    request
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_only_look_changes_nothing_and_is_written_down() {
+    use culvert_model::api::{Edit, Words, edit::Change};
+    use culvert_model::bus;
+    let socket = Socket::serve(Limits::default(), ALIVE);
+    let mut root = socket.client().await;
+    let candidate = root
+        .open(api::OpenRequest::default())
+        .await
+        .unwrap()
+        .into_inner()
+        .candidate;
+    let edits = [("rita", "read-only"), ("olga", "operator")].map(|(name, role)| Edit {
+        change: Some(Change::Set(Words {
+            words: ["system", "users", name, "role", role]
+                .map(str::to_owned)
+                .to_vec(),
+        })),
+    });
+    let request = api::EditRequest {
+        candidate: candidate.clone(),
+        at: Vec::new(),
+        edits: edits.to_vec(),
+    };
+    assert_eq!(root.edit(request).await.unwrap().into_inner().problems, []);
+    let request = api::CommitRequest {
+        candidate,
+        ..api::CommitRequest::default()
+    };
+    root.commit(request).await.unwrap();
+
+    // What stands in the places of dataplane and `culvert run`, and counts.
+    let changed = Arc::new(AtomicU64::new(0));
+    let router = Router::new("dataplane")
+        .on({
+            let changed = Arc::clone(&changed);
+            move |_: bus::ClearNeighboursRequest, _| {
+                changed.fetch_add(1, Ordering::Relaxed);
+                async { Ok(bus::ClearNeighboursReply { matches: 3 }) }
+            }
+        })
+        .on(|_: bus::ShowNeighboursRequest, _| async { Ok(bus::ShowNeighboursReply::default()) });
+    let path = socket.place.path().join("run/bus");
+    let _dataplane = Server::bind(&path.join("dataplane"), router)
+        .unwrap()
+        .spawn()
+        .unwrap();
+    let router = Router::new("run").on({
+        let changed = Arc::clone(&changed);
+        move |_: bus::RestartProcessRequest, _| {
+            changed.fetch_add(1, Ordering::Relaxed);
+            async { Ok(bus::RestartProcessReply {}) }
+        }
+    });
+    let _run = Server::bind_for_secrets(&path.join("run"), router)
+        .unwrap()
+        .spawn()
+        .unwrap();
+
+    let mut gateway = GatewayClient::new(connect(&socket.path()).await.unwrap());
+    let look = api::ShowRequest {
+        subjects: vec![api::Subject::Neighbours.into()],
+        routes: None,
+    };
+    gateway.show(speaking("rita", look.clone())).await.unwrap();
+    let nobody = gateway.show(speaking("mallory", look)).await.unwrap_err();
+    assert_eq!(nobody.code(), Code::Unauthenticated);
+    let clear = || api::ClearRequest {
+        what: Some(api::clear_request::What::Neighbours(
+            api::clear_request::Neighbours::default(),
+        )),
+    };
+    let restart = || api::RestartRequest {
+        process: "charon".to_owned(),
+    };
+    let refused = [
+        gateway.clear(speaking("rita", clear())).await.unwrap_err(),
+        gateway
+            .restart(speaking("rita", restart()))
+            .await
+            .unwrap_err(),
+        gateway
+            .capture(speaking("rita", api::CaptureRequest::default()))
+            .await
+            .unwrap_err(),
+        gateway
+            .trace(speaking("rita", api::TraceRequest::default()))
+            .await
+            .unwrap_err(),
+    ];
+    for status in refused {
+        assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
+    }
+    assert_eq!(changed.load(Ordering::Relaxed), 0);
+    let reply = gateway.clear(speaking("olga", clear())).await.unwrap();
+    assert_eq!(reply.into_inner().matches, 3);
+    gateway.restart(speaking("olga", restart())).await.unwrap();
+    assert_eq!(changed.load(Ordering::Relaxed), 2);
+    // What has no name is not cleared, and what is no host is not asked.
+    let nothing = gateway
+        .clear(speaking("olga", api::ClearRequest::default()))
+        .await;
+    assert_eq!(nothing.unwrap_err().code(), Code::InvalidArgument);
+    let request = api::PingRequest {
+        destination: "224.0.0.1".to_owned(),
+        ..api::PingRequest::default()
+    };
+    let nowhere = gateway.ping(speaking("rita", request)).await;
+    assert_eq!(nowhere.unwrap_err().code(), Code::InvalidArgument);
+
+    let trail = root.list_audit(api::ListAuditRequest::default()).await;
+    let entries = trail.unwrap().into_inner().entries;
+    for (who, what, result) in [
+        ("rita", "clear neighbours", "refused"),
+        ("rita", "restart \"charon\"", "refused"),
+        ("olga", "clear neighbours", "done"),
+        ("olga", "restart \"charon\"", "done"),
+    ] {
+        let found = entries.iter().any(|entry| {
+            entry.principal == who
+                && entry.what.starts_with(what)
+                && entry.result.starts_with(result)
+        });
+        assert!(found, "{who} {what}: {entries:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_is_followed_and_a_reader_who_is_gone_leaves_a_place() {
+    let socket = Socket::serve(Limits::default(), ALIVE);
+    let folder = socket.place.path().join("var/log");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("charon.log"), "one\ntwo\n").unwrap();
+    let request = api::ReadLogRequest {
+        process: "charon".to_owned(),
+        last: 1,
+        follow: true,
+    };
+    // More often than there are places.
+    for round in 0..12 {
+        let mut gateway = GatewayClient::new(connect(&socket.path()).await.unwrap());
+        let end = Instant::now() + DEADLINE;
+        let mut lines = loop {
+            match gateway.read_log(request.clone()).await {
+                Ok(reply) => break reply.into_inner(),
+                Err(status) => {
+                    assert_eq!(status.code(), Code::ResourceExhausted, "{round}");
+                    assert!(Instant::now() < end, "{round}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        };
+        let first = lines.message().await.unwrap().unwrap().lines;
+        assert_eq!(first[0].text, if round == 0 { "two" } else { "three" });
+        if round == 0 {
+            let mut file = fs::File::options()
+                .append(true)
+                .open(folder.join("charon.log"))
+                .unwrap();
+            std::io::Write::write_all(&mut file, b"three\n").unwrap();
+            let next = lines.message().await.unwrap().unwrap().lines;
+            assert_eq!(next[0].text, "three");
+        }
+    }
+    let mut gateway = GatewayClient::new(connect(&socket.path()).await.unwrap());
+    let request = api::ReadLogRequest {
+        process: "../store".to_owned(),
+        ..api::ReadLogRequest::default()
+    };
+    let status = gateway.read_log(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
 }

@@ -29,11 +29,43 @@ pub fn edit_of(parsed: &Parsed, words: &[Word]) -> Option<api::Edit> {
         }),
         Action::Rename => edit::Change::Rename(moved(parsed, words)),
         Action::Copy => edit::Change::Copy(moved(parsed, words)),
+        Action::Deactivate => edit::Change::Deactivate(api::Words {
+            words: texts(words, location),
+        }),
+        Action::Activate => edit::Change::Activate(api::Words {
+            words: texts(words, location),
+        }),
+        Action::Annotate => edit::Change::Annotate(api::Annotation {
+            words: texts(words, location),
+            comment: parsed.value("TEXT", words).unwrap_or_default().to_owned(),
+        }),
+        Action::Insert => edit::Change::Insert(inserted(parsed, words)),
         _ => return None,
     };
     Some(api::Edit {
         change: Some(change),
     })
+}
+
+/// `ITEM first`, `ITEM last`, `ITEM before KEY...`, `ITEM after KEY...`
+fn inserted(parsed: &Parsed, words: &[Word]) -> api::Insertion {
+    use api::insertion::Position;
+    let item = parsed.location(0);
+    let key = || api::Words {
+        words: texts(words, (item.end + 1).min(words.len())..words.len()),
+    };
+    api::Insertion {
+        position: Some(if parsed.has("first") {
+            Position::First(true)
+        } else if parsed.has("last") {
+            Position::Last(true)
+        } else if parsed.has("before") {
+            Position::Before(key())
+        } else {
+            Position::After(key())
+        }),
+        words: texts(words, item.clone()),
+    }
 }
 
 /// `FROM to KEY...`

@@ -1,20 +1,18 @@
 //! Looking: what the gateway answers, and texts and lists of configurations.
 
-use std::sync::Arc;
-
 use culvert_model::api::{self, Format, source};
 
 use super::{Output, Session, problems};
 use crate::error::CliError;
 use crate::grammar::Parsed;
-use crate::operations::{Question, Topic};
 use crate::pipes::Pipes;
 use crate::table::{span, table};
+use crate::views::{self, Question, Topic};
 use crate::words::{Word, join, lex, quote, texts};
 
 impl Session {
     pub(super) async fn ask_gateway(
-        &self,
+        &mut self,
         topic: Topic,
         parsed: &Parsed,
         words: &[Word],
@@ -30,26 +28,36 @@ impl Session {
             }
         };
         let text = |name| parsed.value(name, words).map(str::to_owned);
+        let limit = parsed
+            .number("LIMIT", words)
+            .and_then(|limit| usize::try_from(limit).ok());
         let question = Question {
-            topic,
-            json,
             all: parsed.has("all"),
             vrf: text("VRF"),
             prefix: text("NETWORK"),
             towards: text("ADDRESS"),
-            limit: parsed
-                .number("LIMIT", words)
-                .and_then(|limit| usize::try_from(limit).ok()),
+            limit: limit.unwrap_or(views::ROUTES),
+            ..Question::about(topic)
         };
-        let operations = Arc::clone(&self.operations);
-        // The answer may take its time, and whoever waits may stop waiting.
-        let answer = tokio::task::spawn_blocking(move || operations.answer(&question))
-            .await
-            .map_err(|_| CliError::Not("the question was not answered".to_owned()))?
-            .map_err(CliError::Operation)?;
+        let mut gateway = self.client.operations().await?;
+        let answer = question
+            .ask(async |request| {
+                let reply = gateway.show(request).await.map_err(CliError::from)?;
+                Ok::<_, CliError>(reply.into_inner())
+            })
+            .await?;
         Ok(Output {
-            text: answer.text,
-            note: answer.note,
+            text: if json {
+                question.json(&answer.state)
+            } else {
+                question.text(&answer.state)
+            },
+            note: answer.more.then(|| {
+                format!(
+                    "There are more than {} routes: vrf, prefix and to choose, limit shows more.",
+                    question.limit
+                )
+            }),
             ..Output::default()
         })
     }

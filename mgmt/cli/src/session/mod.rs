@@ -13,6 +13,7 @@ mod certificates;
 mod changing;
 mod committing;
 mod looking;
+mod operating;
 mod programs;
 mod sealing;
 mod standing;
@@ -23,12 +24,12 @@ use culvert_model::api;
 use zeroize::Zeroizing;
 
 pub use self::changing::{edit_of, word_of};
+pub use self::operating::{Cleared, Stop};
 use crate::client::{Client, Service};
 use crate::commands::{Action, CONFIGURATION_MODE, OPERATIONAL_MODE};
 use crate::error::CliError;
 use crate::grammar::{Mistake, Nodes, Parsed, parse};
 use crate::moment::Zone;
-use crate::operations::Operations;
 use crate::pipes::Pipes;
 use crate::words::{Line, Word, join, lex};
 
@@ -45,6 +46,9 @@ pub trait Console {
 
     /// The next so many bytes, all of them or an error.
     fn exactly(&mut self, bytes: u64) -> Result<Zeroizing<String>, CliError>;
+
+    /// Writes something now; false: nobody reads any more.
+    fn tell(&mut self, bytes: &[u8]) -> Result<bool, CliError>;
 
     /// A person sits there.
     fn is_person(&self) -> bool;
@@ -110,12 +114,12 @@ pub struct Configuring {
 /// One person's session.
 pub struct Session {
     client: Client,
-    operations: Arc<dyn Operations>,
     /// Files may be read and written: for the local administrator alone.
     files: bool,
     /// Waiting is shown.
     progress: bool,
     configuring: Option<Configuring>,
+    stop: Arc<Stop>,
 }
 
 /// What a line says, before it is done.
@@ -130,18 +134,13 @@ pub struct Understood {
 
 impl Session {
     /// In operational mode.
-    pub fn new(
-        client: Client,
-        operations: Arc<dyn Operations>,
-        files: bool,
-        progress: bool,
-    ) -> Self {
+    pub fn new(client: Client, files: bool, progress: bool) -> Self {
         Self {
             client,
-            operations,
             files,
             progress,
             configuring: None,
+            stop: Arc::default(),
         }
     }
 
@@ -213,9 +212,14 @@ impl Session {
     ) -> Result<Output, CliError> {
         let (parsed, words, pipes) = (&line.parsed, line.line.words.as_slice(), &line.pipes);
         // Only texts of configurations and answers of the gateway have several forms.
-        if (pipes.format.is_some() || pipes.defaults) && !has_forms(parsed.action) {
+        let odd = if pipes.pcapng {
+            parsed.action != Action::Capture
+        } else {
+            (pipes.format.is_some() || pipes.defaults) && !has_forms(parsed.action)
+        };
+        if odd {
             return Err(CliError::Not(
-                "this has one form only: `| display` is for configurations and what the gateway shows".to_owned(),
+                "this form is not for this: `| display` is for configurations and what the gateway shows, pcapng for `capture`".to_owned(),
             ));
         }
         if answers_programs(parsed.action)
@@ -246,6 +250,14 @@ impl Session {
             Action::ShowCertificates => self.show_certificates().await,
             Action::GenerateKey => self.generate_key(parsed, words).await,
             Action::RequestCertificate => self.request_certificate(parsed, words).await,
+            Action::ShowLog => self.show_log(parsed, words, pipes, console).await,
+            Action::Ping => self.ping(parsed, words, pipes, console).await,
+            Action::Traceroute => self.traceroute(parsed, words, pipes, console).await,
+            Action::Capture => self.capture(parsed, words, pipes, console).await,
+            Action::Trace => self.trace(parsed, words, pipes, console).await,
+            Action::Clear(what) => self.clear(what, parsed, words).await,
+            Action::Restart => self.restart(parsed, words, console).await,
+            Action::Monitor(topic) => self.monitor(topic, parsed, words, pipes, console).await,
             Action::Configure => self.configure(parsed, words).await,
             Action::RollbackRunning => self.roll_back_running(parsed, words, console).await,
             Action::Confirm => self.confirm().await,
@@ -260,9 +272,14 @@ impl Session {
                 ..Output::default()
             }),
             Action::Help => Ok(Output::text(self.help())),
-            Action::Set | Action::Delete | Action::Rename | Action::Copy => {
-                self.edit(parsed, words).await
-            }
+            Action::Set
+            | Action::Delete
+            | Action::Rename
+            | Action::Copy
+            | Action::Deactivate
+            | Action::Activate
+            | Action::Annotate
+            | Action::Insert => self.edit(parsed, words).await,
             Action::Edit => self.go_into(parsed, words).await,
             Action::Up => self.go_out(parsed.number("LEVELS", words).unwrap_or(1)),
             Action::Top => self.go_out(u64::MAX),
@@ -374,7 +391,11 @@ fn failure(error: CliError, line: &Line) -> Failure {
 fn has_forms(action: Action) -> bool {
     matches!(
         action,
-        Action::Show(_) | Action::ShowConfiguration | Action::ShowRevision | Action::ShowCandidate
+        Action::Show(_)
+            | Action::Trace
+            | Action::ShowConfiguration
+            | Action::ShowRevision
+            | Action::ShowCandidate
     ) || answers_programs(action)
 }
 

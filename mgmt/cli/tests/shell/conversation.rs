@@ -214,53 +214,49 @@ fn lines_are_remembered_but_secrets_never() {
 fn long_answers_come_a_page_at_a_time() {
     let fake = Fake::start();
     let mut terminal = open(&fake);
-    terminal.press("show interfaces\r");
+    terminal.press("show neighbours\r");
     let page = terminal.read_to("-- more --");
     assert!(
-        page.contains("interface 23\r\n") && !page.contains("interface 24\r\n"),
+        page.contains("interface 22 ") && !page.contains("interface 23 "),
         "{page}"
     );
     terminal.press(" ");
     let page = terminal.read_to("-- more --");
     assert!(
-        page.contains("interface 46\r\n") && !page.contains("interface 47\r\n"),
+        page.contains("interface 45 ") && !page.contains("interface 46 "),
         "{page}"
     );
     terminal.press("\r");
     let page = terminal.read_to("-- more --");
     assert!(
-        page.contains("interface 47\r\n") && !page.contains("interface 48\r\n"),
+        page.contains("interface 46 ") && !page.contains("interface 47 "),
         "{page}"
     );
     terminal.press("q");
     let rest = terminal.prompt();
-    assert!(!rest.contains("interface 48\r\n"), "{rest}");
-    terminal.press("show interfaces\r");
+    assert!(!rest.contains("interface 47 "), "{rest}");
+    terminal.press("show neighbours\r");
     terminal.read_to("-- more --");
     terminal.press("G");
-    assert!(terminal.prompt().contains("interface 100\r\n"));
+    assert!(terminal.prompt().contains("interface 100 "));
     assert!(
         terminal
-            .ask("show interfaces | no-more")
-            .contains("interface 100\r\n")
+            .ask("show neighbours | no-more")
+            .contains("interface 100 ")
     );
     assert!(
         terminal
-            .ask("show interfaces | last 3")
-            .contains("interface 98\r\n")
+            .ask("show neighbours | last 3")
+            .contains("interface 98 ")
     );
     // A larger window has it all.
     terminal.resize(120, 80);
-    assert!(
-        terminal
-            .ask("show interfaces")
-            .contains("interface 100\r\n")
-    );
+    assert!(terminal.ask("show neighbours").contains("interface 100 "));
     terminal.resize(10, 80);
-    terminal.press("show interfaces\r");
+    terminal.press("show neighbours\r");
     let page = terminal.read_to("-- more --");
     assert!(
-        page.contains("interface 9\r\n") && !page.contains("interface 10\r\n"),
+        page.contains("interface 8 ") && !page.contains("interface 9 "),
         "{page}"
     );
     terminal.press(CTRL_C);
@@ -279,7 +275,7 @@ fn ctrl_c_ends_what_runs_and_ctrl_d_the_session() {
     terminal.interrupt();
     terminal.prompt();
     terminal.press("show ike\r");
-    terminal.read_to("second line");
+    terminal.read_to("hq-1");
     terminal.prompt();
     terminal.press(CTRL_D);
     assert!(terminal.end().1);
@@ -290,7 +286,7 @@ fn ctrl_z_and_quit_do_nothing() {
     let fake = Fake::start();
     let mut terminal = open(&fake);
     terminal.press(&format!("show{CTRL_Z} i\x1cke\r"));
-    assert!(terminal.prompt().contains("second line"));
+    assert!(terminal.prompt().contains("hq-1"));
     terminal.press("show nodes\r");
     std::thread::sleep(Duration::from_millis(300));
     terminal.press(&format!("{CTRL_Z}\x1c"));
@@ -692,4 +688,70 @@ fn nobody_there_ends_it() {
     let (rest, well) = terminal.end();
     assert!(well && rest.contains("nobody was here for 2 s"), "{rest}");
     assert!(began.elapsed() >= Duration::from_millis(4 * 700 + 2000));
+}
+
+#[test]
+fn what_goes_on_without_an_end_ends_with_ctrl_c() {
+    let fake = Fake::start();
+    let mut terminal = open(&fake);
+    terminal.press("monitor log dataplane\r");
+    terminal.read_to("line 3\r\n");
+    terminal.press(CTRL_C);
+    terminal.prompt();
+    assert!(fake.state().logs[0].follow);
+    // The summary is said all the same.
+    terminal.press("ping 192.0.2.9 count 10000\r");
+    terminal.read_to("seq 2, 1.500 ms");
+    terminal.press(CTRL_C);
+    let rest = terminal.prompt();
+    assert!(
+        rest.contains(" sent, ") && !rest.contains("stopped waiting"),
+        "{rest}"
+    );
+    terminal.press("monitor neighbours\r");
+    assert!(terminal.prompt().contains("not known here"));
+    terminal.press("monitor ike every 1\r");
+    terminal.read_to("hq-1");
+    terminal.read_to("hq-1");
+    terminal.press(CTRL_C);
+    terminal.prompt();
+}
+
+#[test]
+fn a_restart_asks_first() {
+    let fake = Fake::start();
+    let mut terminal = open(&fake);
+    terminal.press("restart charon\r");
+    terminal.read_to("every tunnel is negotiated anew");
+    terminal.read_to("[no] ");
+    terminal.press("\r");
+    assert!(terminal.prompt().contains("nothing was restarted"));
+    assert!(fake.state().restarts.is_empty());
+    terminal.press("restart charon\r");
+    terminal.read_to("[no] ");
+    terminal.press("yes\r");
+    assert!(terminal.prompt().contains("charon restarts"));
+    terminal.press("restart mgmt force\r");
+    terminal.prompt();
+    assert_eq!(fake.state().restarts, ["charon", "mgmt"]);
+    // A capture file is for no terminal.
+    assert!(
+        terminal
+            .ask("capture drops | display pcapng")
+            .contains("pcapng is no text")
+    );
+    assert!(fake.state().captures.is_empty());
+}
+
+#[test]
+fn lines_are_remembered_where_nothing_can_be_written() {
+    let fake = Fake::start();
+    // As the account that people log in as finds it: there is no place for a file.
+    std::fs::write(fake.path().join("var"), "").unwrap();
+    let mut terminal = open(&fake);
+    terminal.ask("show ike");
+    terminal.press(UP);
+    terminal.read_to("show ike");
+    terminal.press("\r");
+    assert!(terminal.prompt().contains("hq-1"));
 }

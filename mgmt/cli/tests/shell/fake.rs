@@ -5,13 +5,16 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use culvert_mgmt_api::{Configuration, ConfigurationServer, ORIGIN, PRINCIPAL, SEALED};
+use culvert_mgmt_api::{
+    Configuration, ConfigurationServer, Gateway, GatewayServer, ORIGIN, PRINCIPAL, SEALED,
+};
 use culvert_model::api::complete_request::Verb;
-use culvert_model::api::{self, commit_reply::Outcome, completion::Kind, edit};
+use culvert_model::api::{self, Subject, commit_reply::Outcome, completion::Kind, edit};
+use culvert_model::state;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
@@ -46,6 +49,20 @@ pub struct State {
     pub outcomes: VecDeque<api::CommitReply>,
     /// The newest revision is on probation.
     pub probation: bool,
+    /// What the gateway was asked.
+    pub shows: Vec<api::ShowRequest>,
+    /// As they came.
+    pub captures: Vec<api::CaptureRequest>,
+    /// As they came.
+    pub traces: Vec<api::TraceRequest>,
+    /// As they came.
+    pub pings: Vec<api::PingRequest>,
+    /// As they came.
+    pub logs: Vec<api::ReadLogRequest>,
+    /// As they came.
+    pub clears: Vec<api::ClearRequest>,
+    /// Processes.
+    pub restarts: Vec<String>,
     /// Commits take as long.
     pub delay: Duration,
     /// Others' candidates.
@@ -73,12 +90,14 @@ impl Fake {
             .build()
             .unwrap();
         let service = Service(Arc::clone(&state));
+        let gateway = Service(Arc::clone(&state));
         let guard = runtime.enter();
         let listener = UnixListener::bind(root.path().join("run/api")).unwrap();
         drop(guard);
         runtime.spawn(async move {
             Server::builder()
                 .add_service(ConfigurationServer::new(service))
+                .add_service(GatewayServer::new(gateway))
                 .serve_with_incoming(UnixListenerStream::new(listener))
                 .await
         });
@@ -218,6 +237,11 @@ impl Configuration for Service {
             let problem = match edit.change.as_ref().unwrap() {
                 edit::Change::Set(words) | edit::Change::Delete(words) => wrong(&words.words),
                 edit::Change::Rename(moved) | edit::Change::Copy(moved) => wrong(&moved.from),
+                edit::Change::Deactivate(words) | edit::Change::Activate(words) => {
+                    wrong(&words.words)
+                }
+                edit::Change::Annotate(note) => wrong(&note.words),
+                edit::Change::Insert(moved) => wrong(&moved.words),
                 edit::Change::Load(load) => load.text.contains("wrong").then(|| api::Problem {
                     line: Some(2),
                     message: "that is not right".into(),
@@ -504,4 +528,252 @@ impl Configuration for Service {
             role: "admin".into(),
         }))
     }
+}
+
+/// A gateway with a hundred neighbours, five routes, and a dataplane that is away or slow when asked about something else.
+#[tonic::async_trait]
+impl Gateway for Service {
+    async fn show(
+        &self,
+        request: Request<api::ShowRequest>,
+    ) -> Result<Response<api::ShowReply>, Status> {
+        self.record("show", &request)
+            .shows
+            .push(request.get_ref().clone());
+        let request = request.into_inner();
+        let mut reply = api::ShowReply::default();
+        let mut told = state::State::default();
+        for subject in request.subjects() {
+            match subject {
+                // More than a page.
+                Subject::Neighbours => {
+                    told.neighbours = (1..=100)
+                        .map(|number| state::NeighbourState {
+                            interface: Some(format!("interface {number}")),
+                            ..state::NeighbourState::default()
+                        })
+                        .collect();
+                }
+                Subject::Ike => {
+                    told.ikes = vec![state::IkeState {
+                        connection: Some("hq-1".into()),
+                        ..state::IkeState::default()
+                    }];
+                }
+                Subject::Children => {
+                    told.children = vec![state::ChildState {
+                        connection: Some("hq-1".into()),
+                        ..state::ChildState::default()
+                    }];
+                }
+                Subject::Routes => {
+                    let choice = request.routes.clone().unwrap_or_default();
+                    let vrf = choice.vrf.clone();
+                    told.routes = (0..choice.limit.min(5))
+                        .map(|number| state::RouteState {
+                            vrf: Some(vrf.clone()),
+                            destination: Some(format!("10.0.{number}.0/24")),
+                            ..state::RouteState::default()
+                        })
+                        .collect();
+                    if choice.limit < 5 {
+                        reply.more_routes = b"more".to_vec();
+                    }
+                }
+                // Longer than anybody waits.
+                Subject::Nodes => tokio::time::sleep(Duration::from_mins(10)).await,
+                Subject::Drops => {
+                    return Err(Status::unavailable("the dataplane does not answer"));
+                }
+                Subject::System => {
+                    told.system = Some(state::SystemState {
+                        host_name: Some("branch".into()),
+                        version: Some("9.8.7".into()),
+                        ..state::SystemState::default()
+                    });
+                }
+                _ => {}
+            }
+        }
+        reply.state = Some(told);
+        Ok(Response::new(reply))
+    }
+
+    type ReadLogStream = Replies<api::ReadLogReply>;
+
+    /// Ten lines a second for as long as somebody follows.
+    async fn read_log(
+        &self,
+        request: Request<api::ReadLogRequest>,
+    ) -> Result<Response<Self::ReadLogStream>, Status> {
+        self.record("read_log", &request)
+            .logs
+            .push(request.get_ref().clone());
+        let request = request.into_inner();
+        if request.process == "nobody" {
+            return Err(Status::not_found("\"nobody\" has no log"));
+        }
+        let (sender, replies) = channel();
+        tokio::spawn(async move {
+            for number in 1_u32.. {
+                let line = api::LogLine {
+                    process: "dataplane".into(),
+                    text: format!("line {number}"),
+                };
+                let reply = api::ReadLogReply { lines: vec![line] };
+                if sender.send(Ok(reply)).await.is_err() {
+                    return;
+                }
+                if !request.follow && number == 3 {
+                    return;
+                }
+                if request.follow {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        });
+        Ok(replies)
+    }
+
+    type PingStream = Replies<api::PingReply>;
+
+    /// Every second one is answered.
+    async fn ping(
+        &self,
+        request: Request<api::PingRequest>,
+    ) -> Result<Response<Self::PingStream>, Status> {
+        self.record("ping", &request)
+            .pings
+            .push(request.get_ref().clone());
+        let request = request.into_inner();
+        let (sender, replies) = channel();
+        tokio::spawn(async move {
+            for sequence in 1..=request.count.max(1) {
+                let reply = api::PingReply {
+                    sequence,
+                    from: request.destination.clone(),
+                    round_trip_us: (sequence % 2 == 0).then_some(1500),
+                    reason: if sequence % 2 == 0 {
+                        ""
+                    } else {
+                        "host unreachable"
+                    }
+                    .into(),
+                    bytes: 64,
+                };
+                if sender.send(Ok(reply)).await.is_err() {
+                    return;
+                }
+                if request.count > 100 {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        });
+        Ok(replies)
+    }
+
+    type TracerouteStream = Replies<api::TracerouteReply>;
+
+    async fn traceroute(
+        &self,
+        request: Request<api::TracerouteRequest>,
+    ) -> Result<Response<Self::TracerouteStream>, Status> {
+        drop(self.record("traceroute", &request));
+        let (sender, replies) = channel();
+        let reply = api::TracerouteReply {
+            hop: 1,
+            probes: vec![api::Probe {
+                from: request.into_inner().destination,
+                round_trip_us: 900,
+                reason: String::new(),
+            }],
+            last: true,
+        };
+        let _ = sender.send(Ok(reply)).await;
+        Ok(replies)
+    }
+
+    type CaptureStream = Replies<api::CaptureReply>;
+
+    /// One packet.
+    async fn capture(
+        &self,
+        request: Request<api::CaptureRequest>,
+    ) -> Result<Response<Self::CaptureStream>, Status> {
+        self.record("capture", &request)
+            .captures
+            .push(request.into_inner());
+        let (sender, replies) = channel();
+        let mut bytes = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 50, 0, 0];
+        bytes.extend([192, 0, 2, 1, 192, 0, 2, 2, 0, 0, 1, 0, 0, 0, 0, 5]);
+        let reply = api::CaptureReply {
+            packets: vec![api::CapturedPacket {
+                interface: "wan0".into(),
+                length: 28,
+                bytes,
+                ..api::CapturedPacket::default()
+            }],
+            ..api::CaptureReply::default()
+        };
+        let _ = sender.send(Ok(reply)).await;
+        Ok(replies)
+    }
+
+    type TraceStream = Replies<api::TraceReply>;
+
+    async fn trace(
+        &self,
+        request: Request<api::TraceRequest>,
+    ) -> Result<Response<Self::TraceStream>, Status> {
+        self.record("trace", &request)
+            .traces
+            .push(request.into_inner());
+        let (sender, replies) = channel();
+        let reply = api::TraceReply {
+            visits: vec![api::TraceVisit {
+                packet: 1,
+                node: "ip4-input".into(),
+                next: "ip4-lookup".into(),
+                before: Some(api::TracedPacket {
+                    source: "10.1.0.1".into(),
+                    destination: "10.2.0.1".into(),
+                    protocol: "icmp".into(),
+                    ..api::TracedPacket::default()
+                }),
+                ..api::TraceVisit::default()
+            }],
+            packets: 1,
+            missed: 0,
+        };
+        let _ = sender.send(Ok(reply)).await;
+        Ok(replies)
+    }
+
+    async fn clear(
+        &self,
+        request: Request<api::ClearRequest>,
+    ) -> Result<Response<api::ClearReply>, Status> {
+        self.record("clear", &request)
+            .clears
+            .push(request.into_inner());
+        Ok(Response::new(api::ClearReply { matches: 2 }))
+    }
+
+    async fn restart(
+        &self,
+        request: Request<api::RestartRequest>,
+    ) -> Result<Response<api::RestartReply>, Status> {
+        self.record("restart", &request)
+            .restarts
+            .push(request.into_inner().process);
+        Ok(Response::new(api::RestartReply {}))
+    }
+}
+
+type Replies<T> = ReceiverStream<Result<T, Status>>;
+type Sender<T> = tokio::sync::mpsc::Sender<Result<T, Status>>;
+
+fn channel<T>() -> (Sender<T>, Response<Replies<T>>) {
+    let (sender, receiver) = tokio::sync::mpsc::channel(4);
+    (sender, Response::new(ReceiverStream::new(receiver)))
 }

@@ -251,19 +251,36 @@ fn one_command_over_ssh() {
         ("2 lines\n", true)
     );
     let output = ssh("show routes vrf blue prefix 10.0.0.0/8 limit 5");
+    assert_eq!(out(&output).lines().count(), 6, "{}", out(&output));
     assert!(
-        out(&output).contains(
-            "vrf: Some(\"blue\"), prefix: Some(\"10.0.0.0/8\"), towards: None, limit: Some(5)"
-        ),
+        out(&output).contains("blue  10.0.4.0/24"),
         "{}",
         out(&output)
     );
-    assert_eq!(err(&output), "there are more\n", "beside the answer");
+    assert_eq!(err(&output), "");
+    let asked = fake.state().shows.last().cloned().unwrap();
+    let choice = asked.routes.unwrap();
+    assert_eq!(
+        (choice.vrf.as_str(), choice.prefix.as_str(), choice.limit),
+        ("blue", "10.0.0.0/8", 5)
+    );
+    let output = ssh("show routes limit 2");
+    assert!(
+        err(&output).contains("more than 2 routes"),
+        "beside the answer: {}",
+        err(&output)
+    );
     let output = ssh("show ike | display json");
-    assert_eq!(out(&output), "{}\n");
+    assert!(
+        out(&output).contains("\"connection\": \"hq-1\""),
+        "{}",
+        out(&output)
+    );
+    let output = ssh("show version");
+    assert!(out(&output).starts_with("Culvert 9.8.7\n"));
     let output = ssh("show drops");
     assert!(!output.status.success());
-    assert!(err(&output).contains("the dataplane is away"));
+    assert!(err(&output).contains("the dataplane does not answer"));
     let output = ssh("show configuration revisions 2");
     assert_eq!(
         out(&output),
@@ -423,30 +440,162 @@ fn a_text_among_the_lines() {
 }
 
 #[test]
-fn what_needs_no_mgmt_is_shown_without_it() {
-    let root = tempfile::tempdir().unwrap();
-    let output = shell(root.path())
-        .args(["--command", "show ike"])
-        .output()
-        .unwrap();
-    assert!(output.status.success() && out(&output).contains("Ike"));
-    let output = shell(root.path())
-        .args(["--command", "show configuration"])
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1));
+fn what_is_told_bit_by_bit_goes_through_pipes() {
+    let fake = Fake::start();
+    let ssh = |command: &str| {
+        shell(fake.path())
+            .args(["--principal", "ada"])
+            .env("SSH_ORIGINAL_COMMAND", command)
+            .output()
+            .unwrap()
+    };
+    let output = ssh("ping 192.0.2.9 count 4 interval 20 size 100 source 192.0.2.1");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        out(&output),
+        "seq 1: 192.0.2.9: host unreachable\n64 bytes from 192.0.2.9: seq 2, 1.500 ms\n\
+         seq 3: 192.0.2.9: host unreachable\n64 bytes from 192.0.2.9: seq 4, 1.500 ms\n"
+    );
     assert!(
-        err(&output).contains("is the gateway running?"),
+        err(&output).starts_with("4 sent, 2 answered, 50 % lost; round trip 1.500 ms"),
         "{}",
         err(&output)
     );
+    let asked = fake.state().pings[0].clone();
+    assert_eq!(
+        (
+            asked.count,
+            asked.interval_ms,
+            asked.size,
+            asked.source.as_str()
+        ),
+        (4, 20, Some(100), "192.0.2.1")
+    );
+    let output = ssh("ping 192.0.2.9 count 1");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("100 % lost"), "{}", err(&output));
+    let output = ssh("ping host.example");
+    assert!(err(&output).contains("an address, for example"));
+
+    assert_eq!(
+        out(&ssh("traceroute 192.0.2.9")),
+        " 1  192.0.2.9  0.900 ms\n"
+    );
+    assert_eq!(
+        out(&ssh("show log dataplane | except 2")),
+        "line 1\nline 3\n"
+    );
+    assert_eq!(
+        out(&ssh("show log last 7 | count")),
+        "3 lines\n",
+        "of all of them"
+    );
+    assert!(out(&ssh("show log")).starts_with("dataplane: line 1\n"));
+    assert!(err(&ssh("show log nobody")).contains("has no log"));
+    let asked = fake.state().logs[1].clone();
+    assert_eq!((asked.process.as_str(), asked.last), ("", 7));
+
+    let output = ssh("capture interface wan0 in filter 'esp and host 192.0.2.1' count 1 for 5");
+    assert!(
+        out(&output).contains("wan0 in  192.0.2.1 > 192.0.2.2 esp spi 00000100 seq 5, 28 bytes"),
+        "{}",
+        out(&output)
+    );
+    assert_eq!(err(&output), "1 packets\n");
+    let asked = fake.state().captures[0].clone();
+    assert_eq!(
+        (asked.filter.as_str(), asked.packets, asked.seconds),
+        ("esp and host 192.0.2.1", 1, 5)
+    );
+    assert_eq!(asked.direction(), api::capture_request::Direction::In);
+    let output = ssh("capture drops count 1 | display pcapng");
+    assert_eq!(output.stdout[..4], [0x0a, 0x0d, 0x0d, 0x0a]);
+    assert!(output.stdout.len() > 100);
+    let output = ssh("show ike | display pcapng");
+    assert!(err(&output).contains("pcapng for `capture`"));
+    let output = ssh("trace filter icmp count 1");
+    assert!(
+        out(&output).contains("ip4-input         -> ip4-lookup"),
+        "{}",
+        out(&output)
+    );
+    let output = ssh("trace count 1 | display json");
+    assert!(out(&output).starts_with("{\"packet\":1,"));
+
+    let output = ssh("clear neighbours interface lan0");
+    assert_eq!(err(&output), "2 neighbours are forgotten\n");
+    let output = ssh("restart dataplane");
+    assert!(output.status.success());
+    assert_eq!(fake.state().restarts, ["dataplane"]);
+    let output = ssh("clear ike");
+    assert!(err(&output).contains("NAME is expected"));
+}
+
+#[test]
+fn notes_and_places_are_edits() {
+    use api::insertion::Position;
+    let fake = Fake::start();
+    let output = lines(
+        &mut shell(fake.path()),
+        "deactivate interfaces wan0\nactivate interfaces lan0\nannotate interfaces wan0 mtu comment 'the provider says so'\n\
+         insert policies a before b\ninsert policies c last\ncommit\n",
+    );
+    assert!(output.status.success(), "{output:?}");
+    let state = fake.state();
+    let edits: Vec<_> = state
+        .edits
+        .iter()
+        .flat_map(|request| &request.edits)
+        .collect();
+    assert_eq!(edits.len(), 5);
+    let Some(edit::Change::Deactivate(words)) = &edits[0].change else {
+        panic!("{edits:?}");
+    };
+    assert_eq!(words.words, ["interfaces", "wan0"]);
+    assert!(matches!(&edits[1].change, Some(edit::Change::Activate(_))));
+    let Some(edit::Change::Annotate(note)) = &edits[2].change else {
+        panic!("{edits:?}");
+    };
+    assert_eq!(
+        (note.words.join(" ").as_str(), note.comment.as_str()),
+        ("interfaces wan0 mtu", "the provider says so")
+    );
+    let Some(edit::Change::Insert(moved)) = &edits[3].change else {
+        panic!("{edits:?}");
+    };
+    assert_eq!(moved.words, ["policies", "a"]);
+    let Some(Position::Before(key)) = &moved.position else {
+        panic!("{moved:?}");
+    };
+    assert_eq!(key.words, ["b"]);
+    let Some(edit::Change::Insert(moved)) = &edits[4].change else {
+        panic!("{edits:?}");
+    };
+    assert_eq!(moved.position, Some(Position::Last(true)));
+}
+
+#[test]
+fn without_mgmt_it_says_so() {
+    let root = tempfile::tempdir().unwrap();
+    for line in ["show ike", "show configuration"] {
+        let output = shell(root.path())
+            .args(["--command", line])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(
+            err(&output).contains("is the gateway running?"),
+            "{}",
+            err(&output)
+        );
+    }
 }
 
 #[test]
 fn a_reader_that_stops_is_no_mistake() {
     let fake = Fake::start();
     let mut child = shell(fake.path())
-        .args(["--command", "show interfaces"])
+        .args(["--command", "show neighbours"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -31,7 +31,7 @@ mod option {
 
 /// With what a packet begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LinkType {
+pub enum LinkType {
     /// An Ethernet header.
     Ethernet,
     /// That of IPv4 or IPv6.
@@ -39,6 +39,11 @@ pub(super) enum LinkType {
 }
 
 impl LinkType {
+    /// Of packets with an Ethernet header, or without.
+    pub const fn of(ethernet: bool) -> Self {
+        if ethernet { Self::Ethernet } else { Self::Raw }
+    }
+
     const fn number(self) -> u16 {
         match self {
             Self::Ethernet => 1,
@@ -49,14 +54,21 @@ impl LinkType {
 
 /// A packet to be written.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Packet<'p> {
-    pub(super) interface: &'p str,
-    pub(super) link: LinkType,
-    pub(super) time_ns: u64,
-    pub(super) outbound: bool,
-    pub(super) length: u32,
-    pub(super) bytes: &'p [u8],
-    pub(super) comment: Option<&'p str>,
+pub struct Packet<'p> {
+    /// That it came in by, or is to leave by.
+    pub interface: &'p str,
+    /// With what it begins.
+    pub link: LinkType,
+    /// Since 1970.
+    pub time_ns: u64,
+    /// It leaves.
+    pub outbound: bool,
+    /// Of the whole packet.
+    pub length: u32,
+    /// The first of them.
+    pub bytes: &'p [u8],
+    /// Beside it.
+    pub comment: Option<&'p str>,
 }
 
 struct Interface {
@@ -66,8 +78,19 @@ struct Interface {
     last: u64,
 }
 
+/// What stands beside a packet: why it was dropped, or where it was.
+pub fn comment(drop: &str, node: &str, worker: u32, nodes: bool) -> Option<String> {
+    if !drop.is_empty() {
+        Some(format!("dropped: {drop} at {node}"))
+    } else if nodes {
+        Some(format!("node {node}, worker {worker}"))
+    } else {
+        None
+    }
+}
+
 /// A file that is being written.
-pub(super) struct Writer<W> {
+pub struct Writer<W> {
     to: W,
     filter: String,
     snaplen: u32,
@@ -77,7 +100,7 @@ pub(super) struct Writer<W> {
 
 impl<W: Write> Writer<W> {
     /// Begins a file of packets that `filter` took.
-    pub(super) fn begin(to: W, filter: &str, snaplen: u32) -> io::Result<Self> {
+    pub fn begin(to: W, filter: &str, snaplen: u32) -> io::Result<Self> {
         let mut this = Self {
             to,
             filter: filter.to_owned(),
@@ -97,7 +120,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Writes a packet, and before its first one its interface.
-    pub(super) fn packet(&mut self, packet: &Packet<'_>) -> io::Result<()> {
+    pub fn packet(&mut self, packet: &Packet<'_>) -> io::Result<()> {
         let known = self
             .interfaces
             .iter()
@@ -124,13 +147,18 @@ impl<W: Write> Writer<W> {
         self.end(PACKET)
     }
 
+    /// Where it is written to.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.to
+    }
+
     /// Hands on what is written so far.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
     }
 
     /// Ends the file with statistics: how many packets passed, and of how many there was no room.
-    pub(super) fn finish(mut self, mut missed: u64) -> io::Result<()> {
+    pub fn finish(mut self, mut missed: u64) -> io::Result<W> {
         for id in 0..self.interfaces.len() {
             let Some((packets, last)) = self
                 .interfaces
@@ -146,7 +174,8 @@ impl<W: Write> Writer<W> {
             // By which of several interfaces they came was not written down: they are said once.
             missed = 0;
         }
-        self.to.flush()
+        self.to.flush()?;
+        Ok(self.to)
     }
 
     fn interface(&mut self, name: &str, link: LinkType) -> io::Result<usize> {
