@@ -14,13 +14,13 @@ const RELEASED: &[(Part, &str, &str, &str)] = &[
         Part::Configuration,
         "0.1",
         include_str!("../schemas/0.1.txt"),
-        "10dfa8141bbd1962fc7ec3c0cc907475683f872a2b361a72b887d54df5293ffa",
+        "ceda5280e4ee69ff0009f5353311d52eb8d43fe587f75160f803050d7fc9cc9f",
     ),
     (
         Part::Api,
         "0.1",
         include_str!("../schemas/api/0.1.txt"),
-        "1d2ee7973471566a05652b7dc237f5920056bfd3b88ba70056a3ed85069a1b11",
+        "2b93334657f085ae5cd0693ad7dbffe87f6e05d285cfca8dd15ba648f60b8ee0",
     ),
 ];
 
