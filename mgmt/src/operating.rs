@@ -6,7 +6,7 @@
 //! ```
 //!
 //! What changes something is in the audit trail, and so is who was refused. What is told bit by bit goes by an
-//! [`Outlet`](crate::observe::outlet::Outlet): readers who are slow, gone or many keep nothing and nobody.
+//! [`Outlet`]: readers who are slow, gone or many keep nothing and nobody.
 
 use std::future::Future;
 use std::sync::Arc;

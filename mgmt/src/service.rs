@@ -282,10 +282,6 @@ impl<H: Hands> Configuration for Service<H> {
         &self,
         request: Request<api::WhoAmIRequest>,
     ) -> Result<Response<api::WhoAmIReply>, Status> {
-        let (caller, _) = self.caller(request).await?;
-        Ok(Response::new(api::WhoAmIReply {
-            principal: caller.name,
-            role: caller.role.name().to_owned(),
-        }))
+        ask!(self.who_am_i(request))
     }
 }

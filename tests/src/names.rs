@@ -42,7 +42,7 @@ impl NameServer {
             thread::spawn(move || {
                 let mut query = [0; 512];
                 while !over.load(Ordering::Relaxed) {
-                    let Ok((length, asker)) = socket.recv_from(&mut query) else {
+                    let Ok((length, from)) = socket.recv_from(&mut query) else {
                         continue;
                     };
                     let address = address.lock().map_or(Ipv4Addr::UNSPECIFIED, |now| *now);
@@ -50,7 +50,7 @@ impl NameServer {
                         query.get(..length).and_then(|query| answer(query, address))
                     {
                         asked.fetch_add(1, Ordering::Relaxed);
-                        let _ = socket.send_to(&answer, asker);
+                        let _ = socket.send_to(&answer, from);
                     }
                 }
             })

@@ -242,7 +242,6 @@ fn connections(proof: Proof, children: &[Protected]) -> String {
     let (own, far) = (Side::B.addresses(), Side::A.addresses());
     let v4 = Family::V4;
     let side = |side: Side| match proof {
-        Proof::Psk => format!("auth = psk\n id = {}", identity(side)),
         Proof::Certificate if side == Side::B => {
             format!("auth = pubkey\n certs = b.pem\n id = {}", identity(side))
         }
@@ -262,7 +261,7 @@ fn connections(proof: Proof, children: &[Protected]) -> String {
         Proof::Eap(_, "eap-tls") => {
             format!("auth = pubkey\n cacerts = ca.pem\n id = {}", identity(side))
         }
-        Proof::Eap(..) => format!("auth = psk\n id = {}", identity(side)),
+        Proof::Psk | Proof::Eap(..) => format!("auth = psk\n id = {}", identity(side)),
     };
     format!(
         "connections {{ {CONNECTION} {{

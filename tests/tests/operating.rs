@@ -20,7 +20,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Nobody else on a machine is likely to have it.
 const ACCOUNT: u32 = 64_127;
 
@@ -31,9 +31,8 @@ fn with_account(folder: &Path) {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
     let machine = Path::new("/etc/passwd");
     let mut text = fs::read_to_string(machine).unwrap();
-    text.push_str(&format!(
-        "culvert:*:{ACCOUNT}:{ACCOUNT}::/nonexistent:/nonexistent\n"
-    ));
+    let account = format!("culvert:*:{ACCOUNT}:{ACCOUNT}::/nonexistent:/nonexistent\n");
+    text.push_str(&account);
     let file = folder.join("passwd");
     fs::write(&file, text).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
@@ -61,7 +60,7 @@ impl Said {
 }
 
 impl Person {
-    fn command(&self, program: &Path) -> Command {
+    fn command(program: &Path) -> Command {
         let mut command = Command::new(program);
         command
             .uid(ACCOUNT)
@@ -74,7 +73,7 @@ impl Person {
     }
 
     fn shell(&self) -> Command {
-        let mut command = self.command(&self.shell);
+        let mut command = Self::command(&self.shell);
         command.args(["cli", "--principal", self.name, "--root"]);
         command.arg(&self.root);
         command
@@ -168,24 +167,53 @@ fn whoever_logs_in_operates_by_the_one_socket_that_he_reaches() {
     };
     let (olga, rita, mallory) = (person("olga"), person("rita"), person("mallory"));
 
-    // The account has no way around the one socket.
+    keeps_to_the_socket(&olga, &mallory);
+    shows(&rita);
+    reaches(&rita);
+    operates(&lab, &olga, &rita);
+    stops_reading(&olga);
+
+    // Who did what is written down, refusals too.
+    let text = olga.done("show audit 100");
+    for (who, what) in [
+        ("olga", "restart \"iked-bridge\""),
+        ("olga", "clear counters"),
+        ("olga", "capture interface \"wan\""),
+        ("rita", "restart \"iked-bridge\""),
+    ] {
+        assert!(
+            text.lines()
+                .any(|line| line.contains(who) && line.contains(what)),
+            "{who} {what}: {text}"
+        );
+    }
+
+    // An SA that is cleared comes back when it is wanted.
+    let text = olga.done(&format!("clear ike {CONNECTION}"));
+    assert!(text.contains("1 IKE_SAs have ended"), "{text}");
+    lab.wait_open(Family::V4, PATIENCE).unwrap();
+}
+
+/// The account has no way around the one socket.
+fn keeps_to_the_socket(olga: &Person, mallory: &Person) {
     for closed in [
         "run/bus",
         "run/bus/dataplane",
         "var/log/mgmt.log",
         "var/mgmt",
     ] {
-        let outcome = olga
-            .command(Path::new("/bin/cat"))
-            .arg(root.join(closed))
+        let outcome = Person::command(Path::new("/bin/cat"))
+            .arg(olga.root.join(closed))
             .stderr(Stdio::null())
             .status();
         assert!(!outcome.unwrap().success(), "{closed}");
     }
     let said = mallory.line("show system");
     assert!(!said.done && said.err.contains("no user"), "{}", said.err);
+}
 
-    // Everything that can be shown, to whoever may look.
+/// Everything that can be shown, to whoever may look.
+fn shows(rita: &Person) {
     for (line, known) in [
         ("show system", "dataplane"),
         ("show version", "Culvert"),
@@ -216,8 +244,10 @@ fn whoever_logs_in_operates_by_the_one_socket_that_he_reaches() {
     }
     let log = rita.line("show log nobody");
     assert!(!log.done && log.err.contains("iked-bridge"), "{}", log.err);
+}
 
-    // Through the tunnel, from an address that the selectors know.
+/// Through the tunnel, from an address that the selectors know.
+fn reaches(rita: &Person) {
     let own = Side::A.addresses().gateway_lan(Family::V4).addr();
     let far = Side::B.addresses().host(Family::V4).addr();
     let text = rita.done(&format!("ping {far} source {own} count 5 interval 50"));
@@ -252,8 +282,11 @@ fn whoever_logs_in_operates_by_the_one_socket_that_he_reaches() {
         last.is_some_and(|line| line.trim_start().starts_with('2')),
         "{text}"
     );
+}
 
-    // What changes something is for operators.
+/// What changes something is for operators.
+fn operates(lab: &Laboratory, olga: &Person, rita: &Person) {
+    let far = Side::B.addresses().host(Family::V4).addr();
     for line in [
         "clear counters",
         "clear neighbours",
@@ -293,19 +326,21 @@ fn whoever_logs_in_operates_by_the_one_socket_that_he_reaches() {
             text.contains("esp-encrypt") && text.contains("1 packets"),
             "{text}"
         );
-        let before = restarts(&olga, "iked-bridge");
+        let before = restarts(olga, "iked-bridge");
         let text = olga.done("restart iked-bridge");
         assert!(text.contains("restarts"), "{text}");
         wait_for("another iked-bridge", PATIENCE, || {
             let healthy = lab.gateway(Side::A).status()?.healthy;
-            (healthy && restarts(&olga, "iked-bridge") == before + 1).then_some(())
+            (healthy && restarts(olga, "iked-bridge") == before + 1).then_some(())
         })
         .unwrap();
         pinging.join().unwrap()
     });
     assert_eq!(report.received, 600, "{report:?}");
+}
 
-    // Whoever reads no further ends what is told, and somebody else can begin at once.
+/// Whoever reads no further ends what is told, and somebody else can begin at once.
+fn stops_reading(olga: &Person) {
     let mut child = olga
         .shell()
         .env("SSH_ORIGINAL_COMMAND", "monitor interfaces every 1")
@@ -337,24 +372,4 @@ fn whoever_logs_in_operates_by_the_one_socket_that_he_reaches() {
         olga.line("capture drops for 1").done.then_some(())
     })
     .unwrap();
-
-    // Who did what is written down, refusals too.
-    let text = olga.done("show audit 100");
-    for (who, what) in [
-        ("olga", "restart \"iked-bridge\""),
-        ("olga", "clear counters"),
-        ("olga", "capture interface \"wan\""),
-        ("rita", "restart \"iked-bridge\""),
-    ] {
-        assert!(
-            text.lines()
-                .any(|line| line.contains(who) && line.contains(what)),
-            "{who} {what}: {text}"
-        );
-    }
-
-    // An SA that is cleared comes back when it is wanted.
-    let text = olga.done(&format!("clear ike {CONNECTION}"));
-    assert!(text.contains("1 IKE_SAs have ended"), "{text}");
-    lab.wait_open(Family::V4, PATIENCE).unwrap();
 }

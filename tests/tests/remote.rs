@@ -18,7 +18,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use culvert_bus::{Router, Server};
-use culvert_model::bus::{SetPlanReply, SetPlanRequest, ShowPlanReply, ShowPlanRequest};
+use culvert_model::bus::{
+    ResynchroniseReply, ResynchroniseRequest, SetPlanReply, SetPlanRequest, ShowPlanReply,
+    ShowPlanRequest,
+};
 use culvert_tests::gateway::program;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -40,6 +43,7 @@ fn stand_in(runtime: &Runtime, socket: &Path) {
             }
             async { Ok(SetPlanReply::default()) }
         })
+        .on(|_: ResynchroniseRequest, _context| async { Ok(ResynchroniseReply::default()) })
         .on(move |_: ShowPlanRequest, _context| {
             let revision = seen.load(Ordering::Relaxed);
             async move {
@@ -180,6 +184,7 @@ impl Branch {
         let mgmt = Command::new(this.at("culvert"))
             .args(["mgmt", "--root"])
             .arg(this.at("root"))
+            .args(["--login-account", "64123"])
             .stdin(Stdio::null())
             .stderr(log.try_clone().unwrap())
             .spawn()

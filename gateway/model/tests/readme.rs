@@ -15,8 +15,10 @@ fn the_readme_shows_a_configuration_that_is_accepted() {
             config_from_json(text.as_bytes()).unwrap()
         })
         .collect();
-    // The first is a whole one; what follows adds to it.
-    let plan = plan(&configurations[0], &DigestKey::new([7; 32])).unwrap();
+    // Two are whole: that of a new box, and one with a tunnel. What follows adds to it.
+    let digests = DigestKey::new([7; 32]);
+    plan(&configurations[0], &digests).unwrap();
+    let plan = plan(&configurations[1], &digests).unwrap();
     for key in [
         "route/default/10.2.0.0/24",
         "connection/hq",

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     fn elsewhere() -> Child {
-        let child = Command::new("unshare")
+        let mut child = Command::new("unshare")
             .args(["--mount", "sleep", "60"])
             .spawn()
             .unwrap();
@@ -107,6 +107,8 @@ mod tests {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+        child.kill().unwrap();
+        child.wait().unwrap();
         panic!("it stays where it was");
     }
 

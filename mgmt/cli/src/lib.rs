@@ -38,6 +38,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use culvert_model::api::WhoAmIReply;
 use tokio::runtime::Builder;
 
 use crate::client::{Client, Identity};
@@ -99,13 +100,15 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode, CliError> {
     let name = arguments.principal.unwrap_or_else(user_name);
     let interactive = command.is_none() && screen.person;
     let mut session = Session::new(client, files, interactive && screen.capable);
-    if !files || interactive {
-        // mgmt knows of the session from its beginning on, and tells who may not have one. Without mgmt there is still much to look at.
+    // mgmt knows of the session from its beginning on, and tells who may not have one. Without mgmt there is still much to look at.
+    let greeted = if !files || interactive {
         match runtime.block_on(session.greet()) {
             Err(error) if error.ends_the_session() => return Err(error),
-            _ => {}
+            greeted => greeted.ok(),
         }
-    }
+    } else {
+        None
+    };
     let outcome = match command {
         Some(command) => Ok(script::run(
             &runtime,
@@ -122,7 +125,7 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode, CliError> {
             interactive::Beginning {
                 history: editor::history_of(&arguments.root, &name),
                 name,
-                host: host_name(),
+                host: host_name(greeted),
                 idle: (arguments.idle_timeout > 0)
                     .then(|| Duration::from_secs(arguments.idle_timeout)),
             },
@@ -149,8 +152,14 @@ fn user_name() -> String {
         .map_or_else(|| "admin".to_owned(), |user| user.name)
 }
 
-fn host_name() -> String {
-    let uname = rustix::system::uname();
-    let name = uname.nodename().to_string_lossy();
+/// The gateway's, or if it has none the machine's; the first label does for a prompt.
+fn host_name(greeted: Option<WhoAmIReply>) -> String {
+    let name = greeted
+        .map(|reply| reply.host_name)
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| {
+            let uname = rustix::system::uname();
+            uname.nodename().to_string_lossy().into_owned()
+        });
     name.split('.').next().unwrap_or("gateway").to_owned()
 }

@@ -310,7 +310,7 @@ impl<R: Read> Lines<R> {
                 Err(error) => return Err(CliError::io("cannot read the text")(error)),
             }
         }
-        self.number += text.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.number += text.split(|byte| *byte == b'\n').skip(1).count() as u64;
         match String::from_utf8(std::mem::take(&mut *text)) {
             Ok(text) => Ok(Zeroizing::new(text)),
             Err(wrong) => {

@@ -228,7 +228,9 @@ impl Push {
         // All at once: nothing of it is left behind where it was too small.
         let whole = parts.iter().map(|part| part.len()).sum();
         let mut input = Zeroizing::new(Vec::with_capacity(whole));
-        parts.iter().for_each(|part| input.extend_from_slice(part));
+        for part in &parts {
+            input.extend_from_slice(part);
+        }
         let doing = if self.check { "checking" } else { "committing" };
         let answer = connection
             .ask(

@@ -48,12 +48,15 @@ const USAGE: u8 = 2;
 /// What `culvert remote` takes.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The gateway: ADDR, ADDR:PORT or [ADDR]:PORT
+    /// The gateway: ADDR or ADDR:PORT, an IPv6 address before a port in brackets
     #[arg(long, value_name = "ADDR[:PORT]")]
     host: Destination,
+    // Help is for people at a terminal, who see no marks of documentation.
+    #[allow(clippy::doc_markdown)]
     /// The private key to log in with [default: those of the agent, else ~/.ssh/id_ed25519, id_ecdsa, id_rsa]
     #[arg(long, value_name = "FILE", global = true)]
     identity: Option<PathBuf>,
+    #[allow(clippy::doc_markdown)]
     /// Where the keys of gateways are kept [default: ~/.ssh/known_hosts, and those of the machine]
     #[arg(long, value_name = "FILE", global = true)]
     known_hosts: Option<PathBuf>,

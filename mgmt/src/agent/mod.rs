@@ -187,6 +187,22 @@ impl<H: Hands> Agent<H> {
         .map_err(|error| Refusal::Inside(error.to_string()))?
     }
 
+    /// Who asks, and whom.
+    pub async fn who_am_i(
+        &self,
+        caller: &Caller,
+        _request: api::WhoAmIRequest,
+    ) -> Result<api::WhoAmIReply, Refusal> {
+        let host_name = self
+            .with(|records| Ok(Arc::clone(&records.running.host_name)))
+            .await?;
+        Ok(api::WhoAmIReply {
+            principal: caller.name.clone(),
+            role: caller.role.name().to_owned(),
+            host_name: host_name.to_string(),
+        })
+    }
+
     /// Revisions, newest first.
     pub async fn revisions(
         &self,

@@ -43,6 +43,8 @@ pub struct Running {
     pub plan: Arc<Plan>,
     /// Who may come in: each request asks.
     pub users: Arc<[config::User]>,
+    /// Of the gateway; empty: it has none.
+    pub host_name: Arc<str>,
     /// Who is told of what is done.
     targets: Arc<Targets>,
 }
@@ -51,12 +53,13 @@ impl Running {
     /// A configuration that was found good.
     pub fn new(number: RevisionNumber, tree: Tree, valid: Valid) -> Self {
         let targets = Arc::new(Targets::of(&valid.config));
-        let users = valid.config.system.map(|system| system.users);
+        let system = valid.config.system.unwrap_or_default();
         Self {
             number,
             tree,
             plan: Arc::new(valid.plan),
-            users: users.unwrap_or_default().into(),
+            host_name: system.host_name().into(),
+            users: system.users.into(),
             targets,
         }
     }
@@ -190,6 +193,7 @@ impl Records {
 
     /// By another clock than the machine's.
     #[cfg(test)]
+    #[must_use]
     pub fn with_clock(
         mut self,
         clock: impl Fn() -> Result<Moment, StoreError> + Send + Sync + 'static,

@@ -430,13 +430,15 @@ async fn a_conflict_names_who_changed_it_and_not_who_came_last() {
             name: name.to_owned(),
             ..root()
         };
-        let mut records = bench.agent.records.lock().unwrap();
-        let (_, _, tree) = records.candidate(&root(), &candidate).unwrap();
-        let now = Moment::now().unwrap();
-        let id = records.new_candidate(&who, &now).unwrap();
-        let base = records.running.number;
-        records.save(&id, name, base, tree, &now).unwrap();
-        drop(records);
+        let id = {
+            let mut records = bench.agent.records.lock().unwrap();
+            let (_, _, tree) = records.candidate(&root(), &candidate).unwrap();
+            let now = Moment::now().unwrap();
+            let id = records.new_candidate(&who, &now).unwrap();
+            let base = records.running.number;
+            records.save(&id, name, base, tree, &now).unwrap();
+            id
+        };
         let request = api::CommitRequest {
             candidate: id.to_string(),
             ..api::CommitRequest::default()

@@ -270,7 +270,7 @@ mod tests {
     fn a_long_log_is_read_from_its_end_and_long_lines_are_cut() {
         let place = Place::new();
         let line = "x".repeat(999);
-        let many: String = (0..3000).map(|_| format!("{line}\n")).collect();
+        let many = format!("{line}\n").repeat(3000);
         place.write("dataplane.log", &many);
         place.write("dataplane.log", &format!("{}\n", "y".repeat(9000)));
         let mut tail = place.logs.open("dataplane").unwrap().remove(0);

@@ -395,11 +395,9 @@ mod tests {
         let _server = Server::bind(&path, router).unwrap().spawn().unwrap();
         let observer = Observer::new(root.path()).unwrap();
         let destinations = |reply: &api::ShowReply| -> Vec<String> {
-            let routes = &reply.state.as_ref().unwrap().routes;
-            routes
-                .iter()
-                .map(|route| route.destination().to_owned())
-                .collect()
+            let state = reply.state.as_ref().unwrap();
+            let found = state.routes.iter();
+            found.map(|route| route.destination().to_owned()).collect()
         };
         let first = observer.show(&choice(3, Vec::new())).await.unwrap();
         assert_eq!(

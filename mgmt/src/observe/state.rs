@@ -463,6 +463,7 @@ mod tests {
 
     #[test]
     fn algorithms_are_named_as_in_proposals() {
+        use bus::{EncryptionAlgorithm as E, IntegrityAlgorithm as I};
         let sa =
             |encryption: bus::EncryptionAlgorithm, integrity: bus::IntegrityAlgorithm| bus::Sa {
                 encryption: encryption.into(),
@@ -470,7 +471,6 @@ mod tests {
                 integrity: integrity.into(),
                 ..bus::Sa::default()
             };
-        use bus::{EncryptionAlgorithm as E, IntegrityAlgorithm as I};
         assert_eq!(algorithm(&sa(E::AesGcm16, I::Aead)), "aes256gcm16");
         assert_eq!(
             algorithm(&sa(E::AesCbc, I::HmacSha2256128)),

@@ -370,12 +370,9 @@ fn speaking<T>(name: &str, message: T) -> Request<T> {
     request
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_may_only_look_changes_nothing_and_is_written_down() {
+/// Commits a user of each role below admin.
+async fn with_users(root: &mut ConfigurationClient<Channel>) {
     use culvert_model::api::{Edit, Words, edit::Change};
-    use culvert_model::bus;
-    let socket = Socket::serve(Limits::default(), ALIVE);
-    let mut root = socket.client().await;
     let candidate = root
         .open(api::OpenRequest::default())
         .await
@@ -400,6 +397,14 @@ async fn who_may_only_look_changes_nothing_and_is_written_down() {
         ..api::CommitRequest::default()
     };
     root.commit(request).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_only_look_changes_nothing_and_is_written_down() {
+    use culvert_model::bus;
+    let socket = Socket::serve(Limits::default(), ALIVE);
+    let mut root = socket.client().await;
+    with_users(&mut root).await;
 
     // What stands in the places of dataplane and `culvert run`, and counts.
     let changed = Arc::new(AtomicU64::new(0));

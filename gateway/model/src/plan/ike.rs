@@ -208,60 +208,15 @@ fn plan_connection(
         let at = path::field(&origin, "reauth_time");
         planner.refuse(at, PlanReason::ReauthBelowRekey { reauth, rekey });
     }
-    let none = Credentials::default();
-    let credentials = config.credentials.as_ref().unwrap_or(&none);
-    for (side, round) in [("local", &local), ("remote", &remote)] {
-        needs.extend(
-            round
-                .certificates
-                .iter()
-                .map(|item| credential_key(item.name())),
-        );
-        needs.extend(
-            round
-                .ca_certificates
-                .iter()
-                .map(|item| credential_key(item.name())),
-        );
-        let at = path::field(&origin, side);
-        let own = side == "local";
-        match round.method() {
-            AuthenticationMethod::Psk => {
-                let found = known.psk_keys(&local_id, &remote_id);
-                if found.is_empty() {
-                    planner.refuse(
-                        at,
-                        PlanReason::NoPreSharedKey {
-                            local: local_id.clone(),
-                            remote: remote_id.clone(),
-                        },
-                    );
-                }
-                needs.extend(found);
-            }
-            AuthenticationMethod::Certificate | AuthenticationMethod::EapTls if own => {
-                if round.certificates.is_empty() {
-                    planner.refuse(path::field(&at, "certificates"), PlanReason::NoCertificate);
-                }
-                if credentials.private_keys.is_empty() {
-                    planner.refuse(path::field(&at, "method"), PlanReason::NoPrivateKey);
-                }
-                // charon finds the key that belongs to the certificate by itself.
-                let keys = credentials.private_keys.iter();
-                needs.extend(keys.map(|key| credential_key(key.name())));
-            }
-            AuthenticationMethod::Certificate | AuthenticationMethod::EapTls => {
-                // Without a name any authority that is configured will do.
-                if round.certificates.is_empty() && round.ca_certificates.is_empty() {
-                    let authorities = credentials.ca_certificates.iter();
-                    needs.extend(authorities.map(|item| credential_key(item.name())));
-                }
-            }
-            AuthenticationMethod::EapMschapv2
-            | AuthenticationMethod::EapMd5
-            | AuthenticationMethod::Unspecified => {}
-        }
-    }
+    let rounds = [("local", &local), ("remote", &remote)];
+    needs.extend(proofs(
+        config,
+        rounds,
+        [&local_id, &remote_id],
+        known,
+        &origin,
+        planner,
+    ));
     needs.sort();
     needs.dedup();
     let children = connection
@@ -301,6 +256,73 @@ fn plan_connection(
     let entry = planner.add(key, Kind::Connection(value), Part::Iked, &origin);
     entry.needs = needs;
     entry.after = after;
+}
+
+/// The credentials that both rounds of authentication stand on.
+fn proofs(
+    config: &Config,
+    rounds: [(&str, &Authentication); 2],
+    [local_id, remote_id]: [&String; 2],
+    known: &Known<'_>,
+    origin: &str,
+    planner: &mut Planner,
+) -> Vec<Key> {
+    let mut needs = Vec::new();
+    let none = Credentials::default();
+    let credentials = config.credentials.as_ref().unwrap_or(&none);
+    for (side, round) in rounds {
+        needs.extend(
+            round
+                .certificates
+                .iter()
+                .map(|item| credential_key(item.name())),
+        );
+        needs.extend(
+            round
+                .ca_certificates
+                .iter()
+                .map(|item| credential_key(item.name())),
+        );
+        let at = path::field(origin, side);
+        let own = side == "local";
+        match round.method() {
+            AuthenticationMethod::Psk => {
+                let found = known.psk_keys(local_id, remote_id);
+                if found.is_empty() {
+                    planner.refuse(
+                        at,
+                        PlanReason::NoPreSharedKey {
+                            local: local_id.clone(),
+                            remote: remote_id.clone(),
+                        },
+                    );
+                }
+                needs.extend(found);
+            }
+            AuthenticationMethod::Certificate | AuthenticationMethod::EapTls if own => {
+                if round.certificates.is_empty() {
+                    planner.refuse(path::field(&at, "certificates"), PlanReason::NoCertificate);
+                }
+                if credentials.private_keys.is_empty() {
+                    planner.refuse(path::field(&at, "method"), PlanReason::NoPrivateKey);
+                }
+                // charon finds the key that belongs to the certificate by itself.
+                let keys = credentials.private_keys.iter();
+                needs.extend(keys.map(|key| credential_key(key.name())));
+            }
+            AuthenticationMethod::Certificate | AuthenticationMethod::EapTls => {
+                // Without a name any authority that is configured will do.
+                if round.certificates.is_empty() && round.ca_certificates.is_empty() {
+                    let authorities = credentials.ca_certificates.iter();
+                    needs.extend(authorities.map(|item| credential_key(item.name())));
+                }
+            }
+            AuthenticationMethod::EapMschapv2
+            | AuthenticationMethod::EapMd5
+            | AuthenticationMethod::Unspecified => {}
+        }
+    }
+    needs
 }
 
 /// The key of the Linux address that a connection names.

@@ -35,7 +35,7 @@ pub const OPERATOR: &str = "operator";
 /// The Unix account of everybody.
 const ACCOUNT: &str = "culvert";
 /// Of whatever is done once over SSH: a commit waits for the parts of the gateway.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// A gateway is ready a moment before its sshd listens.
 const LISTENING: Duration = Duration::from_secs(20);
 

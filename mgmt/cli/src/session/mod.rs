@@ -144,11 +144,11 @@ impl Session {
         }
     }
 
-    /// Says that somebody is there.
-    pub async fn greet(&mut self) -> Result<(), CliError> {
+    /// Says that somebody is there; mgmt says where.
+    pub async fn greet(&mut self) -> Result<api::WhoAmIReply, CliError> {
         let request = api::WhoAmIRequest {};
-        self.service().await?.who_am_i(request).await?;
-        Ok(())
+        let reply = self.service().await?.who_am_i(request).await?;
+        Ok(reply.into_inner())
     }
 
     /// In configuration mode: where.

@@ -86,12 +86,12 @@ fn ethernet(bytes: &[u8]) -> Option<String> {
         kind = half(bytes, at)?;
     }
     let inside = bytes.get(at + 2..)?;
-    text.push_str(&match kind {
+    let carried = match kind {
         0x0806 => arp(inside)?,
         0x0800 | 0x86dd => internet(inside)?,
         other => format!("{} > {} type {other:04x}", mac(bytes, 6)?, mac(bytes, 0)?),
-    });
-    Some(text)
+    };
+    Some(text + &carried)
 }
 
 fn arp(bytes: &[u8]) -> Option<String> {

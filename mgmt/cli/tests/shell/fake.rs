@@ -526,6 +526,7 @@ impl Configuration for Service {
         Ok(Response::new(api::WhoAmIReply {
             principal: principal.unwrap_or_default().to_owned(),
             role: "admin".into(),
+            host_name: "branch.example".into(),
         }))
     }
 }

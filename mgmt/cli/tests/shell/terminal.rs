@@ -114,10 +114,7 @@ impl Terminal {
     }
 
     fn prompt_of(&mut self, sign: char) -> String {
-        let host = rustix::system::uname();
-        let host = host.nodename().to_string_lossy().into_owned();
-        let host = host.split('.').next().unwrap();
-        self.read_to(&format!("ada@{host}{sign} "))
+        self.read_to(&format!("ada@branch{sign} "))
     }
 
     /// Types a line in operational mode; gives what comes of it.
