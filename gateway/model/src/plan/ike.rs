@@ -149,8 +149,13 @@ impl<'a> Known<'a> {
         source_address(self.ports, self.routes, self.underlay, remote)
     }
 
-    /// The pre-shared keys that charon may choose between these two.
+    /// The pre-shared keys that charon may choose between these two. It looks at the other's name first: where a key bears
+    /// that, none of the many that bear only our own is chosen.
     fn psk_keys(&self, local: &str, remote: &str) -> Vec<Key> {
+        let one_peer = !remote.is_empty() && !remote.contains(['%', '*']);
+        if let Some(names) = self.secrets.get(remote).filter(|_| one_peer) {
+            return names.iter().map(|name| credential_key(name)).collect();
+        }
         ["%any", remote, local]
             .into_iter()
             .enumerate()

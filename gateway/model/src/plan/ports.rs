@@ -1,7 +1,9 @@
 //! Interfaces, loopbacks and tunnels alike: what has a name, a VRF and addresses.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::ops::Deref;
 
 use ipnet::IpNet;
 
@@ -42,8 +44,42 @@ pub(super) struct PortAddress {
     pub(super) origin: String,
 }
 
-/// All ports by name.
-pub(super) type Ports = BTreeMap<String, Port>;
+type ByName = BTreeMap<String, Port>;
+
+/// All ports by name, and by the networks of their addresses.
+pub(super) struct Ports {
+    by_name: ByName,
+    /// By VRF.
+    on_link: HashMap<String, Networks>,
+}
+
+/// From the longest to the shortest: who has an address of each, as its name and the place among its addresses.
+type Networks = BTreeMap<Reverse<u8>, HashMap<IpNet, Vec<(String, usize)>>>;
+
+impl Ports {
+    fn of(by_name: ByName) -> Self {
+        let mut on_link: HashMap<String, Networks> = HashMap::new();
+        for port in by_name.values() {
+            for (place, address) in port.addresses.iter().enumerate() {
+                let networks = on_link.entry(port.vrf.clone()).or_default();
+                let length = networks
+                    .entry(Reverse(address.prefix.prefix_len()))
+                    .or_default();
+                let who = length.entry(address.prefix.trunc()).or_default();
+                who.push((port.name.clone(), place));
+            }
+        }
+        Self { by_name, on_link }
+    }
+}
+
+impl Deref for Ports {
+    type Target = ByName;
+
+    fn deref(&self) -> &ByName {
+        &self.by_name
+    }
+}
 
 /// Fits every algorithm, family and encapsulation in an underlay of 1500, and is all that IPv6 asks for
 /// (RFC 8200, section 5).
@@ -51,7 +87,7 @@ const TUNNEL_TAP_MTU: u32 = 1280;
 
 /// Reads all ports, and checks what must hold among them.
 pub(super) fn read(config: &Config, planner: &mut Planner) -> Ports {
-    let mut ports = Ports::new();
+    let mut ports = ByName::new();
     for interface in &config.interfaces {
         let name = interface.name();
         let origin = path::item("interfaces", &[name.to_owned()], 0);
@@ -121,7 +157,7 @@ pub(super) fn read(config: &Config, planner: &mut Planner) -> Ports {
         insert(port, &mut ports, planner);
     }
     check_addresses(&ports, planner);
-    ports
+    Ports::of(ports)
 }
 
 fn read_loopback(loopback: &Loopback, planner: &mut Planner) -> Port {
@@ -156,7 +192,7 @@ pub(super) fn default_vrf() -> String {
     "default".to_owned()
 }
 
-fn insert(port: Port, ports: &mut Ports, planner: &mut Planner) {
+fn insert(port: Port, ports: &mut ByName, planner: &mut Planner) {
     if RESERVED_NAMES.contains(&port.name.as_str()) {
         planner.refuse(
             format!("{}.name", port.origin),
@@ -245,7 +281,7 @@ fn check_mtu(mtu: Option<u32>, addresses: &[PortAddress], origin: &str, planner:
 }
 
 /// Each address once in a VRF, no two networks of a VRF over each other, nor two that Linux sees.
-fn check_addresses(ports: &Ports, planner: &mut Planner) {
+fn check_addresses(ports: &ByName, planner: &mut Planner) {
     let all: Vec<(&Port, &PortAddress)> = ports
         .values()
         .flat_map(|port| port.addresses.iter().map(move |address| (port, address)))
@@ -318,9 +354,16 @@ pub(super) fn connected<'a>(
     target: IpAddr,
 ) -> Option<(&'a Port, &'a PortAddress)> {
     ports
-        .values()
-        .filter(|port| port.vrf == vrf && interface.is_none_or(|name| name == port.name))
-        .flat_map(|port| port.addresses.iter().map(move |address| (port, address)))
-        .filter(|(_, address)| address.prefix.contains(&target))
-        .max_by_key(|(_, address)| address.prefix.prefix_len())
+        .on_link
+        .get(vrf)?
+        .iter()
+        .find_map(|(Reverse(length), networks)| {
+            let network = IpNet::new(target, *length).ok()?.trunc();
+            let who = networks.get(&network)?.iter();
+            let (name, place) = who
+                .rev()
+                .find(|(name, _)| interface.is_none_or(|interface| interface == name))?;
+            let port = ports.get(name)?;
+            Some((port, port.addresses.get(*place)?))
+        })
 }
