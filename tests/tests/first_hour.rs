@@ -50,9 +50,9 @@ impl Hour {
         };
         let mut steps: Vec<Step> = Vec::new();
         for line in blocks("console").into_iter().flat_map(str::lines) {
-            let typed = [">", "#", "$"].iter().find_map(|sign| {
+            let typed = [">", "#", "$", "? [no]"].iter().find_map(|sign| {
                 let (before, typed) = line.split_once(&format!("{sign} "))?;
-                let prompt = before.is_empty() || before == "alice@branch";
+                let prompt = before.is_empty() || before == "alice@branch" || sign.starts_with('?');
                 prompt.then(|| (format!("{before}{sign} "), typed.to_owned()))
             });
             match typed {
@@ -139,7 +139,8 @@ impl Terminal {
     fn prompt(&mut self, prompt: &str, behind_echo: bool) -> Vec<String> {
         let text = wait_for(&format!("{prompt:?}"), PATIENCE, || {
             let text = self.unread();
-            let last = text.rsplit(['\n', '\r']).next()?;
+            // Behind it the cursor is put in its place.
+            let last = text.trim_end_matches('\r').rsplit(['\n', '\r']).next()?;
             let stands = last == prompt && (!behind_echo || text.contains('\n'));
             stands.then_some(text)
         })
