@@ -11,6 +11,7 @@
 //! the portable engine's batch. One of a hundred packets that come out is opened and compared with what went in.
 
 mod machine;
+mod management;
 mod measure;
 mod plan;
 mod report;
@@ -25,7 +26,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use culvert_crypto::{ChoiceError, EngineChoice, KeyError, SuiteError};
 use culvert_dataplane::fib::PoolExhausted;
 use culvert_dataplane::graph::VECTOR;
@@ -43,7 +44,11 @@ use workers::Pair;
 
 /// What `culvert bench` takes.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
+    /// Instead of the packet path.
+    #[command(subcommand)]
+    other: Option<Other>,
     /// Write the rows to this file, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -82,6 +87,13 @@ pub struct Arguments {
     nodes: bool,
 }
 
+/// What is measured instead of the packet path.
+#[derive(Debug, Subcommand)]
+enum Other {
+    /// What a large configuration costs on its way from a text to the parts.
+    Mgmt(management::Arguments),
+}
+
 /// Why there are no figures.
 #[derive(Debug, Error)]
 pub enum BenchError {
@@ -117,6 +129,9 @@ pub enum BenchError {
     /// A worker's thread panicked.
     #[error("a worker ended early")]
     Worker,
+    /// Of the management plane.
+    #[error("{0:#}")]
+    Management(anyhow::Error),
     /// The file could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
@@ -140,6 +155,9 @@ struct Run<'a> {
 
 /// Measures and prints; the exit status is that of success only if every row has its figure.
 pub fn execute(arguments: &Arguments) -> Result<ExitCode, BenchError> {
+    if let Some(Other::Mgmt(arguments)) = &arguments.other {
+        return management::execute(arguments).map_err(BenchError::Management);
+    }
     let engine = arguments.engine.engine()?;
     let machine = Machine::look();
     let before = stolen();
