@@ -9,7 +9,7 @@ use std::time::Duration;
 use culvert_netlab::addressing::{Family, Place, Side};
 use culvert_netlab::ping::{Ping, PingReport};
 use culvert_netlab::process::Interrupt;
-use culvert_tests::configuration::{SECRET, gateway};
+use culvert_tests::configuration::{CHILD, CONNECTION, SECRET, gateway};
 use culvert_tests::gateway::{Gateway, program};
 use culvert_tests::laboratory::{Laboratory, wait_for};
 use nix::sys::signal::Signal;
@@ -157,4 +157,39 @@ fn a_gateway_is_changed_under_traffic_and_comes_back_as_it_was_committed() {
     lab.start_again(Side::A).unwrap();
     lab.wait_open(Family::V4, PATIENCE).unwrap();
     assert_eq!(mtu_of_lan(lab.gateway(Side::A)), 1400);
+}
+
+/// charon's own numbers of the IKE_SA and of the CHILD_SA, and the SPIs of that.
+fn sas(gateway: &Gateway) -> (Vec<u64>, Vec<(u64, u32, u32)>) {
+    let control = gateway.control();
+    let ikes = control.established(CONNECTION).into_iter();
+    let children = control.children(CHILD).into_iter();
+    (
+        ikes.map(|ike| ike.unique_id).collect(),
+        children
+            .map(|child| (child.unique_id, child.spi_in, child.spi_out))
+            .collect(),
+    )
+}
+
+#[test]
+fn a_timer_of_a_connection_disturbs_no_sa() {
+    let mut lab = Laboratory::build().unwrap();
+    lab.launch(Side::B, &gateway(Side::B)).unwrap();
+    lab.start(Side::A, &gateway(Side::A)).unwrap();
+    lab.wait_ready(Side::B).unwrap();
+    lab.wait_open(Family::V4, PATIENCE).unwrap();
+    let before = sas(lab.gateway(Side::A));
+    assert_eq!((before.0.len(), before.1.len()), (1, 1), "{before:?}");
+    let report = pinging(&lab, 150, || {
+        let a = lab.gateway(Side::A);
+        a.operate(&format!(
+            "set connections {CONNECTION} dpd_delay 7\ncommit\n"
+        ))
+        .unwrap();
+        let text = a.operate("show configuration | display set\n").unwrap();
+        assert!(text.contains("dpd_delay 7"), "{text}");
+    });
+    assert_eq!(report.received, 150, "{report:?}");
+    assert_eq!(sas(lab.gateway(Side::A)), before);
 }
