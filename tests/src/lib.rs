@@ -37,6 +37,7 @@ pub mod names;
 pub mod nat;
 pub mod nonces;
 pub mod scapy;
+pub mod ssh_key;
 pub mod stock;
 pub mod traffic;
 pub mod vrfs;

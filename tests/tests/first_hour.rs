@@ -6,9 +6,7 @@
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::fs;
 use std::io::{Read as _, Write as _};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -17,6 +15,7 @@ use std::time::{Duration, Instant};
 use culvert_netlab::addressing::{Place, Side};
 use culvert_tests::configuration::gateway;
 use culvert_tests::laboratory::{Laboratory, wait_for};
+use culvert_tests::ssh_key::make_key;
 use serde_json::{Value, json};
 
 const README: &str = include_str!("../../README.md");
@@ -173,17 +172,6 @@ impl Drop for Terminal {
     }
 }
 
-fn make_key(path: &Path) -> String {
-    let made = Command::new("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-        .arg(path)
-        .status()
-        .unwrap();
-    assert!(made.success());
-    let public = fs::read_to_string(path.with_extension("pub")).unwrap();
-    public.trim().to_owned()
-}
-
 /// The other end of the tunnel, which waits.
 fn headquarters() -> Value {
     let mut configuration = gateway(Side::B);
@@ -218,7 +206,7 @@ fn the_first_hour_goes_as_the_readme_says() {
     let mut first = hour.first;
     // The one thing that is somebody's own.
     first["system"]["users"][0]["ssh_keys"][0]["public_key"] =
-        json!(make_key(&lab.folder().join("laptop")));
+        json!(make_key(&lab.folder().join("laptop")).unwrap());
     lab.launch(Side::B, &headquarters()).unwrap();
     lab.start(Side::A, &first).unwrap();
     lab.wait_ready(Side::B).unwrap();

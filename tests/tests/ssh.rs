@@ -9,7 +9,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use culvert_netlab::addressing::{Family, Place, Side};
 use culvert_netlab::process::ProcessIdentity;
 use culvert_tests::configuration::{SECRET, gateway};
 use culvert_tests::laboratory::{Laboratory, wait_for};
+use culvert_tests::ssh_key::make_key;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -53,17 +54,6 @@ impl Drop for Guest {
     }
 }
 
-fn make_key(path: &Path) -> String {
-    let made = Command::new("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-        .arg(path)
-        .status()
-        .unwrap();
-    assert!(made.success());
-    let public = fs::read_to_string(path.with_extension("pub")).unwrap();
-    public.trim().to_owned()
-}
-
 impl Site {
     fn open() -> Self {
         let mut lab = Laboratory::build().unwrap();
@@ -78,11 +68,11 @@ impl Site {
         let users: Vec<Value> = USERS
             .iter()
             .map(|(name, role)| {
-                let key = make_key(&lab.folder().join(name));
+                let key = make_key(&lab.folder().join(name)).unwrap();
                 json!({ "name": name, "role": role, "ssh_keys": [{ "name": "laptop", "public_key": key }] })
             })
             .collect();
-        make_key(&lab.folder().join("mallory"));
+        make_key(&lab.folder().join("mallory")).unwrap();
         let listen: Vec<Value> = Family::BOTH
             .iter()
             .map(|family| json!({ "address": Side::A.addresses().gateway_lan(*family).addr().to_string() }))
