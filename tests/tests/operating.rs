@@ -16,7 +16,7 @@ use culvert_netlab::process::Interrupt;
 use culvert_tests::configuration::{CHILD, CONNECTION, SECRET, gateway};
 use culvert_tests::gateway::program;
 use culvert_tests::laboratory::{Laboratory, wait_for};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
@@ -192,6 +192,8 @@ fn whoever_logs_in_operates_by_the_one_socket_that_he_reaches() {
     let text = olga.done(&format!("clear ike {CONNECTION}"));
     assert!(text.contains("1 IKE_SAs have ended"), "{text}");
     lab.wait_open(Family::V4, PATIENCE).unwrap();
+    // The program knows the secret of its own laboratory: it is not among what this one leaves.
+    umount2(&shell, MntFlags::MNT_DETACH).unwrap();
 }
 
 /// The account has no way around the one socket.
