@@ -24,7 +24,7 @@ use super::caller::{Caller, Role, allowed};
 use super::hands::{Hands, HandsError};
 use super::records::{Made, Records, Running, Valid, audit_entry, revert_entry};
 use super::{Agent, Refusal, away, changes, waiting};
-use crate::store::{Revision, RevisionNumber, SessionId, Source};
+use crate::store::{Moment, Revision, RevisionNumber, SessionId, Source};
 use crate::syslog::Weight;
 
 /// Between two looks at how far they are: the first is soon, since most changes are done in milliseconds.
@@ -38,6 +38,9 @@ const PROBATION: std::ops::RangeInclusive<u32> = 1..=86_400;
 /// A candidate that could be committed.
 struct Ready {
     session: SessionId,
+    /// What the candidate is.
+    ours: Tree,
+    /// Merged with what runs.
     tree: Tree,
     valid: Valid,
     changes: Vec<api::PlannedChange>,
@@ -112,6 +115,7 @@ impl<H: Hands> Agent<H> {
     ) -> Result<CommitReply, Refusal> {
         let Ready {
             session,
+            ours,
             tree,
             valid,
             old_plan,
@@ -121,13 +125,20 @@ impl<H: Hands> Agent<H> {
         // What is wrong already is not the new configuration's fault.
         let before = self.hands.standing().await.ok();
         let (who, order) = (caller.clone(), request.clone());
-        let (candidate, committed) = (session.clone(), tree.clone());
+        let candidate = session.clone();
         let Running { number, plan, .. } = self
             .with(move |records| {
-                let revision = store(records, &who, &order, &committed)?;
-                let running = Running::new(revision.number, committed.clone(), valid);
+                let now = records.now()?;
+                let still = records.is_still(&candidate, &ours);
+                let from = still.then_some(&candidate);
+                let Revision { number, .. } = store(records, &who, &order, &tree, from, &now)?;
+                let running = Running::new(number, tree.clone(), valid);
                 records.running = running.clone();
-                records.rebase(&candidate, revision.number, committed);
+                if still {
+                    records.begin_anew(&candidate, number, tree);
+                } else {
+                    records.carry_over(&candidate, &ours, number, &tree, &now);
+                }
                 Ok(running)
             })
             .await?;
@@ -143,13 +154,14 @@ impl<H: Hands> Agent<H> {
                 let text: Vec<&str> = causes.iter().map(|one| one.message.as_str()).collect();
                 let cause = format!("revision {number} failed: {}", text.join("; "));
                 tracing::warn!(%number, cause, "going back");
-                let back = self.go_back(old_number, cause).await?;
-                // The candidate is what it was: to be mended and committed again.
+                // First: whatever happens in between, its edits are not lost.
                 self.with(move |records| {
-                    records.rebase(&session, back.number, tree);
+                    let now = records.now()?;
+                    records.begin_before(&session, number, old_number, &now);
                     Ok(())
                 })
                 .await?;
+                let back = self.go_back(old_number, cause).await?;
                 reply.revision = back.number.get();
                 reply.problems = causes;
                 reply.set_outcome(Outcome::Reverted);
@@ -296,7 +308,7 @@ fn prepare(
     }
     let running = records.running.clone();
     let tree = if base == running.number {
-        ours
+        ours.clone()
     } else {
         let (_, began) = records.revision(base.get())?;
         match merge(&began, &ours, &running.tree) {
@@ -334,6 +346,7 @@ fn prepare(
     let old = running.tree.to_config().unwrap_or_default();
     Ok(Ok(Ready {
         session,
+        ours,
         tree,
         changes: changes::changes(&running.plan, &valid.plan),
         dangers: changes::dangers(&old, &valid.config, caller.entrance()),
@@ -343,13 +356,15 @@ fn prepare(
     }))
 }
 
+/// Makes a tree the newest revision, and what the candidate that it comes from begins with.
 fn store(
     records: &mut Records,
     caller: &Caller,
     order: &api::CommitRequest,
     tree: &Tree,
+    candidate: Option<&SessionId>,
+    now: &Moment,
 ) -> Result<Revision, Refusal> {
-    let now = records.now()?;
     let (source, origin) = match records.made_by(&order.candidate, tree) {
         Some(Made::Rollback(to)) => (Source::Rollback, Some(to)),
         Some(Made::Load) => (Source::Import, None),
@@ -358,17 +373,18 @@ fn store(
     };
     let mut new = records.new_revision(tree, &caller.name, source, &order.comment)?;
     new.origin = origin;
+    new.candidate = candidate.cloned();
     let audit = audit_entry(caller, "commit", &format!("stored: {}", order.comment));
     let stored = match order.confirm_seconds {
-        0 => records.store.commit(new, Some(&audit), &now)?,
+        0 => records.store.commit(new, Some(&audit), now)?,
         seconds => {
             let window = Duration::from_secs(u64::from(seconds));
             records
                 .store
-                .commit_confirmed(new, window, Some(&audit), &now)?
+                .commit_confirmed(new, window, Some(&audit), now)?
         }
     };
-    records.told(&audit, Weight::Notice, &now);
+    records.told(&audit, Weight::Notice, now);
     Ok(stored)
 }
 

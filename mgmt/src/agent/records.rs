@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use culvert_model::config;
 use culvert_model::decode::DecodeErrors;
 use culvert_model::plan::{DigestKey, Plan, PlanErrors, plan};
-use culvert_model::tree::{Tree, TreeError};
+use culvert_model::tree::{Tree, TreeError, merge};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::caller::Caller;
@@ -167,6 +167,7 @@ impl Records {
                     },
                     content,
                     secrets,
+                    candidate: None,
                 };
                 let revision = store.commit(new, None, now)?;
                 store.revision(revision.number)?
@@ -314,12 +315,60 @@ impl Records {
         (made == tree).then_some(*by)
     }
 
-    /// A candidate goes on from another revision. That is not written: what is on the disk, merged with what runs, comes
-    /// to the same, and a commit costs one transaction.
-    pub fn rebase(&mut self, session: &SessionId, base: RevisionNumber, tree: Tree) {
+    /// Whether nobody has edited a candidate since it was this.
+    pub fn is_still(&self, session: &SessionId, was: &Tree) -> bool {
+        self.candidates
+            .get(session)
+            .is_some_and(|held| held.tree == *was)
+    }
+
+    /// A candidate begins anew with the revision that it became; the commit has written that already.
+    pub fn begin_anew(&mut self, session: &SessionId, base: RevisionNumber, tree: Tree) {
         if let Some(held) = self.candidates.get_mut(session) {
             held.base = base;
             held.tree = tree;
+        }
+    }
+
+    /// A candidate was edited while what it had been was committed: those edits go on from there. Where they do not fit
+    /// it stays as it is, and its next commit says so.
+    pub fn carry_over(
+        &mut self,
+        session: &SessionId,
+        was: &Tree,
+        base: RevisionNumber,
+        committed: &Tree,
+        now: &Moment,
+    ) {
+        let Some(held) = self.candidates.get(session) else {
+            return;
+        };
+        let Ok(tree) = merge(was, &held.tree, committed) else {
+            return;
+        };
+        let principal = held.principal.clone();
+        if let Err(error) = self.save(session, &principal, base, tree, now) {
+            tracing::warn!(%session, %error, "a candidate stays on its old base");
+        }
+    }
+
+    /// A candidate that became a revision which is about to be taken back goes on from the one before: what it changed
+    /// is an edit again, to be mended and committed once more.
+    pub fn begin_before(
+        &mut self,
+        session: &SessionId,
+        failed: RevisionNumber,
+        before: RevisionNumber,
+        now: &Moment,
+    ) {
+        let found = self.candidates.get(session);
+        let Some(held) = found.filter(|held| held.base == failed) else {
+            return;
+        };
+        let (principal, tree) = (held.principal.clone(), held.tree.clone());
+        if let Err(error) = self.save(session, &principal, before, tree.clone(), now) {
+            tracing::warn!(%session, %error, "a candidate's edits are kept in memory only");
+            self.begin_anew(session, before, tree);
         }
     }
 
@@ -409,6 +458,7 @@ impl Records {
             comment: comment.to_owned(),
             content,
             secrets,
+            candidate: None,
         })
     }
 

@@ -14,6 +14,7 @@ use culvert_model::plan::Plan;
 use super::*;
 use crate::store::{Moment, Store};
 
+mod going_on;
 mod keys;
 mod secrets;
 mod trail;
@@ -32,6 +33,15 @@ struct Told {
     deaf: bool,
     /// Plans are taken, and how far they are is not said.
     mute: bool,
+    /// Whoever asks for a check says so here, and waits until they may go on.
+    gate: Option<Arc<Gate>>,
+}
+
+/// Something happens in the middle of a commit.
+#[derive(Default)]
+struct Gate {
+    reached: tokio::sync::Notify,
+    open: tokio::sync::Notify,
 }
 
 #[derive(Clone, Default)]
@@ -57,6 +67,11 @@ impl Hands for Fake {
         plan: &Plan,
         check: bool,
     ) -> Result<Vec<String>, HandsError> {
+        let gate = if check { self.told().gate.take() } else { None };
+        if let Some(gate) = gate {
+            gate.reached.notify_one();
+            gate.open.notified().await;
+        }
         let mut told = self.told();
         if told.away {
             return Err(HandsError::Away("asleep".to_owned()));

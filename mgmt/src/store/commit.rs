@@ -1,7 +1,7 @@
 //! Committing, and keeping the history within its bounds.
 //!
 //! ```text
-//! seal the secrets ── BEGIN ── revision ── confirmation ── prune ── audit entry ── head ── COMMIT (one fsync)
+//! BEGIN ── seal the secrets ── revision ── confirmation ── candidate ── prune ── audit entry ── head ── COMMIT (one fsync)
 //! ```
 //!
 //! All of it is one transaction: it is there as a whole once the commit returns, or not at all.
@@ -80,6 +80,7 @@ impl Store {
             comment: comment.to_owned(),
             content: old.content,
             secrets: old.secrets,
+            candidate: None,
         };
         self.commit_as(new, Settles::Returning, audit, now)
     }
@@ -111,7 +112,7 @@ impl Store {
 
     fn commit_as(
         &mut self,
-        new: NewRevision,
+        mut new: NewRevision,
         settles: Settles,
         audit: Option<&NewAuditEntry>,
         now: &Moment,
@@ -121,6 +122,7 @@ impl Store {
         // One that was not written in its turn: a store must not run ahead of what it falls back on.
         self.keep_up();
         let content_hash = sha256(&new.content);
+        let session = new.candidate.take();
         let (revision, confirmed) = self.write(|transaction, keys, limits| {
             let mut head = Head::load(transaction)?;
             let expected = new.parent;
@@ -152,6 +154,10 @@ impl Store {
                     None
                 }
             };
+            // Before the history is shortened: what it began with until now need not stay for its sake.
+            if let Some(session) = &session {
+                candidate::begin_anew(transaction, session, stored.revision.number, keys, now)?;
+            }
             prune(transaction, &mut head, limits)?;
             if let Some(entry) = audit {
                 audit::append(transaction, &mut head, entry, limits, now)?;

@@ -8,6 +8,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Store;
+use super::candidate::SessionId;
 use super::checksum::{Fields, Sum, sha256};
 use super::clock::WallTime;
 use super::error::StoreError;
@@ -122,6 +123,8 @@ pub struct NewRevision {
     pub content: Vec<u8>,
     /// The secrets, by path; no path twice.
     pub secrets: Vec<Secret>,
+    /// The session whose candidate this is: in the same transaction the candidate begins anew with this revision.
+    pub candidate: Option<SessionId>,
 }
 
 /// A committed revision, without its content.
@@ -174,6 +177,7 @@ impl fmt::Debug for NewRevision {
             .field("comment", &self.comment)
             .field("bytes", &self.content.len())
             .field("secrets", &self.secrets.len())
+            .field("candidate", &self.candidate)
             .finish()
     }
 }

@@ -45,6 +45,7 @@ pub fn measure(
             secrets: secrets
                 .map(|(path, value)| Secret::new(path.clone(), value.to_vec()))
                 .collect(),
+            candidate: None,
         }
     };
     let entry = NewAuditEntry {

@@ -54,6 +54,13 @@ fn furnish(path: &Path) -> Store {
         store.audit(&entry, &at(step)).unwrap();
     }
     store.pin(number(2), true).unwrap();
+    let other = SessionId::new("two").unwrap();
+    let base = Some(number(14));
+    store
+        .save_candidate(&other, "ann", base, b"typed", &[], &at(1))
+        .unwrap();
+    let new = committed_by(&other, base, &random.bytes(500));
+    store.commit(new, None, &at(1)).unwrap();
     store
         .save_candidate(
             &session,
@@ -67,7 +74,7 @@ fn furnish(path: &Path) -> Store {
     store
         .lock_exclusively(&session, "ann", Duration::from_mins(10), &at(1))
         .unwrap();
-    let new = new_revision(Some(number(14)), &random.bytes(3000));
+    let new = new_revision(Some(number(15)), &random.bytes(3000));
     store
         .commit_confirmed(new, Duration::from_mins(10), None, &at(2))
         .unwrap();
@@ -126,7 +133,7 @@ fn a_thousand_damaged_databases_are_found_out_or_harmless() {
     let sound = place.path().join("sound");
     let store = furnish(&sound);
     let before = everything(&store).unwrap();
-    assert_eq!(before.revisions.len(), 15);
+    assert_eq!(before.revisions.len(), 16);
     drop(store);
     assert_eq!(fs::metadata(sound.join("store.db-wal")).unwrap().len(), 0);
     let database = fs::read(sound.join("store.db")).unwrap();
@@ -150,7 +157,7 @@ fn a_thousand_damaged_databases_are_found_out_or_harmless() {
             }
             Condition::Replaced(replacement) => {
                 assert_eq!(after.running, before.running, "{round}: {what}");
-                assert_eq!(after.revisions, before.revisions[5..], "{round}: {what}");
+                assert_eq!(after.revisions, before.revisions[6..], "{round}: {what}");
                 assert_eq!(replacement.bad_exports, 0);
                 assert_eq!(after.pending.unwrap().remaining, Duration::ZERO);
                 found_out += 1;

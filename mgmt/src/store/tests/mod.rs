@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod behaviour;
+mod candidates;
 mod damage;
 mod disk;
 pub(super) mod disk_log;
@@ -80,6 +81,19 @@ pub(super) fn new_revision(parent: Option<RevisionNumber>, content: &[u8]) -> Ne
         comment: "why not".into(),
         content: content.to_vec(),
         secrets: vec![Secret::new("keys[hq].secret", *b"canary-hunter2-canary")],
+        candidate: None,
+    }
+}
+
+/// The same, as a session's candidate.
+pub(super) fn committed_by(
+    session: &SessionId,
+    parent: Option<RevisionNumber>,
+    content: &[u8],
+) -> NewRevision {
+    NewRevision {
+        candidate: Some(session.clone()),
+        ..new_revision(parent, content)
     }
 }
 

@@ -7,13 +7,29 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Operation {
-    Commit { stale: bool, size: usize },
-    CommitConfirmed { size: usize },
-    Confirm { late: bool },
+    Commit {
+        stale: bool,
+        size: usize,
+        /// It is the candidate's.
+        mine: bool,
+    },
+    CommitConfirmed {
+        size: usize,
+    },
+    Confirm {
+        late: bool,
+    },
     Expire,
-    Again { which: usize },
-    Pin { which: usize, pinned: bool },
-    Candidate { which: usize },
+    Again {
+        which: usize,
+    },
+    Pin {
+        which: usize,
+        pinned: bool,
+    },
+    Candidate {
+        which: usize,
+    },
     Discard,
     Maintain,
     Rotate,
@@ -23,8 +39,8 @@ enum Operation {
 
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let one = prop_oneof![
-        6 => (prop::bool::weighted(0.1), 0..3000_usize)
-            .prop_map(|(stale, size)| Operation::Commit { stale, size }),
+        6 => (prop::bool::weighted(0.1), 0..3000_usize, any::<bool>())
+            .prop_map(|(stale, size, mine)| Operation::Commit { stale, size, mine }),
         3 => (0..3000_usize).prop_map(|size| Operation::CommitConfirmed { size }),
         2 => any::<bool>().prop_map(|late| Operation::Confirm { late }),
         2 => Just(Operation::Expire),
@@ -67,6 +83,8 @@ struct Model {
     /// The revision that waits, and where to return to.
     pending: Option<(u64, u64)>,
     candidate: Option<u64>,
+    /// What the candidate holds, if there is one.
+    typed: Option<Vec<u8>>,
 }
 
 impl Model {
@@ -133,6 +151,18 @@ impl Model {
             pending.map(|pending| (pending.revision.get(), pending.restore.get())),
             self.pending
         );
+        let session = SessionId::new("one").unwrap();
+        match (&self.typed, store.candidate(&session)) {
+            (None, Err(StoreError::NoSuchCandidate(_))) => {}
+            (Some(typed), Ok(found)) => {
+                assert_eq!(found.content, *typed);
+                assert_eq!(found.info.base.map(RevisionNumber::get), self.candidate);
+                let as_committed = typed != b"typed";
+                let secrets = new_revision(None, b"").secrets;
+                assert_eq!(found.secrets == secrets, as_committed);
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -148,14 +178,21 @@ fn apply(operation: &Operation, store: &mut Store, model: &mut Model, seed: u64)
     match *operation {
         Operation::Commit { stale: true, .. } => {
             let stale = RevisionNumber::new(model.newest + 1);
-            let refused = store.commit(new_revision(stale, b""), None, &at(1));
+            let refused = store.commit(committed_by(&session, stale, b""), None, &at(1));
             assert!(matches!(refused, Err(StoreError::Moved { .. })));
         }
-        Operation::Commit { size, .. } => {
+        Operation::Commit { size, mine, .. } => {
             let content = Random(seed).bytes(size);
-            let revision = store
-                .commit(new_revision(newest, &content), None, &at(1))
-                .unwrap();
+            let new = if mine {
+                committed_by(&session, newest, &content)
+            } else {
+                new_revision(newest, &content)
+            };
+            let revision = store.commit(new, None, &at(1)).unwrap();
+            if mine && model.typed.is_some() {
+                model.candidate = Some(model.newest + 1);
+                model.typed = Some(content.clone());
+            }
             if let Some((waits, _)) = model.pending.take() {
                 model.get(waits).confirmed = true;
             }
@@ -232,6 +269,7 @@ fn apply(operation: &Operation, store: &mut Store, model: &mut Model, seed: u64)
         Operation::Candidate { which } => {
             let base = some(which, model).map(|known| known.number);
             model.candidate = base;
+            model.typed = Some(b"typed".to_vec());
             let base = base.map(number);
             store
                 .save_candidate(&session, "ann", base, b"typed", &[], &at(1))
@@ -239,7 +277,7 @@ fn apply(operation: &Operation, store: &mut Store, model: &mut Model, seed: u64)
         }
         Operation::Discard => {
             store.discard_candidate(&session).unwrap();
-            model.candidate = None;
+            (model.candidate, model.typed) = (None, None);
         }
         Operation::Maintain => store.maintain().unwrap(),
         Operation::Rotate => store.rotate_key().unwrap(),
@@ -256,7 +294,7 @@ fn lose(model: &mut Model) {
         index += 1;
         index > first || Some(known.number) == confirmed
     });
-    model.candidate = None;
+    (model.candidate, model.typed) = (None, None);
 }
 
 proptest! {

@@ -23,6 +23,10 @@ struct Run {
     contents: BTreeMap<u64, Vec<u8>>,
     /// Marks count these: before the first step, and after each.
     states: Vec<Seen>,
+    /// What the candidate held, one after the other; nothing: there was none.
+    typed: Vec<Vec<u8>>,
+    /// How many of these there were at each mark.
+    typed_at: Vec<usize>,
 }
 
 fn limits() -> Limits {
@@ -59,6 +63,8 @@ fn run(path: &Path, synchronous: &'static str) -> Run {
     disk_log::start();
     let mut store = Store::open_as(path, limits(), &durability).unwrap().store;
     let session = SessionId::new("one").unwrap();
+    let mut typed = vec![Vec::new()];
+    let mut typed_at = vec![1];
     for step in 1..=14 {
         let before = *states.last().unwrap();
         let parent = RevisionNumber::new(before.newest);
@@ -93,17 +99,30 @@ fn run(path: &Path, synchronous: &'static str) -> Run {
                     .expire_confirmation("not confirmed", None, &at(step))
                     .unwrap();
             }
+            4 | 8 | 11 => {
+                let new = committed_by(&session, parent, &content);
+                store.commit(new, Some(&entry()), &at(step)).unwrap();
+                typed.push(content.clone());
+            }
             _ => {
                 store.commit(new, Some(&entry()), &at(step)).unwrap();
             }
         }
         states.push(after);
+        typed_at.push(typed.len());
         disk_log::mark(step);
         match step {
-            2 | 4 | 7 | 11 => store.maintain().unwrap(),
-            3 => store
-                .save_candidate(&session, "ann", parent, &content, &[], &at(step))
-                .unwrap(),
+            2 | 4 | 6 | 11 => store.maintain().unwrap(),
+            3 | 7 | 10 => {
+                // Just before the log is copied, too, and several times.
+                for size in [20, 9000, 300] {
+                    let content = random.bytes(size);
+                    store
+                        .save_candidate(&session, "ann", parent, &content, &[], &at(step))
+                        .unwrap();
+                    typed.push(content);
+                }
+            }
             8 => store.rotate_key().unwrap(),
             12 => {
                 drop(store);
@@ -117,6 +136,8 @@ fn run(path: &Path, synchronous: &'static str) -> Run {
         log: disk_log::take(),
         contents,
         states,
+        typed,
+        typed_at,
     }
 }
 
@@ -144,6 +165,20 @@ fn check(run: &Run, found: &Path, step: usize) -> Result<(), String> {
         newest: list.last().map_or(0, |newest| newest.number.get()),
         running: running.map_or(0, |running| running.revision.number.get()),
     };
+    // A commit makes durable what was typed before it.
+    let least = run.typed_at[step] - 1;
+    let most = run.typed_at.get(step + 1).unwrap_or(&run.typed.len()) - 1;
+    let typed = match store.candidate(&SessionId::new("one").unwrap()) {
+        Ok(candidate) => candidate.content,
+        Err(StoreError::NoSuchCandidate(_)) => Vec::new(),
+        Err(error) => return Err(error.to_string()),
+    };
+    if !run.typed[least..=most].contains(&typed) {
+        return Err(format!(
+            "the candidate holds {} bytes of another time",
+            typed.len()
+        ));
+    }
     let acknowledged = run.states[step];
     let begun = run.states.get(step + 1).copied().unwrap_or(acknowledged);
     if seen == acknowledged || seen == begun {
