@@ -315,7 +315,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         check_text("principal", principal, Limits::NAME)?;
         let clear = clear_bytes(content, secrets, self.limits.content)?;
-        self.write(|transaction, keys, limits| {
+        self.write_without_waiting(|transaction, keys, limits| {
             let (count, next): (u64, i64) = transaction
                 .prepare_cached("SELECT count(*), coalesce(max(id), 0) + 1 FROM candidates")?
                 .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -397,7 +397,7 @@ impl Store {
 
     /// Says that a session is still there.
     pub fn touch_candidate(&mut self, session: &SessionId, now: &Moment) -> Result<(), StoreError> {
-        self.write(|transaction, _, _| {
+        self.write_without_waiting(|transaction, _, _| {
             let mut row = load(transaction, session)?
                 .ok_or_else(|| StoreError::NoSuchCandidate(session.clone()))?;
             row.info.last_used = *now;
@@ -407,7 +407,7 @@ impl Store {
 
     /// Removes a session's candidate if it has one.
     pub fn discard_candidate(&mut self, session: &SessionId) -> Result<(), StoreError> {
-        self.write(|transaction, _, _| {
+        self.write_without_waiting(|transaction, _, _| {
             transaction
                 .prepare_cached("DELETE FROM candidates WHERE session = ?1")?
                 .execute([session.as_str()])?;
@@ -426,7 +426,7 @@ impl Store {
         if !infos(&self.connection)?.iter().any(old) {
             return Ok(Vec::new());
         }
-        self.write(|transaction, _, _| {
+        self.write_without_waiting(|transaction, _, _| {
             let mut removed = Vec::new();
             for row in load_all(transaction)? {
                 if old(&row.info) {

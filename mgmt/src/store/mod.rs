@@ -16,6 +16,8 @@
 //!   unless the disk failed while it was made durable: then the next start may find it;
 //! - revisions follow each other: a commit on anything but the newest one is refused ([`StoreError::Moved`]);
 //! - [`running`](Store::running) is what a start must load: the last confirmed revision ([`confirm`]);
+//! - a candidate is there after a crash of this process, and after a power cut as it was at some moment since the last
+//!   commit;
 //! - a secret lies on the disk sealed only, bound to its revision and path ([`seal`]);
 //! - damage is found when the store is opened or the thing is read, and the exports take the place of a damaged
 //!   database, loudly ([`Condition::Replaced`]);
@@ -44,6 +46,7 @@ mod revision;
 mod rotate;
 mod schema;
 pub mod seal;
+mod transaction;
 mod verify;
 mod wire;
 
@@ -54,11 +57,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
 use zeroize::Zeroizing;
 
 use directory::Directory;
 use key_file::Keys;
+use transaction::Pace;
 
 pub use audit::{AuditEntry, AuditTrail, NewAuditEntry};
 pub use candidate::{Candidate, CandidateInfo, SessionId};
@@ -86,6 +90,7 @@ pub struct Store {
     read_only: bool,
     /// Revisions whose export is missing or out of date.
     exports_due: BTreeSet<RevisionNumber>,
+    pace: Pace,
     /// Held for as long as the store is open.
     _lock: File,
 }
@@ -126,25 +131,6 @@ impl Store {
         exported.and(copied).map_err(|error| self.explain(error))
     }
 
-    /// One transaction: all of the work, or nothing of it.
-    fn write<T>(
-        &mut self,
-        work: impl FnOnce(&Transaction<'_>, &Keys, &Limits) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        if self.read_only {
-            return Err(StoreError::ReadOnly);
-        }
-        let transact = || {
-            let transaction = self
-                .connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let done = work(&transaction, &self.keys, &self.limits)?;
-            transaction.commit()?;
-            Ok(done)
-        };
-        transact().map_err(|error| self.explain(error))
-    }
-
     /// A file system that went read-only under an open file gives but an I/O error.
     fn explain(&self, error: StoreError) -> StoreError {
         match error {
@@ -177,6 +163,7 @@ impl Store {
 
     /// Leaves an empty log: what stayed in it could, damaged, hide newer pages of the database.
     fn checkpoint(&mut self) -> Result<(), StoreError> {
+        self.wait_again()?;
         self.connection
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         Ok(())

@@ -28,6 +28,7 @@ use super::limits::Limits;
 use super::recover::{Replacement, complete, put_aside, restore};
 use super::revision::RevisionNumber;
 use super::schema;
+use super::transaction::{Pace, Synchronous};
 use super::verify::{missing_is_damage, verify};
 
 pub(super) const DATABASE: &str = "store.db";
@@ -65,14 +66,14 @@ pub struct Opened {
 /// How durable, and through which file system: what tests change.
 #[derive(Clone, Debug)]
 pub(super) struct Durability {
-    pub(super) synchronous: &'static str,
+    pub(super) synchronous: Synchronous,
     pub(super) vfs: Option<&'static str>,
 }
 
 impl Default for Durability {
     fn default() -> Self {
         Self {
-            synchronous: "FULL",
+            synchronous: Synchronous::Full,
             vfs: None,
         }
     }
@@ -107,7 +108,8 @@ impl Store {
         };
         match parts.existing(durability) {
             Ok(Some((connection, keys, condition))) => {
-                let mut store = parts.store(connection, keys, lock);
+                let mut store =
+                    parts.store(connection, keys, Pace::new(durability.synchronous), lock);
                 store.catch_up()?;
                 Ok(Opened { store, condition })
             }
@@ -148,7 +150,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn store(self, connection: Connection, keys: Keys, lock: File) -> Store {
+    fn store(self, connection: Connection, keys: Keys, pace: Pace, lock: File) -> Store {
         Store {
             connection,
             keys,
@@ -157,6 +159,7 @@ impl Parts {
             limits: self.limits,
             read_only: self.read_only,
             exports_due: BTreeSet::new(),
+            pace,
             _lock: lock,
         }
     }
@@ -241,7 +244,12 @@ impl Parts {
                 Condition::Replaced(replacement)
             }
         };
-        let mut store = self.store(filled.connection, keys, lock);
+        let mut store = self.store(
+            filled.connection,
+            keys,
+            Pace::new(durability.synchronous),
+            lock,
+        );
         store.catch_up()?;
         // From now on a database without tables is one that was lost, not one that was never begun.
         if !store.read_only
@@ -342,16 +350,7 @@ fn connect(
     // One process at a time: the log's index stays in memory, and nobody else gets in between.
     set(&connection, "locking_mode", "EXCLUSIVE", "exclusive")?;
     set(&connection, "journal_mode", "WAL", "wal")?;
-    let synchronous = match durability.synchronous {
-        "FULL" => "2",
-        _ => "1",
-    };
-    set(
-        &connection,
-        "synchronous",
-        durability.synchronous,
-        synchronous,
-    )?;
+    durability.synchronous.take(&connection)?;
     set(&connection, "foreign_keys", "ON", "1")?;
     set(&connection, "cell_size_check", "ON", "1")?;
     set(&connection, "temp_store", "MEMORY", "2")?;
@@ -361,7 +360,8 @@ fn connect(
     Ok(connection)
 }
 
-fn set(
+/// Changes a setting and reads it back.
+pub(super) fn set(
     connection: &Connection,
     name: &'static str,
     value: &'static str,

@@ -12,6 +12,10 @@ fn content(number: u64) -> Vec<u8> {
     Random(number).bytes(1 << (number % 16))
 }
 
+fn session() -> SessionId {
+    SessionId::new("one").unwrap()
+}
+
 /// Does nothing unless the test below starts it in a process of its own.
 #[test]
 fn commits_until_it_is_killed() {
@@ -27,6 +31,11 @@ fn commits_until_it_is_killed() {
             .map_or(1, |newest| newest.number.get() + 1);
         assert_eq!(commit(&mut store, &content(next)).number.get(), next);
         println!("acknowledged {next}");
+        let base = Some(number(next));
+        store
+            .save_candidate(&session(), "ann", base, &content(next + 1), &[], &at(1))
+            .unwrap();
+        println!("typed {next}");
         if next.is_multiple_of(5) {
             store.maintain().unwrap();
         }
@@ -41,7 +50,7 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
     let place = place();
     let path = place.path().join("mgmt");
     let mut random = Random(1);
-    let mut acknowledged = 0;
+    let (mut acknowledged, mut typed) = (0, 0);
     for round in 0..6 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", THIS, "--nocapture", "--test-threads=1"])
@@ -58,6 +67,8 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
             if let Some((_, number)) = line.split_once("acknowledged ") {
                 acknowledged = number.parse().unwrap();
                 count += 1;
+            } else if let Some((_, number)) = line.split_once("typed ") {
+                typed = number.parse().unwrap();
             }
         }
         let second = Store::open(&path);
@@ -72,6 +83,10 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
                 && let Ok(number) = number.parse()
             {
                 acknowledged = number;
+            } else if let Some((_, number)) = line.split_once("typed ")
+                && let Ok(number) = number.parse()
+            {
+                typed = number;
             }
         }
         let Opened { store, condition } = Store::open(&path).unwrap();
@@ -82,6 +97,14 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
             newest == acknowledged || newest == acknowledged + 1,
             "round {round}: {newest} after {acknowledged}"
         );
+        // What was typed is there, too, although nothing waited for the disk.
+        let candidate = store.candidate(&session()).unwrap();
+        let base = candidate.info.base.unwrap().get();
+        assert!(
+            base == typed || base == typed + 1,
+            "round {round}: {base} after {typed}"
+        );
+        assert_eq!(candidate.content, content(base + 1));
         for revision in list {
             let committed = store.revision(revision.number).unwrap();
             assert_eq!(committed.content, content(revision.number.get()));

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::super::open::Durability;
+use super::super::transaction::Synchronous;
 use super::disk::Disk;
 use super::disk_log::{self, Event};
 use super::*;
@@ -48,7 +49,7 @@ fn entry() -> NewAuditEntry {
 }
 
 /// Does what a box does in its life, in small.
-fn run(path: &Path, synchronous: &'static str) -> Run {
+fn run(path: &Path, synchronous: Synchronous) -> Run {
     recording_vfs::register();
     let durability = Durability {
         synchronous,
@@ -232,7 +233,7 @@ fn kind(event: &Event) -> String {
 fn a_power_cut_anywhere_loses_nothing_that_was_acknowledged() {
     let place = place();
     let path = place.path().join("mgmt");
-    let run = run(&path, "FULL");
+    let run = run(&path, Synchronous::Full);
     assert_eq!(run.states.len(), 15);
     let (faults, starts) = cut_everywhere(&run, &path, 4);
     assert!(
@@ -249,7 +250,7 @@ fn a_power_cut_anywhere_loses_nothing_that_was_acknowledged() {
 fn the_same_finds_what_a_store_without_full_syncs_loses() {
     let place = place();
     let path = place.path().join("mgmt");
-    let run = run(&path, "NORMAL");
+    let run = run(&path, Synchronous::Normal);
     let (faults, starts) = cut_everywhere(&run, &path, 1);
     println!("{} of {starts}", faults.len());
     assert!(
