@@ -21,7 +21,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::agent::{Agent, Caller, Hands, Role};
 use crate::observe::log::{LogError, MOST_LINES, Tail};
 use crate::observe::outlet::{Outlet, Place, Places, Replies};
-use crate::observe::probing::{Ping, Traceroute};
+use crate::observe::probing::{Asking, Seeking};
 use crate::observe::{ObserveError, Observer};
 use crate::service::{caller_of, status as refused};
 
@@ -129,8 +129,12 @@ impl<H: Hands> Gateway for Operating<H> {
     ) -> Result<Response<Self::PingStream>, Status> {
         let (caller, request) = caller_of(&self.agent, request).await?;
         let (outlet, replies) = Outlet::new(self.place(&caller)?);
-        let ping = Ping::begin(&request).map_err(|error| status(&error))?;
-        tokio::task::spawn_blocking(move || ping.run(&outlet));
+        let ping = Asking::of(&request).map_err(|error| status(&error))?;
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = ping.run(&outlet) {
+                outlet.fail_blocking(status(&error));
+            }
+        });
         Ok(Response::new(replies))
     }
 
@@ -142,7 +146,7 @@ impl<H: Hands> Gateway for Operating<H> {
     ) -> Result<Response<Self::TracerouteStream>, Status> {
         let (caller, request) = caller_of(&self.agent, request).await?;
         let (outlet, replies) = Outlet::new(self.place(&caller)?);
-        let way = Traceroute::begin(&request).map_err(|error| status(&error))?;
+        let way = Seeking::of(&request).map_err(|error| status(&error))?;
         tokio::task::spawn_blocking(move || {
             if let Err(error) = way.run(&outlet) {
                 outlet.fail_blocking(status(&error));
@@ -306,6 +310,7 @@ fn status(error: &ObserveError) -> Status {
         ObserveError::Question(_) => Code::InvalidArgument,
         ObserveError::Busy => Code::ResourceExhausted,
         ObserveError::Echo(_) => Code::FailedPrecondition,
+        ObserveError::Name { .. } => Code::NotFound,
         ObserveError::Call { source, .. } => match source {
             CallError::Refused { code, message, .. } => {
                 return Status::new(code_of(*code), message.clone());

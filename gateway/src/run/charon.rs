@@ -141,10 +141,7 @@ impl Installation {
         plan.files.push(ours.clone());
         plan.grafts.push((text(&self.plugin)?, ours));
         plan.keep(root.folder(), Kept::Folder)?;
-        // The machine's own is often a link to below /run.
-        if let Some(place) = resolver::place_for_graft() {
-            plan.show(&root.resolver(), &place, Kept::File)?;
-        }
+        resolver::graft(root, &mut plan)?;
         Ok(plan)
     }
 }

@@ -4,6 +4,7 @@
 //! was given the number of a process already gone.
 
 use std::collections::BTreeMap;
+use std::ffi::NulError;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -21,9 +22,10 @@ use tokio::sync::mpsc;
 
 use super::capabilities::Capabilities;
 use super::charon::{CharonError, Installation};
-use super::launch::Launch;
+use super::launch::{Launch, MountPlan};
 use super::login::{Login, LoginError};
 use super::namespace::Namespace;
+use super::resolver;
 use super::root::Root;
 use super::supervisor::Process;
 use crate::process::confinement::{Confined, ConfinementError, filter};
@@ -58,6 +60,9 @@ pub enum SpawnError {
     /// It cannot be confined.
     #[error(transparent)]
     Confinement(#[from] ConfinementError),
+    /// A path of its file system.
+    #[error("a path with a zero byte")]
+    Path(#[from] NulError),
     /// Its file system cannot be laid out.
     #[error(transparent)]
     Charon(#[from] CharonError),
@@ -231,6 +236,10 @@ impl Recipe {
             Process::Mgmt => {
                 let account = self.login.uid.to_string();
                 launch.command.args(["--login-account", &account]);
+                let mut mounts = MountPlan::default();
+                resolver::hide_daemons(&mut mounts);
+                resolver::graft(&self.root, &mut mounts)?;
+                launch.mounts = Some(mounts);
             }
             Process::IkedBridge => {}
             Process::Sshd => {

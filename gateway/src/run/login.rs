@@ -4,6 +4,7 @@
 //!   file system of the machine        file system of sshd and of all who log in
 //!   /etc/passwd                       /etc/passwd            ROOT/etc/passwd: the machine's, with the account
 //!   /run/*                            /run                   empty, but for
+//!   ROOT/etc/resolv.conf              /etc/resolv.conf
 //!   this program                      /run/login/culvert     the account's shell, wherever it is installed
 //!                                     /run/sshd              where sshd shuts in who is not known yet
 //!   ROOT (perhaps below /run)         ROOT                   the same
@@ -27,6 +28,7 @@ use thiserror::Error;
 
 use super::charon::own_sockets;
 use super::launch::{Kept, MountPlan};
+use super::resolver;
 use super::root::Root;
 
 /// Of the account where the machine has none of this name: in none of the ranges that Debian, systemd or containers give
@@ -182,6 +184,7 @@ fn mounts(root: &Root, shell: &Path, passwd: &Path) -> Result<MountPlan, LoginEr
         ],
     };
     plan.keep(root.folder(), Kept::Folder)?;
+    resolver::graft(root, &mut plan)?;
     Ok(plan)
 }
 

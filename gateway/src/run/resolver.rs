@@ -1,13 +1,18 @@
 //! Where the gateway itself looks names up: `etc/resolv.conf` below its root, which its processes see as `/etc/resolv.conf`.
 //!
 //! ```text
-//!   system.dns_servers --plan--> linux/resolver --+
-//!   /etc/resolv.conf of the machine --(without)---+--> ROOT/etc/resolv.conf --grafted--> charon
+//!   system.dns_servers --plan--> linux/resolver --+                                 +--> charon   peers
+//!   /etc/resolv.conf of the machine --(without)---+--> ROOT/etc/resolv.conf --graft-+--> mgmt     ping, syslog
+//!                                                                                   +--> sshd
 //! ```
+//!
+//! The machine's own resolver daemons (systemd-resolved, nscd), which the C library may ask before it looks into that file,
+//! are out of sight of them.
 //!
 //! The file is rewritten in place: a mount shows the file that was mounted, not one that took its name. The C library reads it
 //! again when it has changed.
 
+use std::ffi::{CStr, NulError};
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -17,8 +22,13 @@ use std::path::{Path, PathBuf};
 use culvert_model::bus;
 use thiserror::Error;
 
+use super::launch::{Kept, MountPlan};
+use super::root::Root;
+
 /// Where the C library looks.
 const OF_THE_MACHINE: &str = "/etc/resolv.conf";
+/// Where the machine's resolver daemons have their sockets.
+const DAEMONS: [&CStr; 2] = [c"/run/systemd/resolve", c"/run/nscd"];
 
 /// The file cannot be written.
 #[derive(Debug, Error)]
@@ -70,9 +80,21 @@ impl ResolverFile {
     }
 }
 
-/// The machine's file as it is after all links, if there is one: where a graft has to go.
-pub fn place_for_graft() -> Option<PathBuf> {
-    fs::canonicalize(Path::new(OF_THE_MACHINE)).ok()
+/// A process with this file system looks names up as the gateway does; where `/run` is not covered, [`hide_daemons`] too.
+pub fn graft(root: &Root, plan: &mut MountPlan) -> Result<(), NulError> {
+    // The machine's own, if there is one, is often a link to below /run.
+    match fs::canonicalize(Path::new(OF_THE_MACHINE)) {
+        Ok(place) => plan.show(&root.resolver(), &place, Kept::File),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Covers those of the machine's resolver daemons that there are.
+pub fn hide_daemons(plan: &mut MountPlan) {
+    let there = DAEMONS
+        .into_iter()
+        .filter(|folder| folder.to_str().is_ok_and(|path| Path::new(path).is_dir()));
+    plan.blanks.extend(there.map(CStr::to_owned));
 }
 
 fn text(resolver: &bus::Resolver) -> String {

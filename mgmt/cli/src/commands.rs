@@ -300,7 +300,7 @@ static PING_CHOICES: [&Node; 4] = [
     &keyword("size", "so many bytes").then(&[&PING_SIZE]),
     &keyword("source", "from this address").then(&[&PING_SOURCE]),
 ];
-static PING_TO: Node = value("DESTINATION", Kind::Address, "who is asked").then(&PING_CHOICES);
+static PING_TO: Node = value("DESTINATION", Kind::Host, "who is asked").then(&PING_CHOICES);
 static PING: Node = keyword("ping", "ask a host whether it is there")
     .wants(Action::Ping)
     .then(&[&PING_TO]);
@@ -313,7 +313,7 @@ static WAY_CHOICES: [&Node; 2] = [
     &keyword("hops", "so far").then(&[&WAY_HOPS]),
     &keyword("source", "from this address").then(&[&WAY_SOURCE]),
 ];
-static WAY_TO: Node = value("DESTINATION", Kind::Address, "where to").then(&WAY_CHOICES);
+static WAY_TO: Node = value("DESTINATION", Kind::Host, "where to").then(&WAY_CHOICES);
 static TRACEROUTE: Node = keyword("traceroute", "the routers on the way to a host")
     .wants(Action::Traceroute)
     .then(&[&WAY_TO]);

@@ -59,6 +59,8 @@ pub enum Kind {
     Number(u64, u64),
     /// IPv4 or IPv6.
     Address,
+    /// An address or a name.
+    Host,
     /// With the length of its prefix.
     Network,
 }
@@ -366,6 +368,16 @@ impl Kind {
                 }
                 "an address, for example 192.0.2.1 or 2001:db8::1".to_owned()
             }
+            Self::Host => {
+                let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+                let name = text.bytes().any(|byte| byte.is_ascii_alphabetic())
+                    && text.bytes().all(known)
+                    && !text.starts_with(['-', '.']);
+                if name || text.parse::<IpAddr>().is_ok() {
+                    return Ok(());
+                }
+                "an address or a name, for example 192.0.2.1 or host.example.com".to_owned()
+            }
             Self::Network => {
                 let fits = text.split_once('/').is_some_and(|(address, length)| {
                     let most = match address.parse::<IpAddr>() {
@@ -476,6 +488,12 @@ mod tests {
         assert!(Kind::Network.check("2001:db8::/128").is_ok());
         assert!(Kind::Address.check("2001:db8::1").is_ok());
         assert!(Kind::Address.check("wan0").is_err());
+        for host in ["2001:db8::1", "10.0.0.1", "wan0", "host.example.com"] {
+            assert!(Kind::Host.check(host).is_ok(), "{host}");
+        }
+        for none in ["10.0.0", "10.0.0.0/8", "a b", "-a", "", "$a"] {
+            assert!(Kind::Host.check(none).is_err(), "{none}");
+        }
         assert!(Kind::Pattern.check("a(").is_err());
     }
 }

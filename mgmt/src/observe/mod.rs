@@ -12,13 +12,14 @@
 
 pub mod echo;
 pub mod log;
+mod names;
 pub mod outlet;
 pub mod probing;
 mod state;
 mod watch;
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use culvert_bus::{BusError, Call, CallError, Client};
@@ -53,6 +54,14 @@ pub enum ObserveError {
     /// Too many ask.
     #[error("too many questions at a time: try again")]
     Busy,
+    /// Nobody knows the address of a name, or who would know does not answer.
+    #[error("{name} is not found: {source}")]
+    Name {
+        /// As asked for.
+        name: String,
+        /// What the C library said.
+        source: std::io::Error,
+    },
     /// No echo requests.
     #[error(transparent)]
     Echo(#[from] EchoError),
@@ -73,6 +82,8 @@ pub struct Observer {
     bridge: Client,
     run: Client,
     logs: Logs,
+    /// Where names are looked up.
+    resolver: PathBuf,
     turns: Semaphore,
 }
 
@@ -86,6 +97,7 @@ impl Observer {
             bridge: Client::new(&bus.join("iked-bridge"))?,
             run: Client::for_secrets(&bus.join("run"))?,
             logs: Logs::new(root),
+            resolver: root.join(names::FILE),
             turns: Semaphore::new(AT_ONCE),
         })
     }
@@ -219,7 +231,9 @@ impl Observer {
     async fn system(&self) -> Result<told::SystemState, ObserveError> {
         let processes = self.run(&bus::ShowProcessesRequest {}).await?;
         let plan = self.run(&bus::ShowPlanRequest {}).await?;
-        Ok(state::system(processes, &plan))
+        let mut system = state::system(processes, &plan);
+        names::tell(&self.resolver, &mut system);
+        Ok(system)
     }
 
     /// Routes, page by page, up to as many as are asked for and fit, and behind what there are more.

@@ -1,6 +1,6 @@
-//! Ping and traceroute: what is sent and told, on a thread of their own that may wait.
+//! Ping and traceroute: what is looked up, sent and told, on a thread of their own that may wait.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
 use culvert_model::api::{self, PingReply, Probe, TracerouteReply};
@@ -27,42 +27,108 @@ const SHORTEST: u32 = 10;
 const LONGEST: u32 = 60_000;
 const FARTHEST: u32 = 64;
 
+/// The longest name (RFC 1035 section 2.3.4), written.
+const LONGEST_NAME: usize = 253;
+
+/// Who is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Host {
+    Address(IpAddr),
+    Name(String),
+}
+
 /// Where to, and from where.
-fn ends(destination: &str, source: &str) -> Result<(IpAddr, Option<IpAddr>), ObserveError> {
-    let address = |text: &str| {
-        text.parse::<IpAddr>()
-            .map_err(|_| ObserveError::Question(format!("{text:?} is no address")))
-    };
-    let to = address(destination)?;
-    let from = match source {
-        "" => None,
-        text => Some(address(text)?),
-    };
-    if from.is_some_and(|from| from.is_ipv4() != to.is_ipv4()) {
-        return Err(ObserveError::Question(format!(
-            "{source} and {destination} are of two families"
-        )));
-    }
-    if to.is_unspecified() || to.is_multicast() {
-        return Err(ObserveError::Question(format!(
-            "{destination} is not the address of one host"
-        )));
-    }
-    Ok((to, from))
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Ends {
+    to: Host,
+    from: Option<IpAddr>,
 }
 
-/// Echo requests that are yet to be sent.
-pub struct Ping {
-    echo: Echo,
-    to: IpAddr,
+impl Ends {
+    fn parse(destination: &str, source: &str) -> Result<Self, ObserveError> {
+        let from = match source {
+            "" => None,
+            text => Some(text.parse::<IpAddr>().map_err(|_| {
+                ObserveError::Question(format!("{source:?} is no address of this gateway"))
+            })?),
+        };
+        let to = match destination.parse::<IpAddr>() {
+            Ok(address) => {
+                if from.is_some_and(|from| from.is_ipv4() != address.is_ipv4()) {
+                    return Err(ObserveError::Question(format!(
+                        "{source} and {destination} are of two families"
+                    )));
+                }
+                if !is_host(address) {
+                    return Err(ObserveError::Question(format!(
+                        "{destination} is not the address of one host"
+                    )));
+                }
+                Host::Address(address)
+            }
+            Err(_) if is_name(destination) => Host::Name(destination.to_owned()),
+            Err(_) => {
+                return Err(ObserveError::Question(format!(
+                    "{destination:?} is neither an address nor a name"
+                )));
+            }
+        };
+        Ok(Self { to, from })
+    }
+
+    /// The address that is asked. A name is looked up as the C library does: it may take as long as its servers do not
+    /// answer, and the first address is that to which the best way leads (RFC 6724).
+    fn look_up(&self) -> Result<IpAddr, ObserveError> {
+        let name = match &self.to {
+            Host::Address(address) => return Ok(*address),
+            Host::Name(name) => name,
+        };
+        let found = (name.as_str(), 0)
+            .to_socket_addrs()
+            .map_err(|source| ObserveError::Name {
+                name: name.clone(),
+                source,
+            })?;
+        found
+            .map(|found| found.ip())
+            .filter(|found| {
+                self.from
+                    .is_none_or(|from| from.is_ipv4() == found.is_ipv4())
+            })
+            .find(|found| is_host(*found))
+            .ok_or_else(|| {
+                ObserveError::Question(format!("{name} has no address that can be asked from here"))
+            })
+    }
+}
+
+fn is_host(address: IpAddr) -> bool {
+    !address.is_unspecified() && !address.is_multicast()
+}
+
+/// And cannot be meant as an address.
+fn is_name(text: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let last = text.trim_end_matches('.').rsplit('.').next();
+    text.len() <= LONGEST_NAME
+        && text.bytes().all(known)
+        && !text.starts_with(['-', '.'])
+        && last.is_some_and(|last| last.bytes().any(|byte| !byte.is_ascii_digit()))
+}
+
+/// Echo requests as they are asked for, within bounds.
+#[derive(Debug, Clone)]
+pub struct Asking {
+    ends: Ends,
     size: u32,
-    schedule: Schedule,
+    count: u32,
+    interval: Duration,
 }
 
-impl Ping {
-    /// What a request asks for, within bounds.
-    pub fn begin(request: &api::PingRequest) -> Result<Self, ObserveError> {
-        let (to, from) = ends(&request.destination, &request.source)?;
+impl Asking {
+    /// What a request asks for.
+    pub fn of(request: &api::PingRequest) -> Result<Self, ObserveError> {
+        let ends = Ends::parse(&request.destination, &request.source)?;
         let size = request.size.unwrap_or(SIZE);
         if size > LARGEST {
             return Err(ObserveError::Question(format!(
@@ -78,20 +144,38 @@ impl Ping {
             interval => interval.clamp(SHORTEST, LONGEST),
         };
         Ok(Self {
-            echo: Echo::open(to, from)?,
-            to,
+            ends,
             size,
-            schedule: Schedule::new(
-                count,
-                Duration::from_millis(interval.into()),
-                PATIENCE,
-                Instant::now(),
-            ),
+            count,
+            interval: Duration::from_millis(interval.into()),
         })
     }
 
-    /// Sends and tells until every request is answered or given up, or nobody reads any more.
-    pub fn run(mut self, outlet: &Outlet<PingReply>) {
+    /// Looks its destination up, then sends and tells until every request is answered or given up, or nobody reads any
+    /// more.
+    pub fn run(self, outlet: &Outlet<PingReply>) -> Result<(), ObserveError> {
+        let to = self.ends.look_up()?;
+        let ping = Ping {
+            echo: Echo::open(to, self.ends.from)?,
+            to,
+            size: self.size,
+            schedule: Schedule::new(self.count, self.interval, PATIENCE, Instant::now()),
+        };
+        ping.run(outlet);
+        Ok(())
+    }
+}
+
+/// Echo requests that are under way.
+struct Ping {
+    echo: Echo,
+    to: IpAddr,
+    size: u32,
+    schedule: Schedule,
+}
+
+impl Ping {
+    fn run(mut self, outlet: &Outlet<PingReply>) {
         while let Some(deadline) = self.schedule.deadline() {
             let mut told = Vec::new();
             while let Some(came) = self.echo.receive() {
@@ -158,30 +242,45 @@ impl Ping {
     }
 }
 
-/// A way that is yet to be gone.
-pub struct Traceroute {
+/// A way as it is asked for, within bounds.
+#[derive(Debug, Clone)]
+pub struct Seeking {
+    ends: Ends,
+    hops: u32,
+}
+
+impl Seeking {
+    /// What a request asks for.
+    pub fn of(request: &api::TracerouteRequest) -> Result<Self, ObserveError> {
+        let ends = Ends::parse(&request.destination, &request.source)?;
+        let hops = match request.hops {
+            0 => HOPS,
+            hops => hops.min(FARTHEST),
+        };
+        Ok(Self { ends, hops })
+    }
+
+    /// Looks its destination up, then tells of one hop after the other.
+    pub fn run(&self, outlet: &Outlet<TracerouteReply>) -> Result<(), ObserveError> {
+        let to = self.ends.look_up()?;
+        let way = Traceroute {
+            echo: Echo::open(to, self.ends.from)?,
+            to,
+            hops: self.hops,
+        };
+        way.run(outlet)
+    }
+}
+
+/// A way that is being gone.
+struct Traceroute {
     echo: Echo,
     to: IpAddr,
     hops: u32,
 }
 
 impl Traceroute {
-    /// What a request asks for, within bounds.
-    pub fn begin(request: &api::TracerouteRequest) -> Result<Self, ObserveError> {
-        let (to, from) = ends(&request.destination, &request.source)?;
-        let hops = match request.hops {
-            0 => HOPS,
-            hops => hops.min(FARTHEST),
-        };
-        Ok(Self {
-            echo: Echo::open(to, from)?,
-            to,
-            hops,
-        })
-    }
-
-    /// Tells of one hop after the other.
-    pub fn run(self, outlet: &Outlet<TracerouteReply>) -> Result<(), ObserveError> {
+    fn run(self, outlet: &Outlet<TracerouteReply>) -> Result<(), ObserveError> {
         for hop in 1..=self.hops {
             let reply = self.hop(hop, outlet)?;
             let last = reply.last;
@@ -254,17 +353,44 @@ mod tests {
 
     #[test]
     fn only_one_host_of_one_family_is_asked() {
-        assert!(ends("192.0.2.1", "192.0.2.2").is_ok());
-        assert!(ends("2001:db8::1", "").is_ok());
+        let name = Ends::parse("host-1.example", "192.0.2.2").unwrap();
+        assert_eq!(name.to, Host::Name("host-1.example".to_owned()));
+        let address = Ends::parse("2001:db8::1", "").unwrap();
+        assert_eq!(address.look_up().unwrap().to_string(), "2001:db8::1");
+        for (to, from) in [
+            ("192.0.2.1", "192.0.2.2"),
+            ("localhost", ""),
+            ("a.b.", ""),
+            ("3com", "::1"),
+        ] {
+            assert!(Ends::parse(to, from).is_ok(), "{to} {from}");
+        }
         for (to, from) in [
             ("", ""),
-            ("host.example", ""),
+            ("two words", ""),
+            ("-n", ""),
+            (".", ""),
+            ("10.1", ""),
+            ("a;b", ""),
+            (&"a".repeat(254), ""),
             ("192.0.2.1", "2001:db8::1"),
             ("224.0.0.1", ""),
             ("::", ""),
             ("192.0.2.1", "wan"),
         ] {
-            assert!(ends(to, from).is_err(), "{to} {from}");
+            assert!(Ends::parse(to, from).is_err(), "{to} {from}");
         }
+    }
+
+    #[test]
+    fn a_name_has_an_address_of_the_family_that_is_asked_from() {
+        let find = |name: &str, from: &str| Ends::parse(name, from).unwrap().look_up();
+        assert_eq!(
+            find("localhost", "127.0.0.1").unwrap().to_string(),
+            "127.0.0.1"
+        );
+        // Longer than a label may be: it is not even asked for.
+        let error = find(&"a".repeat(64), "").unwrap_err();
+        assert!(error.to_string().contains("aaaa is not found"), "{error}");
     }
 }

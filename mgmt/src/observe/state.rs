@@ -58,6 +58,7 @@ pub(super) fn system(processes: bus::ShowProcessesReply, plan: &bus::ShowPlanRep
                 restarts: Some(process.restarts),
             })
             .collect(),
+        ..SystemState::default()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use culvert_model::state::{Standing, State};
+use culvert_model::state::{Standing, State, SystemState};
 
 use super::rows::processes;
 use crate::table::span;
@@ -19,13 +19,14 @@ pub(super) fn text(state: &State) -> String {
         (false, true, true) => "running, everything is as configured",
     };
     let mut text = format!(
-        "{}: {standing}, for {}\nrevision {}, {} of {} values are as configured\n\n",
+        "{}: {standing}, for {}\nrevision {}, {} of {} values are as configured\n",
         system.host_name(),
         span(system.uptime()),
         system.revision(),
         system.applied(),
         system.wanted()
     );
+    text.push_str(&names(system));
     text.push_str(&processes(state));
     for value in &state.values {
         let _ = write!(text, "\n{}: {}", value.key(), standing_of(value.standing()));
@@ -36,6 +37,23 @@ pub(super) fn text(state: &State) -> String {
     if !text.ends_with('\n') {
         text.push('\n');
     }
+    text
+}
+
+/// Where it looks names up.
+fn names(system: &SystemState) -> String {
+    let mut text = if system.name_servers.is_empty() {
+        String::new()
+    } else {
+        format!("names are looked up by {}", system.name_servers.join(", "))
+    };
+    if !text.is_empty() && !system.search_domains.is_empty() {
+        let _ = write!(text, " in {}", system.search_domains.join(", "));
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text.push('\n');
     text
 }
 
@@ -69,7 +87,7 @@ pub(super) fn version(state: &State) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use culvert_model::state::{ProcessState, SystemState, ValueState};
+    use culvert_model::state::{ProcessState, ValueState};
 
     use super::*;
 
@@ -93,6 +111,8 @@ mod tests {
                     pid: Some(7),
                     restarts: Some(1),
                 }],
+                name_servers: vec!["192.0.2.53".to_owned(), "192.0.2.54".to_owned()],
+                search_domains: vec!["example.com".to_owned()],
             }),
             values: vec![ValueState {
                 key: Some("route/x".to_owned()),
@@ -105,10 +125,12 @@ mod tests {
         assert_eq!(
             text(&state),
             "branch-7: running, not everything is as configured, for 1 min 1 s\n\
-             revision 9, 2 of 3 values are as configured\n\n\
+             revision 9, 2 of 3 values are as configured\n\
+             names are looked up by 192.0.2.53, 192.0.2.54 in example.com\n\n\
              process    state  pid  restarts\ndataplane  ready    7         1\n\n\
              route/x: pending, waits for interface/y\n"
         );
+        assert_eq!(names(&SystemState::default()), "\n");
         assert!(version(&state).starts_with("Culvert 1.2.3\nLinux 6.12\n"));
         let json = super::super::json::state(&state);
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();

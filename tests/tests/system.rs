@@ -1,0 +1,166 @@
+//! What the box asks others for itself: names of a real dnsmasq on a host of the LAN.
+//!
+//! ```text
+//!   host-a: dnsmasq 10.1.0.10, 10.1.0.11 ── lan0 ── dataplane ── TAP ── mgmt: ping NAME, syslog NAME
+//! ```
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs::{self, File};
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use culvert_netlab::addressing::{Family, Place, Side};
+use culvert_netlab::namespace::Namespace;
+use culvert_netlab::process::Guarded;
+use culvert_tests::configuration::gateway;
+use culvert_tests::gateway::Gateway;
+use culvert_tests::laboratory::{Laboratory, wait_for};
+use culvert_tests::lan_host::ip;
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A name of one label, which is complete in the domain alone.
+const NAME: &str = "files";
+const DOMAIN: &str = "branch.test";
+/// Where host a is reached, too.
+const SECOND: &str = "10.1.0.11";
+
+fn first() -> String {
+    Side::A.addresses().host(Family::V4).addr().to_string()
+}
+
+/// A name server on this address, which has the same address for every name of the domain.
+fn name_server(host: &Namespace, address: &str, log: &Path) -> Guarded {
+    let mut command = Command::new("dnsmasq");
+    command
+        .args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--pid-file",
+        ])
+        .args([
+            "--no-resolv",
+            "--no-hosts",
+            "--bind-interfaces",
+            "--user=root",
+        ])
+        .args(["--log-queries", "--log-facility=-"])
+        .arg(format!("--listen-address={address}"))
+        .arg(format!("--address=/{DOMAIN}/{address}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(log).unwrap());
+    Guarded::start(host, &mut command).unwrap()
+}
+
+/// As a process sees it.
+fn resolver_of(gateway: &Gateway, process: &str) -> String {
+    let pid = gateway.process(process).unwrap().pid;
+    fs::read_to_string(format!("/proc/{pid}/root/etc/resolv.conf")).unwrap()
+}
+
+fn system(gateway: &Gateway) -> Value {
+    let text = gateway.operate("show system | display json\n").unwrap();
+    let state: Value = serde_json::from_str(&text).unwrap();
+    state["system"].clone()
+}
+
+#[test]
+fn names_are_looked_up_by_the_configured_servers() {
+    let mut lab = Laboratory::build().unwrap();
+    let host = lab.open(Place::HostA);
+    ip(&host, &format!("address add {SECOND}/24 dev eth0")).unwrap();
+    let log = |name: &str| lab.folder().join(format!("{name}.log"));
+    let (one, two) = (log("dnsmasq-1"), log("dnsmasq-2"));
+    let asked = |log: &Path, name: &str| {
+        let text = fs::read_to_string(log).unwrap();
+        text.matches(&format!("query[A] {name}")).count()
+    };
+    let _one = name_server(&host, &first(), &one);
+    let _two = name_server(&host, SECOND, &two);
+    let logs = host
+        .enter(|| UdpSocket::bind("0.0.0.0:5514"))
+        .unwrap()
+        .unwrap();
+    logs.set_read_timeout(Some(PATIENCE)).unwrap();
+
+    let mut configuration = gateway(Side::A);
+    let own = Side::A.addresses().gateway_lan(Family::V4).addr();
+    configuration["system"]["dns_servers"] = json!([{ "address": first() }]);
+    configuration["system"]["search_domains"] = json!([{ "domain": DOMAIN }]);
+    configuration["system"]["syslog_targets"] =
+        json!([{ "host": format!("logs.{DOMAIN}"), "port": 5514 }]);
+    configuration["system"]["ssh_server"] =
+        json!({ "listen_addresses": [{ "address": own.to_string() }] });
+    lab.start(Side::A, &configuration).unwrap();
+    let box_a = lab.gateway(Side::A);
+    wait_for("sshd", PATIENCE, || box_a.process("sshd").ok()).unwrap();
+    let ping = format!("ping {NAME} count 2 interval 50\n");
+
+    let text = box_a.operate(&ping).unwrap();
+    assert!(text.contains(&format!("from {}", first())), "{text}");
+    let text = box_a.operate(&format!("traceroute {NAME}\n")).unwrap();
+    assert!(text.contains(&first()), "{text}");
+    assert!(asked(&one, &format!("{NAME}.{DOMAIN}")) >= 2);
+    // Commits are told to who collects logs, whose name is looked up, too.
+    box_a
+        .operate("configure\nset system time_zone Europe/Zurich\ncommit\n")
+        .unwrap();
+    let mut message = [0; 4096];
+    let length = logs.recv(&mut message).unwrap();
+    let message = String::from_utf8_lossy(&message[..length]);
+    assert!(message.contains("gateway-a culvert-audit"), "{message}");
+    assert!(asked(&one, &format!("logs.{DOMAIN}")) >= 1);
+    for process in ["mgmt", "charon", "sshd"] {
+        let text = resolver_of(box_a, process);
+        assert!(
+            text.contains(&format!("nameserver {}\n", first())),
+            "{process}: {text}"
+        );
+    }
+    assert_eq!(system(box_a)["name_servers"], json!([first()]));
+    assert_eq!(system(box_a)["search_domains"], json!([DOMAIN]));
+    let text = box_a.operate("show system\n").unwrap();
+    assert!(
+        text.contains(&format!("looked up by {} in {DOMAIN}", first())),
+        "{text}"
+    );
+    assert_eq!(asked(&two, NAME), 0);
+
+    // Another server says something else, and is heard from then on.
+    let before = asked(&one, NAME);
+    box_a
+        .operate(&format!(
+            "configure\nset system dns_servers {SECOND}\ndelete system dns_servers {}\ncommit\n",
+            first()
+        ))
+        .unwrap();
+    wait_for("the other server", PATIENCE, || {
+        let text = box_a.operate(&ping).unwrap();
+        text.contains(&format!("from {SECOND}")).then_some(())
+    })
+    .unwrap();
+    assert!(asked(&two, &format!("{NAME}.{DOMAIN}")) >= 1);
+    assert_eq!(asked(&one, NAME), before);
+    assert_eq!(system(box_a)["name_servers"], json!([SECOND]));
+
+    // A name that nobody has is said to be none.
+    let error = box_a
+        .operate("ping nobody.test.\n")
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("nobody.test. is not found"), "{error}");
+
+    // Without servers it is the machine's.
+    box_a
+        .operate("configure\ndelete system dns_servers\ndelete system search_domains\ncommit\n")
+        .unwrap();
+    let machine = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    wait_for("the machine's servers", PATIENCE, || {
+        (resolver_of(box_a, "mgmt") == machine).then_some(())
+    })
+    .unwrap();
+    lab.stop(Side::A).unwrap();
+}
