@@ -9,7 +9,7 @@ use culvert_model::tree::{
 use super::caller::{Caller, Role, allowed};
 use super::commit::problem;
 use super::hands::Hands;
-use super::records::{Made, Records};
+use super::records::Records;
 use super::secrets::wipe;
 use super::{Agent, Refusal};
 use crate::store::RevisionNumber;
@@ -270,18 +270,17 @@ pub(super) fn edit(
         if tree != before {
             records.save(&session, &caller.name, base, tree, &records.now()?)?;
         }
-        if let Some(by) = made_by(&request.edits) {
-            records.made(&session, by);
+        if let Some(to) = rolled_back(&request.edits) {
+            records.rolled_back(&session, to);
         }
     }
     Ok(api::EditReply { problems })
 }
 
-/// The last of all edits may have made the whole, whatever was before it.
-fn made_by(edits: &[api::Edit]) -> Option<Made> {
+/// The last of all edits may have made the whole like a revision, whatever was before it.
+fn rolled_back(edits: &[api::Edit]) -> Option<RevisionNumber> {
     match edits.last()?.change.as_ref()? {
-        Change::Rollback(number) => RevisionNumber::new(*number).map(Made::Rollback),
-        Change::Load(load) if load.mode() == Mode::Override => Some(Made::Load),
+        Change::Rollback(number) => RevisionNumber::new(*number),
         _ => None,
     }
 }

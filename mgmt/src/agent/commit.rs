@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::caller::{Caller, Role, allowed};
 use super::hands::{Hands, HandsError};
-use super::records::{Made, Records, Running, Valid, audit_entry, revert_entry};
+use super::records::{Records, Running, Valid, audit_entry, revert_entry};
 use super::{Agent, Refusal, away, changes, waiting};
 use crate::store::{Moment, Revision, RevisionNumber, SessionId, Source};
 use crate::syslog::Weight;
@@ -365,9 +365,8 @@ fn store(
     candidate: Option<&SessionId>,
     now: &Moment,
 ) -> Result<Revision, Refusal> {
-    let (source, origin) = match records.made_by(&order.candidate, tree) {
-        Some(Made::Rollback(to)) => (Source::Rollback, Some(to)),
-        Some(Made::Load) => (Source::Import, None),
+    let (source, origin) = match records.rollback_of(&order.candidate, tree) {
+        Some(to) => (Source::Rollback, Some(to)),
         None if order.face() == api::Face::CommandLine => (Source::Cli, None),
         None => (Source::Api, None),
     };

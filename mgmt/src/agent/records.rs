@@ -134,17 +134,8 @@ struct Held {
     principal: String,
     base: RevisionNumber,
     tree: Tree,
-    /// What made it as a whole, and what it was then.
-    made: Option<(Made, Tree)>,
-}
-
-/// What made a candidate as a whole.
-#[derive(Clone, Copy)]
-pub enum Made {
-    /// It became what a revision was.
-    Rollback(RevisionNumber),
-    /// A text took the place of everything.
-    Load,
+    /// The revision that it was made like as a whole, and what it was then.
+    rolled_back: Option<(RevisionNumber, Tree)>,
 }
 
 impl Records {
@@ -270,7 +261,7 @@ impl Records {
             principal: info.principal,
             base,
             tree,
-            made: None,
+            rolled_back: None,
         }))
     }
 
@@ -284,8 +275,8 @@ impl Records {
         now: &Moment,
     ) -> Result<(), Refusal> {
         // It stays whose it was, also when root lends a hand.
-        let (principal, made) = match self.candidates.get_mut(session) {
-            Some(held) => (held.principal.clone(), held.made.take()),
+        let (principal, rolled_back) = match self.candidates.get_mut(session) {
+            Some(held) => (held.principal.clone(), held.rolled_back.take()),
             None => (principal.to_owned(), None),
         };
         let (content, secrets) = apart(&tree, &self.digests);
@@ -295,24 +286,24 @@ impl Records {
             principal,
             base,
             tree,
-            made,
+            rolled_back,
         };
         self.candidates.insert(session.clone(), held);
         Ok(())
     }
 
-    /// A candidate is as it is because of this alone.
-    pub fn made(&mut self, session: &SessionId, by: Made) {
+    /// A candidate is as this revision was, and because of that alone.
+    pub fn rolled_back(&mut self, session: &SessionId, to: RevisionNumber) {
         if let Some(held) = self.candidates.get_mut(session) {
-            held.made = Some((by, held.tree.clone()));
+            held.rolled_back = Some((to, held.tree.clone()));
         }
     }
 
-    /// What a revision with the content of `tree` comes from, if it was made as a whole in this candidate.
-    pub fn made_by(&self, session: &str, tree: &Tree) -> Option<Made> {
+    /// The revision whose content `tree` repeats, if this candidate was rolled back to it and nothing else.
+    pub fn rollback_of(&self, session: &str, tree: &Tree) -> Option<RevisionNumber> {
         let session = SessionId::new(session).ok()?;
-        let (by, made) = self.candidates.get(&session)?.made.as_ref()?;
-        (made == tree).then_some(*by)
+        let (to, was) = self.candidates.get(&session)?.rolled_back.as_ref()?;
+        (was == tree).then_some(*to)
     }
 
     /// Whether nobody has edited a candidate since it was this.

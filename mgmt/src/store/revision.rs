@@ -61,7 +61,7 @@ impl FromSql for RevisionNumber {
 pub enum Source {
     /// The command line.
     Cli,
-    /// A file at the first start, or `load`.
+    /// A file at the first start.
     Import,
     /// An operator went back to an older revision.
     Rollback,

@@ -29,7 +29,14 @@ impl Session {
         let minutes = parsed
             .has("confirmed")
             .then(|| parsed.number("MINUTES", words).unwrap_or(DEFAULT_MINUTES));
+        // Whoever wants the answer as a message is a program, as `culvert remote` is.
+        let face = if json {
+            api::Face::Unspecified
+        } else {
+            api::Face::CommandLine
+        };
         let request = api::CommitRequest {
+            face: face.into(),
             candidate: self.candidate()?.candidate.clone(),
             comment: parsed.value("TEXT", words).unwrap_or_default().to_owned(),
             check: parsed.has("check"),
@@ -99,9 +106,8 @@ impl Session {
 
     async fn wait_for_commit(
         &mut self,
-        mut request: api::CommitRequest,
+        request: api::CommitRequest,
     ) -> Result<api::CommitReply, CliError> {
-        request.set_face(api::Face::CommandLine);
         let spinner = self.progress.then(|| {
             let doing = if request.check {
                 "checking"

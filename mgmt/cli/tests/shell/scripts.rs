@@ -768,6 +768,12 @@ fn a_program_reads_of_a_refusal_in_the_answer() {
     assert_eq!(answer["outcome"], "refused");
     assert_eq!(answer["problems"][0]["path"], "interfaces wan0 mtu");
     assert_eq!(fake.state().edits.len(), 1, "nothing is done after it");
+    lines(
+        &mut shell(fake.path()),
+        "set interfaces wan0 mtu 1400\ncommit\n",
+    );
+    let faces: Vec<_> = fake.state().commits.iter().map(|one| one.face()).collect();
+    assert_eq!(faces, [api::Face::Unspecified, api::Face::CommandLine]);
     // In words alone, or as JSON alone.
     let output = lines(&mut shell(fake.path()), "configure\ncommit | display set\n");
     assert!(err(&output).contains("in words"), "{output:?}");

@@ -86,7 +86,7 @@ async fn the_history_says_what_a_revision_comes_from() {
         .collect();
     assert_eq!(
         sources,
-        ["api", "rollback", "cli", "cli", "import", "cli", "import"]
+        ["api", "rollback", "cli", "cli", "cli", "cli", "import"]
     );
 }
 
