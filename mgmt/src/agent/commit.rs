@@ -142,8 +142,12 @@ impl<H: Hands> Agent<H> {
                 Ok(running)
             })
             .await?;
+        let earlier = self.try_out(number, &session, old_number, before.as_ref());
         reply.revision = number.get();
         let outcome = self.apply(number.get(), &plan, before.as_ref()).await;
+        if matches!(outcome, Ok(Progress { settled: true, .. })) {
+            self.stays(number);
+        }
         match outcome {
             Ok(Progress { done: true, .. }) => reply.set_outcome(Outcome::Applied),
             Ok(Progress { waiting, .. }) => {
@@ -157,11 +161,11 @@ impl<H: Hands> Agent<H> {
                 // First: whatever happens in between, its edits are not lost.
                 self.with(move |records| {
                     let now = records.now()?;
-                    records.begin_before(&session, number, old_number, &now);
-                    Ok(())
+                    records.begin_before(&session, number, old_number, old_number, &now)
                 })
                 .await?;
                 let back = self.go_back(old_number, cause).await?;
+                self.try_again(earlier, back.number);
                 reply.revision = back.number.get();
                 reply.problems = causes;
                 reply.set_outcome(Outcome::Reverted);
@@ -207,7 +211,7 @@ impl<H: Hands> Agent<H> {
         self.let_in().await;
         self.behind.store(true, Ordering::Relaxed);
         match self.hands.follow(revision, plan, false).await {
-            Ok(_) => {}
+            Ok(_) => self.was_told(revision),
             Err(refused @ HandsError::Refused(_)) => {
                 return Err(vec![problem("", &refused.to_string())]);
             }
@@ -268,6 +272,8 @@ impl<H: Hands> Agent<H> {
 pub(super) struct Progress {
     /// Everything is as configured.
     done: bool,
+    /// Nothing more is about to happen by itself.
+    settled: bool,
     /// Else what is not; never empty.
     waiting: Vec<api::Waiting>,
 }
@@ -283,12 +289,17 @@ impl Progress {
                 ..api::Waiting::default()
             });
         }
-        Self { done, waiting }
+        Self {
+            done,
+            settled: standing.settled,
+            waiting,
+        }
     }
 
     fn unknown(reason: &str) -> Self {
         Self {
             done: false,
+            settled: false,
             waiting: vec![away(reason)],
         }
     }
@@ -468,12 +479,12 @@ pub(super) fn problem(path: &str, message: &str) -> Problem {
 }
 
 /// What failed for good, but for what had failed before.
-fn failures(standing: &ShowPlanReply, known: &BTreeSet<&str>) -> Vec<Problem> {
+pub(super) fn failures(standing: &ShowPlanReply, known: &BTreeSet<String>) -> Vec<Problem> {
     standing
         .unsettled
         .iter()
         .filter(|value| is_for_good(value.standing()))
-        .filter(|value| !known.contains(value.key.as_str()))
+        .filter(|value| !known.contains(&value.key))
         .map(|value| {
             let origin = value.origins.first().map_or("", String::as_str);
             problem(origin, &value.reason)
@@ -486,11 +497,12 @@ fn is_for_good(standing: unsettled::Standing) -> bool {
     matches!(standing, Failed | Invalid)
 }
 
-fn failed(standing: &ShowPlanReply) -> BTreeSet<&str> {
+/// The keys of what failed for good.
+pub(super) fn failed(standing: &ShowPlanReply) -> BTreeSet<String> {
     standing
         .unsettled
         .iter()
         .filter(|value| is_for_good(value.standing()))
-        .map(|value| value.key.as_str())
+        .map(|value| value.key.clone())
         .collect()
 }

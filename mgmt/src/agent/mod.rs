@@ -9,6 +9,8 @@
 //!                                                                                    N+1 with the old content
 //! ```
 //!
+//! What is pending stays on trial: refused for good later on, it is taken back, too.
+//!
 //! Records are kept behind one lock, held for a moment at a time; a commit holds another one for as long as it lasts, so
 //! that reading and editing go on meanwhile.
 
@@ -27,6 +29,7 @@ mod standing;
 mod tests;
 mod throttle;
 mod trail;
+mod trial;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +44,7 @@ pub use records::Records;
 pub use refusal::Refusal;
 
 use standing::{away, waiting};
+use trial::{TRIAL, Trial};
 
 use crate::login::Writer;
 
@@ -56,7 +60,11 @@ pub struct Agent<H> {
     commits: tokio::sync::Mutex<()>,
     /// It is not certain that the gateway follows what runs: it is told again until it says so.
     behind: AtomicBool,
+    /// What was committed last, if it may yet turn out to be refused.
+    trial: Mutex<Option<Trial>>,
     patience: Duration,
+    /// How long a revision is on trial.
+    trying: Duration,
     /// One key is derived from a passphrase at a time.
     sealing: tokio::sync::Mutex<()>,
     /// What is wrong with the store; empty: nothing.
@@ -76,7 +84,9 @@ impl<H: Hands> Agent<H> {
             records: Arc::new(Mutex::new(records)),
             commits: tokio::sync::Mutex::new(()),
             behind: AtomicBool::new(false),
+            trial: Mutex::new(None),
             patience: PATIENCE,
+            trying: TRIAL,
             sealing: tokio::sync::Mutex::new(()),
             warning,
             login: None,

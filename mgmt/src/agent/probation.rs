@@ -6,7 +6,7 @@ use std::time::Duration;
 use culvert_model::api;
 
 use super::caller::{Caller, Role, allowed};
-use super::hands::Hands;
+use super::hands::{Hands, HandsError};
 use super::records::audit_entry;
 use super::{Agent, Refusal};
 use crate::store::RevisionNumber;
@@ -50,8 +50,8 @@ impl<H: Hands> Agent<H> {
         Ok(api::ConfirmReply { revision })
     }
 
-    /// Goes back when a window is over, and keeps telling whoever carries out plans until they follow what runs. Ends
-    /// never.
+    /// Goes back when a window is over or what is on trial fails, and keeps telling whoever carries out plans until
+    /// they follow what runs. Ends never.
     pub async fn watch(&self) {
         self.begin().await;
         loop {
@@ -62,6 +62,10 @@ impl<H: Hands> Agent<H> {
             }
             if let Err(error) = self.catch_up().await {
                 tracing::warn!(%error, "the gateway does not follow");
+                tokio::time::sleep(AGAIN).await;
+            }
+            if let Err(error) = self.judge().await {
+                tracing::error!(%error, "cannot go back to what was in place");
                 tokio::time::sleep(AGAIN).await;
             }
         }
@@ -75,9 +79,13 @@ impl<H: Hands> Agent<H> {
         let _one_at_a_time = self.commits.lock().await;
         let running = self.with(|records| Ok(records.running.clone())).await?;
         let number = running.number;
-        self.hands
-            .follow(number.get(), &running.plan, false)
-            .await?;
+        match self.hands.follow(number.get(), &running.plan, false).await {
+            Ok(_) => self.was_told(number.get()),
+            Err(HandsError::Refused(reason)) if self.refused_late(number, &reason).await? => {
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
         self.behind.store(false, Ordering::Relaxed);
         tracing::info!(revision = %number, "followed after all");
         Ok(())

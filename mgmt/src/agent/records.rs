@@ -343,24 +343,35 @@ impl Records {
         }
     }
 
-    /// A candidate that became a revision which is about to be taken back goes on from the one before: what it changed
-    /// is an edit again, to be mended and committed once more.
+    /// A candidate that became a revision which is about to be taken back goes on from what comes `back`: what it
+    /// changed of the revision that it `follows` is an edit again, to be mended and committed once more.
     pub fn begin_before(
         &mut self,
         session: &SessionId,
         failed: RevisionNumber,
-        before: RevisionNumber,
+        follows: RevisionNumber,
+        back: RevisionNumber,
         now: &Moment,
-    ) {
+    ) -> Result<(), Refusal> {
         let found = self.candidates.get(session);
         let Some(held) = found.filter(|held| held.base == failed) else {
-            return;
+            return Ok(());
         };
-        let (principal, tree) = (held.principal.clone(), held.tree.clone());
-        if let Err(error) = self.save(session, &principal, before, tree.clone(), now) {
-            tracing::warn!(%session, %error, "a candidate's edits are kept in memory only");
-            self.begin_anew(session, before, tree);
+        let (principal, mut tree) = (held.principal.clone(), held.tree.clone());
+        if follows != back {
+            let (_, began) = self.revision(follows.get())?;
+            let (_, comes) = self.revision(back.get())?;
+            // What was built on others' changes that go, too, is but in the history.
+            let Ok(merged) = merge(&began, &tree, &comes) else {
+                return Ok(());
+            };
+            tree = merged;
         }
+        if let Err(error) = self.save(session, &principal, back, tree.clone(), now) {
+            tracing::warn!(%session, %error, "a candidate's edits are kept in memory only");
+            self.begin_anew(session, back, tree);
+        }
+        Ok(())
     }
 
     /// Ends a candidate.

@@ -18,6 +18,7 @@ mod going_on;
 mod keys;
 mod secrets;
 mod trail;
+mod trial;
 
 /// What hands were told, and how they shall behave.
 #[derive(Default)]
@@ -26,6 +27,10 @@ struct Told {
     /// Keys that fail, and whether for good.
     failing: BTreeMap<String, bool>,
     refusal: Option<String>,
+    /// Plans with this key are refused when they are to be followed.
+    refused: Option<String>,
+    /// Something is still about to happen.
+    restless: bool,
     /// How often all parts were to be asked.
     resynchronised: u32,
     away: bool,
@@ -83,6 +88,11 @@ impl Hands for Fake {
             if told.deaf {
                 return Err(HandsError::Away("deaf".to_owned()));
             }
+            if let Some(key) = &told.refused
+                && plan.keys().any(|planned| planned.as_str() == key)
+            {
+                return Err(HandsError::Refused(format!("there is no {key}")));
+            }
             told.followed.push((revision, plan.clone()));
         }
         Ok(Vec::new())
@@ -117,7 +127,7 @@ impl Hands for Fake {
             .collect();
         Ok(ShowPlanReply {
             revision: *revision,
-            settled: true,
+            settled: !told.restless,
             wanted: plan.len() as u32,
             applied: (plan.len() - unsettled.len()) as u32,
             unsettled,

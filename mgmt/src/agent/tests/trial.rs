@@ -1,0 +1,187 @@
+//! What is refused only after the answer to its commit.
+
+use super::*;
+
+const LAN: &str = "interfaces lan addresses 10.1.0.1/24";
+
+impl Bench {
+    /// WAN is in place, as revision 2.
+    async fn in_place() -> (Self, String) {
+        let mut bench = Self::new();
+        bench.agent.patience = Duration::from_millis(30);
+        bench.agent.begin_once().await.unwrap();
+        let candidate = bench.open().await;
+        bench.set(&candidate, &[WAN]).await;
+        let reply = bench.commit(&candidate).await;
+        assert_eq!((reply.outcome(), reply.revision), (Outcome::Applied, 2));
+        (bench, candidate)
+    }
+
+    async fn pending(&self, candidate: &str, line: &str) {
+        self.set(candidate, &[line]).await;
+        let reply = self.commit(candidate).await;
+        assert_eq!(reply.outcome(), Outcome::Pending);
+    }
+
+    /// Sources of the revisions, newest first.
+    async fn sources(&self) -> Vec<String> {
+        let request = api::ListRevisionsRequest::default();
+        let reply = self.agent.revisions(&root(), request).await.unwrap();
+        reply.revisions.into_iter().map(|one| one.source).collect()
+    }
+
+    fn fails(&self, key: &str) {
+        let failing = (key.to_owned(), true);
+        self.hands.told().failing.extend([failing]);
+    }
+
+    async fn looks(&self) {
+        let _ = self.agent.catch_up().await;
+        self.agent.judge().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_fails_when_it_is_told_late_is_taken_back() {
+    let (bench, candidate) = Bench::in_place().await;
+    let before = bench.running().await;
+    bench.hands.told().deaf = true;
+    bench.pending(&candidate, LAN).await;
+    bench.fails("interface/lan");
+    bench.looks().await;
+    assert_eq!(bench.sources().await, ["cli", "cli", "import"]);
+    // A minute later they are back, and do not like it.
+    bench.hands.told().deaf = false;
+    bench.looks().await;
+    assert_eq!(bench.sources().await, ["revert", "cli", "cli", "import"]);
+    assert_eq!(bench.running().await, before);
+    assert_eq!(bench.hands.revision(), 4);
+    let trail = bench
+        .agent
+        .audit_trail(&root(), api::ListAuditRequest::default())
+        .await
+        .unwrap();
+    let reverts = trail.entries.iter().filter(|entry| entry.what == "revert");
+    let causes: Vec<&str> = reverts.map(|entry| entry.result.as_str()).collect();
+    assert_eq!(causes, ["revision 3 failed later: it does not like it"]);
+    // Its edits are edits again, also for another mgmt.
+    let bench = bench.restart().await;
+    bench.hands.told().failing.clear();
+    assert_eq!(bench.commit(&candidate).await.outcome(), Outcome::Applied);
+    assert!(bench.running().await.contains("lan"));
+}
+
+#[tokio::test]
+async fn a_plan_that_is_refused_late_is_taken_back_once() {
+    let (bench, candidate) = Bench::in_place().await;
+    let before = bench.running().await;
+    bench.hands.told().deaf = true;
+    bench.pending(&candidate, LAN).await;
+    bench.hands.told().deaf = false;
+    bench.hands.told().refused = Some("interface/lan".to_owned());
+    bench.looks().await;
+    assert_eq!(bench.running().await, before);
+    assert_eq!(bench.hands.revision(), 4);
+
+    // What was in place is not any more: that is shown, and nobody goes further back.
+    bench.hands.told().refused = None;
+    bench.hands.told().deaf = true;
+    bench.pending(&candidate, LAN).await;
+    bench.hands.told().deaf = false;
+    bench.hands.told().refused = Some("interface/wan".to_owned());
+    for _ in 0..3 {
+        bench.looks().await;
+    }
+    let sources = bench.sources().await;
+    assert_eq!(sources, ["revert", "cli", "revert", "cli", "cli", "import"]);
+    assert!(matches!(
+        bench.agent.catch_up().await,
+        Err(Refusal::Hands(HandsError::Refused(_)))
+    ));
+    // It is followed as soon as it can be.
+    bench.hands.told().refused = None;
+    bench.looks().await;
+    assert_eq!(bench.hands.revision(), 6);
+    assert_eq!(bench.sources().await.len(), 6);
+}
+
+#[tokio::test]
+async fn what_fails_after_it_has_settled_or_long_after_is_shown() {
+    let (mut bench, candidate) = Bench::in_place().await;
+    // This fails already, and is not the commit's fault.
+    bench.fails("interface/wan");
+    bench.hands.told().restless = true;
+    bench.pending(&candidate, LAN).await;
+    bench.looks().await;
+    // A part has come back and is content.
+    bench.hands.told().restless = false;
+    bench.looks().await;
+    bench.fails("interface/lan");
+    bench.looks().await;
+    assert_eq!(bench.sources().await, ["cli", "cli", "import"]);
+
+    bench.hands.told().failing.clear();
+    bench.hands.told().restless = true;
+    bench.agent.trying = Duration::ZERO;
+    bench.pending(&candidate, "interfaces lan mtu 1400").await;
+    bench.looks().await;
+    bench.fails("interface/lan");
+    bench.looks().await;
+    assert_eq!(bench.sources().await, ["cli", "cli", "cli", "import"]);
+}
+
+#[tokio::test]
+async fn what_is_built_on_a_trial_goes_back_to_what_was_in_place() {
+    let (bench, candidate) = Bench::in_place().await;
+    let before = bench.running().await;
+    bench.hands.told().restless = true;
+    bench.pending(&candidate, LAN).await;
+    let other = bench.open().await;
+    bench.pending(&other, "interfaces wan mtu 1400").await;
+    bench.fails("interface/lan");
+    bench.looks().await;
+    let reply = bench
+        .agent
+        .revisions(&root(), api::ListRevisionsRequest::default())
+        .await
+        .unwrap();
+    assert_eq!(reply.revisions[0].source, "revert");
+    assert!(reply.revisions[0].comment.contains("revision 4"));
+    assert_eq!(bench.running().await, before);
+    // Each has their own edits again, and not the other's.
+    let text = async |candidate: &str| {
+        let which = api::source::Which::Candidate(candidate.to_owned());
+        bench.text(which).await
+    };
+    let (ours, theirs) = (text(&candidate).await, text(&other).await);
+    assert!(ours.contains("lan") && !ours.contains("mtu"), "{ours}");
+    assert!(
+        theirs.contains("mtu") && !theirs.contains("lan"),
+        "{theirs}"
+    );
+
+    // The one on top fails at once: only it is taken back, and the one below is on trial still.
+    bench.hands.told().failing.clear();
+    bench.pending(&candidate, LAN).await;
+    bench.fails("interface/dmz");
+    bench
+        .set(&other, &["interfaces dmz addresses 10.2.0.1/24"])
+        .await;
+    assert_eq!(bench.commit(&other).await.outcome(), Outcome::Reverted);
+    assert!(bench.running().await.contains("lan"));
+    bench.fails("interface/lan");
+    bench.looks().await;
+    assert_eq!(bench.running().await, before);
+}
+
+#[tokio::test]
+async fn nothing_goes_back_to_what_is_not_known_to_have_been_in_place() {
+    let mut bench = Bench::new();
+    bench.agent.patience = Duration::from_millis(30);
+    bench.hands.told().restless = true;
+    let candidate = bench.open().await;
+    bench.pending(&candidate, WAN).await;
+    bench.fails("interface/wan");
+    bench.looks().await;
+    assert_eq!(bench.sources().await, ["cli", "import"]);
+}
