@@ -86,6 +86,31 @@ fn a_gateway_is_changed_under_traffic_and_comes_back_as_it_was_committed() {
     });
     assert_eq!(report.received, 150, "{report:?}");
 
+    // What waits for a modem keeps nothing else waiting, and its secrets to itself.
+    let a = lab.gateway(Side::A);
+    let text = a
+        .operate(
+            "set wwan_interfaces mobile device wwan0\nset wwan_interfaces mobile pin 83619274\ncommit\n",
+        )
+        .unwrap();
+    assert!(text.contains("waits for modem/wwan0"), "{text}");
+    let status = a.status().unwrap();
+    assert!(status.healthy, "{status:?}");
+    let shown = a
+        .operate("show configuration status\nshow configuration | display set\nshow interfaces\n")
+        .unwrap();
+    assert!(
+        shown.contains("wwan/mobile") && shown.contains("modem/wwan0"),
+        "{shown}"
+    );
+    assert!(!shown.contains("83619274"), "{shown}");
+    assert_eq!(
+        holding(a.root(), b"83619274"),
+        Vec::<std::path::PathBuf>::new()
+    );
+    a.operate("delete wwan_interfaces mobile\ncommit\n")
+        .unwrap();
+
     // Who dies is mgmt alone, and nothing notices.
     let report = pinging(&lab, 150, || {
         let a = lab.gateway(Side::A);

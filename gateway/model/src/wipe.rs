@@ -1,11 +1,11 @@
-//! Messages that are a secret and nothing else wipe it when they are dropped.
+//! Messages that hold a secret themselves wipe it when they are dropped.
 //!
 //! Since they have a `Drop`, their fields cannot be moved out: `std::mem::take` them, and wipe what was
 //! taken.
 
 use zeroize::Zeroize;
 
-use crate::bus::{PreSharedKey, PrivateKey, SaKeys};
+use crate::bus::{PreSharedKey, PrivateKey, SaKeys, Wwan};
 use crate::config;
 
 impl Drop for SaKeys {
@@ -27,6 +27,13 @@ impl Drop for PrivateKey {
     }
 }
 
+impl Drop for Wwan {
+    fn drop(&mut self) {
+        self.password.zeroize();
+        self.pin.zeroize();
+    }
+}
+
 impl Drop for config::PreSharedKey {
     fn drop(&mut self) {
         self.secret.zeroize();
@@ -42,5 +49,12 @@ impl Drop for config::EapSecret {
 impl Drop for config::PrivateKey {
     fn drop(&mut self) {
         self.pem.zeroize();
+    }
+}
+
+impl Drop for config::WwanInterface {
+    fn drop(&mut self) {
+        self.password.zeroize();
+        self.pin.zeroize();
     }
 }

@@ -171,7 +171,9 @@ fn secrets_are_marked() {
         [
             "culvert.config.v1.EapSecret.secret",
             "culvert.config.v1.PreSharedKey.secret",
-            "culvert.config.v1.PrivateKey.pem"
+            "culvert.config.v1.PrivateKey.pem",
+            "culvert.config.v1.WwanInterface.password",
+            "culvert.config.v1.WwanInterface.pin"
         ]
     );
 }

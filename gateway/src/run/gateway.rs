@@ -213,6 +213,7 @@ impl Gateway {
     /// There is a plan to follow.
     fn begin_to_follow(&mut self, now: Instant) {
         self.part_up(Part::Linux);
+        self.part_up(Part::Lte);
         self.supervisor.allow(Process::Dataplane, now);
     }
 
@@ -612,7 +613,7 @@ impl Gateway {
             }
             Asked::Show { answer } => {
                 let status = self.values.status();
-                let parts = [Part::Dataplane, Part::Linux, Part::Iked];
+                let parts = [Part::Dataplane, Part::Linux, Part::Iked, Part::Lte];
                 let _ = answer.send(bus::ShowPlanReply {
                     revision: self.revision,
                     settled: parts.into_iter().all(|part| self.values.is_settled(part))

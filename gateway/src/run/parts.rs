@@ -4,6 +4,7 @@
 //!   Part::Dataplane   bus socket dataplane
 //!   Part::Linux       in this process
 //!   Part::Iked        bus sockets iked-bridge (connections), iked-bridge-secrets (credentials)
+//!   Part::Lte         nobody: no part of this gateway has modems
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,6 +102,8 @@ impl Parts {
         Ok(match part {
             Part::Dataplane => self.dataplane.call(&request, RETRIEVE).await?.values,
             Part::Linux => self.linux.lock().await.retrieve().await?,
+            // So that a modem is what is missing, and not somebody who could tell of it.
+            Part::Lte => Vec::new(),
             Part::Iked => {
                 let mut values = self.bridge.call(&request, RETRIEVE).await?.values;
                 let secrets = self.secrets.call(&request, RETRIEVE).await?.values;
@@ -121,6 +124,7 @@ impl Parts {
         match part {
             Part::Dataplane => apply(part, &self.dataplane, operations).await,
             Part::Linux => Ok(self.linux.lock().await.apply(&operations).await),
+            Part::Lte => Ok(operations.iter().map(|_| no_modem()).collect()),
             Part::Iked => {
                 // The batch has no order between its operations; their results have.
                 let (secret, plain): (Vec<_>, Vec<_>) = operations
@@ -180,6 +184,17 @@ impl Parts {
     /// How iked-bridge and charon stand to each other.
     pub async fn show_ike(&self) -> Option<bus::ShowIkeReply> {
         self.bridge.call(&bus::ShowIkeRequest {}, ANSWER).await.ok()
+    }
+}
+
+/// What can be done without a modem.
+fn no_modem() -> bus::OperationResult {
+    bus::OperationResult {
+        error: Some(bus::OperationError {
+            retriable: false,
+            message: "this gateway has no part for modems".to_owned(),
+            fields: Vec::new(),
+        }),
     }
 }
 

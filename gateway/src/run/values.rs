@@ -39,6 +39,8 @@ struct Summary {
     status: ValuesStatus,
     restless: BTreeSet<Part>,
     unsettled: Vec<bus::Unsettled>,
+    /// Values that wait for a modem.
+    without_modem: usize,
     standings: BTreeMap<Told, u32>,
 }
 
@@ -201,9 +203,11 @@ impl Values {
         Some(self.start + wakeup)
     }
 
-    /// Every part holds what is planned and nothing else.
+    /// Every part holds what is planned and nothing else. A modem may be plugged in at any time, or never: a gateway
+    /// is whole without.
     pub fn is_converged(&self) -> bool {
-        self.scheduler.is_converged()
+        let summary = self.summary();
+        summary.status.applied + summary.without_modem == summary.status.wanted
     }
 
     /// As far as this part is concerned nothing more is about to happen: each value is there, or something lasting is
@@ -261,6 +265,8 @@ impl Values {
                 if summary.unsettled.len() < TOLD_BY_BUS {
                     summary.unsettled.extend(unsettled(&value));
                 }
+                let waits = matches!(value.standing, Standing::Pending { .. });
+                summary.without_modem += usize::from(waits && value.part == Part::Lte);
                 let (applied, restless, why) = describe(value.standing);
                 summary.status.wanted += 1;
                 summary.status.applied += usize::from(applied);
@@ -497,6 +503,34 @@ mod tests {
             (counts[0].standing(), counts[0].count),
             (Told::Configured, all)
         );
+    }
+
+    #[test]
+    fn a_mobile_network_waits_for_its_modem_and_keeps_nobody_waiting() {
+        let now = Instant::now();
+        let text = r#"{ "interfaces": [{ "name": "wan", "addresses": [{ "address": "192.0.2.1/24" }] }],
+            "wwan_interfaces": [{ "name": "mobile", "device": "wwan0", "pin": "83619" }] }"#;
+        let config = decode::config_from_json(text.as_bytes()).unwrap();
+        let mut values = Values::new(now);
+        let planned = plan(&config, &DigestKey::new([7; 32])).unwrap();
+        values.set_plan(1, planned).unwrap();
+        assert!(!values.is_settled(Part::Lte));
+        for part in [Part::Linux, Part::Dataplane, Part::Lte] {
+            values.part_up(part);
+            values.retrieved(part, Vec::new());
+        }
+        let keys = drive(&mut values, now);
+        assert!(keys.contains(&"forwarding".to_owned()), "{keys:?}");
+        assert!(!keys.contains(&"wwan/mobile".to_owned()), "{keys:?}");
+        assert!(values.is_settled(Part::Lte) && values.is_converged());
+        let unsettled = values.unsettled();
+        assert_eq!(unsettled.len(), 1);
+        assert_eq!(unsettled[0].key, "wwan/mobile");
+        assert_eq!(unsettled[0].missing, ["modem/wwan0"]);
+        assert_eq!(unsettled[0].standing(), Told::Pending);
+        let why = &values.status().pending["wwan/mobile"];
+        assert_eq!(why, "waits for modem/wwan0 (wwan_interfaces[mobile])");
+        assert!(!format!("{unsettled:?}{:?}", values.configured).contains("83619"));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod keys;
 mod secrets;
 mod trail;
 mod trial;
+mod wwan;
 
 /// What hands were told, and how they shall behave.
 #[derive(Default)]
@@ -125,6 +126,17 @@ impl Hands for Fake {
                 }
             })
             .collect();
+        let lacking = plan.iter().filter_map(|(key, planned)| {
+            let missing = planned.needs.iter().filter(|need| !plan.contains_key(need));
+            let missing: Vec<String> = missing.map(ToString::to_string).collect();
+            (!missing.is_empty()).then(|| Unsettled {
+                key: key.to_string(),
+                standing: unsettled::Standing::Pending.into(),
+                missing,
+                ..Unsettled::default()
+            })
+        });
+        let unsettled: Vec<Unsettled> = unsettled.into_iter().chain(lacking).collect();
         Ok(ShowPlanReply {
             revision: *revision,
             settled: !told.restless,

@@ -33,6 +33,12 @@ impl DigestKey {
         mac.finalize().into_bytes().into()
     }
 
+    /// HMAC-SHA-256 over several secrets of one value, each apart from the others.
+    pub(super) fn secrets<const N: usize>(&self, fields: [(&str, &[u8]); N]) -> Vec<u8> {
+        let each = fields.map(|(field, secret)| self.secret(field, secret));
+        self.secret("together", each.as_flattened()).to_vec()
+    }
+
     /// HMAC-SHA-256 over all of the credential but its digest.
     pub fn digest(&self, credential: &Credential) -> Vec<u8> {
         let plain = Credential {

@@ -4,6 +4,7 @@
 //!                         +-- dataplane: vrf, interface, loopback, address, route, tunnel, policy, forwarding
 //! Config --> plan() ------+-- linux:     linux/link, linux/address, linux/route
 //!   (pure: no I/O)        +-- iked:      credential, connection
+//!                         +-- lte:       wwan
 //! ```
 //!
 //! A value is what a part can change on its own. It has a key, knows what it depends on, and remembers the
@@ -26,6 +27,7 @@
 //! | `linux/route/PREFIX` | linux | its link, the address its gateway is reached by | |
 //! | `credential/NAME` | iked | | |
 //! | `connection/NAME` | iked | its credentials, and in Linux the local address it names | forwarding, and in Linux the way to the peer |
+//! | `wwan/NAME` | lte | `modem/DEVICE`, which the part that finds the modem holds, and its VRF | |
 //!
 //! A TAP is called as its interface. `linux_link.mac` is empty here: the supervisor learns it from the
 //! device and fills it in.
@@ -44,6 +46,7 @@ mod system;
 mod users;
 mod value;
 mod vlan;
+mod wwan;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -108,6 +111,8 @@ pub enum Part {
     Linux,
     /// iked-bridge.
     Iked,
+    /// Who has the modems.
+    Lte,
 }
 
 impl fmt::Display for Part {
@@ -116,6 +121,7 @@ impl fmt::Display for Part {
             Self::Dataplane => "dataplane",
             Self::Linux => "linux",
             Self::Iked => "iked",
+            Self::Lte => "lte",
         })
     }
 }
@@ -293,6 +299,9 @@ pub enum PlanReason {
     /// A segment size without the clamp that uses it.
     #[error("has no effect without mss_clamp; set mss_clamp to true")]
     MssWithoutClamp,
+    /// PAP or CHAP without what they prove.
+    #[error("must be given: pap and chap prove a user name by a password")]
+    NoLogin,
     /// An interface of another VRF.
     #[error(
         "{interface} is in VRF {actual}, not in {expected}; a next hop in another VRF than its route's names it as vrf"
@@ -481,6 +490,7 @@ pub fn plan(config: &Config, digests: &DigestKey) -> Result<Plan, PlanErrors> {
     credentials::plan(config, digests, &mut planner);
     ike::plan(config, &ports, &routes, &underlay, &mut planner);
     policies::plan(config, &underlay, &mut planner);
+    wwan::plan(config, &ports, digests, &mut planner);
     users::plan(config, &mut planner);
     network::plan_forwarding(&mut planner);
     if planner.errors.is_empty() {

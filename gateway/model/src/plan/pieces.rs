@@ -80,6 +80,7 @@ fn on_the_bus(key: &Key, planned: &Planned) -> bus::PlannedValue {
         Part::Dataplane => planned_value::Part::Dataplane,
         Part::Linux => planned_value::Part::Linux,
         Part::Iked => planned_value::Part::Iked,
+        Part::Lte => planned_value::Part::Lte,
     };
     bus::PlannedValue {
         keyed: Some(bus::KeyedValue {
@@ -167,6 +168,7 @@ fn planned(value: bus::PlannedValue) -> Result<(Key, Planned), PieceError> {
         planned_value::Part::Dataplane => Part::Dataplane,
         planned_value::Part::Linux => Part::Linux,
         planned_value::Part::Iked => Part::Iked,
+        planned_value::Part::Lte => Part::Lte,
         planned_value::Part::Unspecified => return Err(lacks("a part")),
     };
     let Some(value_itself) = keyed.value.clone().filter(|value| value.kind.is_some()) else {

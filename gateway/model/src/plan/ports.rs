@@ -1,4 +1,4 @@
-//! Interfaces, loopbacks and tunnels alike: what has a name, a VRF and addresses.
+//! Interfaces, loopbacks, tunnels and modems alike: what has a name, a VRF and addresses.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -8,7 +8,7 @@ use std::ops::Deref;
 use ipnet::IpNet;
 
 use super::ip_tunnels::ip_tunnel_key;
-use super::{Key, PlanReason, Planner, vlan};
+use super::{Key, PlanReason, Planner, vlan, wwan};
 use crate::config::{Config, InterfaceAddress, Loopback};
 use crate::decode::path;
 
@@ -154,6 +154,11 @@ pub(super) fn read(config: &Config, planner: &mut Planner) -> Ports {
             addresses,
             tap_mtu: tunnel.mtu.unwrap_or(TUNNEL_TAP_MTU),
         };
+        insert(port, &mut ports, planner);
+    }
+    for interface in &config.wwan_interfaces {
+        let port = wwan::port(interface);
+        check_mss(interface.mss, interface.mss_clamp(), &port.origin, planner);
         insert(port, &mut ports, planner);
     }
     check_addresses(&ports, planner);

@@ -1,11 +1,13 @@
 //! When two values are the same, and when one can become the other in place.
 
+use zeroize::Zeroize;
+
 use crate::bus::value::Kind;
-use crate::bus::{Credential, Interface, LinuxLink, Route, Value};
+use crate::bus::{Credential, Interface, LinuxLink, Route, Value, Wwan};
 
 /// Whether a part holds what was planned. Not all of a value can be read back:
 ///
-/// - of a credential only its digest;
+/// - of a credential only its digest, and so of password and PIN of a modem;
 /// - the Ethernet address of a TAP, when the plan does not say one.
 pub fn same(planned: &Value, held: &Value) -> bool {
     match (&planned.kind, &held.kind) {
@@ -14,12 +16,23 @@ pub fn same(planned: &Value, held: &Value) -> bool {
         }
         (Some(Kind::LinuxLink(planned)), Some(Kind::LinuxLink(held))) => same_link(planned, held),
         (Some(Kind::Route(planned)), Some(Kind::Route(held))) => same_route(planned, held),
+        (Some(Kind::Wwan(planned)), Some(Kind::Wwan(held))) => same_wwan(planned, held),
         _ => planned == held,
     }
 }
 
 fn same_credential(planned: &Credential, held: &Credential) -> bool {
     planned.name == held.name && !planned.digest.is_empty() && planned.digest == held.digest
+}
+
+fn same_wwan(planned: &Wwan, held: &Wwan) -> bool {
+    let open = |value: &Wwan| {
+        let mut open = value.clone();
+        open.password.zeroize();
+        open.pin.zeroize();
+        open
+    };
+    !planned.digest.is_empty() && open(planned) == open(held)
 }
 
 fn same_link(planned: &LinuxLink, held: &LinuxLink) -> bool {
@@ -68,6 +81,15 @@ pub fn updates_in_place(old: &Value, new: &Value) -> bool {
                 && old.vrf == new.vrf
                 && old.underlay_vrf == new.underlay_vrf
                 && old.tap == new.tap
+        }
+        (Some(Kind::Wwan(old)), Some(Kind::Wwan(new))) => {
+            // The network is told the rest when a session with it begins.
+            let mut changed = old.clone();
+            changed.mtu = new.mtu;
+            changed.mss_clamp = new.mss_clamp;
+            changed.admin_up = new.admin_up;
+            changed.default_route = new.default_route;
+            same_wwan(new, &changed)
         }
         (Some(Kind::Vrf(_)), Some(Kind::Vrf(_)))
         | (Some(Kind::Route(_)), Some(Kind::Route(_)))
