@@ -32,6 +32,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::process::dumps;
+
 /// Culvert, an IPsec VPN gateway.
 #[derive(Debug, Parser)]
 #[command(name = "culvert", version)]
@@ -72,6 +74,27 @@ enum Command {
     },
 }
 
+impl Command {
+    /// A crash writes no key down, neither of this process nor of those that it starts.
+    fn keep_secrets(&self) -> std::io::Result<()> {
+        match self {
+            // Its children look for the program that it runs in its folder of /proc.
+            Self::Run(_) => dumps::limit(),
+            Self::Mgmt(_)
+            | Self::Dataplane(_)
+            | Self::IkedBridge(_)
+            | Self::Cli(_)
+            | Self::Remote(_) => dumps::forbid(),
+            Self::Show(_)
+            | Self::Trace(_)
+            | Self::Capture(_)
+            | Self::Lab(_)
+            | Self::Bench(_)
+            | Self::Completion { .. } => Ok(()),
+        }
+    }
+}
+
 /// What clap ends with, too.
 const USAGE: u8 = 2;
 
@@ -90,6 +113,10 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
+    if let Err(error) = cli.command.keep_secrets() {
+        eprintln!("culvert: core dumps cannot be switched off: {error}");
+        return ExitCode::FAILURE;
+    }
     let outcome = match cli.command {
         Command::Run(arguments) => run::execute(&arguments).map_err(anyhow::Error::from),
         Command::Mgmt(arguments) => process::mgmt::execute(arguments),
