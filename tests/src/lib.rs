@@ -23,6 +23,7 @@
 // An assertion is how a test says what it found.
 #![allow(clippy::missing_panics_doc, clippy::panic)]
 
+pub mod authority;
 pub mod bad_input;
 pub mod bird;
 pub mod configuration;

@@ -2,17 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::{IpAddr, UdpSocket};
-use std::path::Path;
-use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
 use culvert_netlab::addressing::{Family, Place, Side};
-use culvert_netlab::canary;
 use culvert_netlab::classify::WanClass;
 use culvert_netlab::iperf::{Way, measure};
 use culvert_netlab::ping::Ping;
 use culvert_netlab::process::Interrupt;
+use culvert_tests::authority;
 use culvert_tests::configuration::{CHILD, CONNECTION, child, gateway, identity};
 use culvert_tests::exchange;
 use culvert_tests::laboratory::{Laboratory, wait_for};
@@ -40,77 +38,6 @@ fn pair(configuration: &Value) -> (Laboratory, Stock) {
     lab.start(Side::A, configuration).unwrap();
     lab.wait_open(Family::V4, UP).unwrap();
     (lab, stock)
-}
-
-/// An authority and a certificate for each side, ECDSA on P-256, made by strongSwan's own tool.
-fn make_certificates(folder: &Path) {
-    std::fs::create_dir_all(folder).unwrap();
-    let pki = |arguments: &[&str], output: &str| {
-        let made = Command::new("pki")
-            .args(arguments)
-            .current_dir(folder)
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "pki {arguments:?}: {made:?}");
-        std::fs::write(folder.join(output), made.stdout).unwrap();
-    };
-    let generate = [
-        "--gen",
-        "--type",
-        "ecdsa",
-        "--size",
-        "256",
-        "--outform",
-        "pem",
-    ];
-    for key in ["ca.key", "b.key"] {
-        pki(&generate, key);
-    }
-    // The one that our gateway has: it is looked for at the end of the suite.
-    std::fs::write(folder.join("a.key"), canary::PRIVATE_KEY).unwrap();
-    pki(
-        &[
-            "--self",
-            "--ca",
-            "--type",
-            "ecdsa",
-            "--in",
-            "ca.key",
-            "--dn",
-            "CN=culvert test authority",
-            "--outform",
-            "pem",
-        ],
-        "ca.pem",
-    );
-    for (side, name) in [(Side::A, "a"), (Side::B, "b")] {
-        let (request, key) = (format!("{name}.pub"), format!("{name}.key"));
-        pki(
-            &["--pub", "--type", "ecdsa", "--in", &key, "--outform", "pem"],
-            &request,
-        );
-        let (subject, identity) = (format!("CN={}", identity(side)), identity(side));
-        pki(
-            &[
-                "--issue",
-                "--cakey",
-                "ca.key",
-                "--cacert",
-                "ca.pem",
-                "--type",
-                "pub",
-                "--in",
-                &request,
-                "--dn",
-                &subject,
-                "--san",
-                &identity,
-                "--outform",
-                "pem",
-            ],
-            &format!("{name}.pem"),
-        );
-    }
 }
 
 /// Ping and TCP pass, in UDP on the wire.
@@ -219,10 +146,70 @@ fn certificates() {
     rekeys(&lab, &stock);
 }
 
+/// The private key is made by the gateway and never leaves it; an authority elsewhere signs what it asks for.
+#[test]
+fn a_key_that_was_made_on_the_gateway() {
+    let mut configuration = ours();
+    let mut connection = configuration["connections"].take();
+    configuration["connections"] = json!([]);
+    configuration["credentials"] = json!({});
+    let mut lab = Laboratory::build().unwrap();
+    let pki = lab.folder().join("pki");
+    authority::make_certificates(&pki).unwrap();
+    let stock = Stock::start(&lab, Proof::Certificate).unwrap();
+    lab.start(Side::A, &configuration).unwrap();
+    let gateway = lab.gateway(Side::A);
+    let identity_a = identity(Side::A);
+    let said = gateway
+        .operate(&format!(
+            "generate private-key own-key\ncommit\n\
+             generate certificate-request key own-key subject \"CN={identity_a}\" subject-alternative-name \"{identity_a}\"\n"
+        ))
+        .unwrap();
+    let begin = said.find("-----BEGIN CERTIFICATE REQUEST-----").unwrap();
+    let certificate = authority::sign(&pki, said[begin..].as_bytes()).unwrap();
+    let of_authority = std::fs::read_to_string(pki.join("ca.pem")).unwrap();
+    connection[0]["local"] = json!({
+        "method": "certificate", "identity": identity_a, "certificates": [{ "name": "own" }],
+    });
+    connection[0]["remote"] = json!({
+        "method": "certificate", "identity": identity(Side::B), "ca_certificates": [{ "name": "authority" }],
+    });
+    let said = gateway
+        .operate(&format!(
+            "set credentials certificates own pem \"{}\"\n\
+             set credentials ca_certificates authority pem \"{}\"\n\
+             load merge terminal\n{:#}\n.\ncommit\nrun show certificates\n",
+            certificate.trim_end(),
+            of_authority.trim_end(),
+            json!({ "connections": connection }),
+        ))
+        .unwrap();
+    assert!(said.contains("own-key"), "{said}");
+    lab.wait_open(Family::V4, UP).unwrap();
+    let log = stock.log();
+    assert!(
+        log.contains(&format!("authentication of '{identity_a}' with ECDSA"))
+            && log.contains("successful"),
+        "{log}"
+    );
+    carries(&lab);
+    // It is there again after a restart, and nobody is shown it.
+    let gateway = lab.gateway(Side::A);
+    let shown = gateway.operate("show configuration\n").unwrap();
+    assert!(
+        shown.contains("own-key") && !shown.contains("PRIVATE KEY"),
+        "{shown}"
+    );
+    lab.stop(Side::A).unwrap();
+    lab.start_again(Side::A).unwrap();
+    lab.wait_open(Family::V4, UP).unwrap();
+}
+
 /// Certificates of both sides and their authority, in the configuration and in the laboratory.
 fn with_certificates(lab: &Laboratory, configuration: &mut Value) {
     let pki = lab.folder().join("pki");
-    make_certificates(&pki);
+    authority::make_certificates(&pki).unwrap();
     let pem = |name: &str| std::fs::read_to_string(pki.join(name)).unwrap();
     let credentials = &mut configuration["credentials"];
     credentials["certificates"] = json!([{ "name": "own", "pem": pem("a.pem") }]);
@@ -270,6 +257,41 @@ fn a_password_by_eap_which_is_asked_again() {
         lab.gateway(Side::A).control().established(CONNECTION).len(),
         1
     );
+}
+
+/// Here by a method that proves the client alone, with a peer that knows it from a plugin of its own.
+#[test]
+fn a_password_by_eap_md5() {
+    let mut configuration = ours();
+    with_password(&mut configuration);
+    let connection = &mut configuration["connections"][0];
+    connection["local"] =
+        json!({ "method": "eap-md5", "identity": identity(Side::A), "eap_identity": USER });
+    let mut lab = Laboratory::build().unwrap();
+    let stock = Stock::start(&lab, Proof::Eap(Side::A, "eap-md5")).unwrap();
+    lab.start(Side::A, &configuration).unwrap();
+    lab.wait_open(Family::V4, UP).unwrap();
+    let log = stock.log();
+    assert!(log.contains("EAP method EAP_MD5 succeeded"), "{log}");
+    assert!(!log.contains("EAP_MSCHAPV2"), "{log}");
+    carries(&lab);
+}
+
+#[test]
+fn a_peer_whose_password_is_checked_here_by_eap_md5() {
+    let mut configuration = ours();
+    with_password(&mut configuration);
+    let connection = &mut configuration["connections"][0];
+    connection["remote"] = json!({ "method": "eap-md5" });
+    connection["children"][0]["start_action"] = json!("none");
+    let mut lab = Laboratory::build().unwrap();
+    let stock = Stock::start(&lab, Proof::Eap(Side::B, "eap-md5")).unwrap();
+    lab.start(Side::A, &configuration).unwrap();
+    stock.swanctl(&["--initiate", "--child", CHILD]).unwrap();
+    lab.wait_open(Family::V4, UP).unwrap();
+    let log = stock.log();
+    assert!(log.contains("EAP_MD5"), "{log}");
+    carries(&lab);
 }
 
 #[test]
