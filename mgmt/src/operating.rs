@@ -233,7 +233,16 @@ fn captured(request: &api::CaptureRequest) -> String {
 fn cleared(request: &api::ClearRequest) -> String {
     use api::clear_request::What;
     match &request.what {
-        Some(What::Counters(_)) => "clear counters".to_owned(),
+        Some(What::Counters(which)) => {
+            let parts = [
+                (which.interfaces, " interfaces"),
+                (which.drops, " drops"),
+                (which.nodes, " nodes"),
+                (which.tunnels, " tunnels"),
+            ];
+            let named = parts.iter().filter(|(named, _)| *named);
+            named.fold("clear counters".to_owned(), |text, (_, part)| text + part)
+        }
         Some(What::Neighbours(which)) => {
             format!("clear neighbours {:?} {:?}", which.interface, which.address)
         }

@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,6 +18,7 @@ use culvert_tests::gateway::program;
 use culvert_tests::laboratory::{Laboratory, wait_for};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -172,12 +173,16 @@ fn whoever_logs_in_operates_by_the_one_socket_that_he_reaches() {
     reaches(&rita);
     operates(&lab, &olga, &rita);
     stops_reading(&olga);
+    leaves_no_dump(&lab, &olga);
 
     // Who did what is written down, refusals too.
     let text = olga.done("show audit 100");
     for (who, what) in [
         ("olga", "restart \"iked-bridge\""),
-        ("olga", "clear counters"),
+        ("olga", "clear counters interfaces"),
+        ("olga", "clear counters drops"),
+        ("olga", "clear counters nodes"),
+        ("olga", "clear counters tunnels"),
         ("olga", "capture interface \"wan\""),
         ("rita", "restart \"iked-bridge\""),
     ] {
@@ -298,7 +303,7 @@ fn operates(lab: &Laboratory, olga: &Person, rita: &Person) {
     ] {
         rita.refused(line);
     }
-    olga.done("clear counters");
+    clears(lab, olga);
     let text = olga.done("clear neighbours interface wan");
     assert!(text.contains("neighbours are forgotten"), "{text}");
     lab.wait_open(Family::V4, PATIENCE).unwrap();
@@ -339,6 +344,136 @@ fn operates(lab: &Laboratory, olga: &Person, rita: &Person) {
         pinging.join().unwrap()
     });
     assert_eq!(report.received, 600, "{report:?}");
+}
+
+/// What is counted is shown from zero again, of what was named alone; the dataplane counts on.
+fn clears(lab: &Laboratory, olga: &Person) {
+    let rows = |what: &str| -> Vec<Value> {
+        let text = olga.done(&format!("{what} | display json"));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    };
+    let sum = |rows: &[Value], field: &str| -> u64 {
+        rows.iter().filter_map(|row| row[field].as_u64()).sum()
+    };
+    // Not what the box says by itself meanwhile.
+    let inside = |rows: &[Value]| -> u64 {
+        let tunnel = rows.iter().filter(|row| row["name"] == "ipsec0");
+        tunnel.filter_map(|row| row["tx_packets"].as_u64()).sum()
+    };
+    let control = lab.gateway(Side::A).control();
+    let carried = || -> u64 {
+        let sas = control.sas().unwrap().sas;
+        sas.iter()
+            .filter_map(|sa| sa.usage.as_ref())
+            .map(|usage| usage.packets)
+            .sum()
+    };
+    let spis = || -> Vec<u32> {
+        let sas = control.sas().unwrap().sas;
+        let keys = sas.iter().filter_map(|dump| dump.sa.as_ref()?.key.as_ref());
+        keys.map(|key| key.spi).collect()
+    };
+    let interfaces = rows("show interfaces");
+    let sas = rows("show ipsec sas");
+    assert!(inside(&interfaces) > 0 && sum(&sas, "packets") > 0);
+    let (raw, raw_sas, names) = (
+        control.interface("ipsec0").unwrap().unwrap().tx_packets,
+        carried(),
+        spis(),
+    );
+
+    let text = olga.done("clear counters interfaces");
+    assert!(text.contains("begin anew"), "{text}");
+    assert_eq!(inside(&rows("show interfaces")), 0);
+    assert!(sum(&rows("show ipsec sas"), "packets") > 0);
+    olga.done("clear counters tunnels");
+    assert_eq!(sum(&rows("show ipsec sas"), "packets"), 0);
+    let drops = sum(&rows("show drops all"), "packets");
+    assert!(drops > 0);
+    olga.done("clear counters drops");
+    assert!(sum(&rows("show drops all"), "packets") < drops);
+    let nodes = sum(&rows("show nodes"), "packets");
+    olga.done("clear counters nodes");
+    assert!(sum(&rows("show nodes"), "packets") < nodes);
+
+    lab.wait_open(Family::V4, PATIENCE).unwrap();
+    let seen = inside(&rows("show interfaces"));
+    let now = control.interface("ipsec0").unwrap().unwrap().tx_packets;
+    assert!(seen > 0 && now >= raw + seen, "{now} {raw} {seen}");
+    let seen = sum(&rows("show ipsec sas"), "packets");
+    assert!(seen > 0 && carried() >= raw_sas + seen);
+    assert_eq!(spis(), names);
+    olga.done("clear counters");
+    assert_eq!(inside(&rows("show interfaces")), 0);
+    assert_eq!(sum(&rows("show ipsec sas"), "packets"), 0);
+}
+
+/// No process that knows keys writes its memory down when it crashes, and nobody but root looks into it.
+fn leaves_no_dump(lab: &Laboratory, olga: &Person) {
+    let limits = |pid: u32| fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let limited = |name: &str, pid: u32| {
+        let limits = limits(pid);
+        let line = limits
+            .lines()
+            .find(|line| line.starts_with("Max core file size"));
+        let values: Vec<&str> = line.unwrap().split_whitespace().skip(4).take(2).collect();
+        assert_eq!(values, ["1", "1"], "{name}");
+    };
+    let gateway = lab.gateway(Side::A);
+    limited("run", gateway.pid());
+    for name in ["mgmt", "dataplane", "iked-bridge", "charon"] {
+        limited(name, gateway.process(name).unwrap().pid);
+    }
+    let far = Side::B.addresses().host(Family::V4).addr();
+    let mut shell = olga
+        .shell()
+        .env(
+            "SSH_ORIGINAL_COMMAND",
+            format!("ping {far} count 100 interval 100"),
+        )
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // It has begun, so it is what it stays.
+    let mut first = [0; 1];
+    shell
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut first)
+        .unwrap();
+    limited("cli", shell.id());
+    // Of the account if anybody of it could look.
+    let owner = fs::metadata(format!("/proc/{}/limits", shell.id()))
+        .unwrap()
+        .uid();
+    assert_eq!(owner, 0);
+    shell.kill().unwrap();
+    shell.wait().unwrap();
+
+    let mgmt = gateway.process("mgmt").unwrap();
+    let folder = fs::read_link(format!("/proc/{}/cwd", mgmt.pid)).unwrap();
+    let dumps = || -> Vec<PathBuf> {
+        let there = fs::read_dir(&folder).unwrap().flatten();
+        let names = there.filter(|one| one.file_name().to_string_lossy().starts_with("core"));
+        names
+            .map(|one| one.path())
+            .filter(|path| path.is_file())
+            .collect()
+    };
+    let before = dumps();
+    gateway.signal("mgmt", Signal::SIGABRT).unwrap();
+    wait_for("another mgmt", PATIENCE, || {
+        let now = gateway.process("mgmt").ok()?;
+        (now.pid != mgmt.pid && gateway.status()?.healthy).then_some(())
+    })
+    .unwrap();
+    assert_eq!(dumps(), before);
+    wait_for("mgmt answers", PATIENCE, || {
+        olga.line("show system").done.then_some(())
+    })
+    .unwrap();
 }
 
 /// Whoever reads no further ends what is told, and somebody else can begin at once.

@@ -12,6 +12,7 @@
     reason = "handlers of the bus are all of one shape"
 )]
 
+mod cleared;
 mod observe;
 mod route_calls;
 mod sa_calls;
@@ -115,6 +116,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
         publisher,
         plane,
         sas: SaManager::new(engine)?,
+        cleared: cleared::Cleared::default(),
         node_bases: vec![[0; 3]; workers.len() * NodeId::COUNT],
         workers,
         tap_opener: options.open_tap,
@@ -138,6 +140,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proces
         .on(on(&shared, show_calls::paths))
         .on(on(&shared, show_calls::neighbours))
         .on(on(&shared, show_calls::clear_neighbours))
+        .on(on(&shared, cleared::clear_counters))
         .on(on(&shared, route_calls::routes))
         .on(waits(&shared, observe::start_trace))
         .on(waits(&shared, observe::read_trace))

@@ -124,7 +124,18 @@ fn query_sas(
 fn dump_sas(state: &mut State, _: &bus::DumpSasRequest) -> Result<bus::DumpSasReply, Refusal> {
     let tables = state.publisher.current();
     Ok(bus::DumpSasReply {
-        sas: tables.sas.sas.iter().map(|(_, sa)| dump(sa)).collect(),
+        sas: tables
+            .sas
+            .sas
+            .iter()
+            .map(|(_, sa)| {
+                let cleared = state.cleared.sa(sa);
+                bus::SaDump {
+                    cleared: cleared.map(|usage| usage_to_bus(sa.spec.id, usage)),
+                    ..dump(sa)
+                }
+            })
+            .collect(),
         policies: state.sas.policies().map(policy_to_bus).collect(),
         published: state.sa_events.last_number(),
         incarnation: state.sa_events.incarnation().get(),

@@ -6,6 +6,7 @@ use culvert_bus::refuse;
 use culvert_model::bus::refusal::Code;
 use culvert_model::bus::{self, Refusal};
 
+use super::cleared::Carried;
 use super::state::State;
 use crate::clock;
 use crate::control::NeighbourState;
@@ -13,7 +14,6 @@ use crate::counters::WorkerCounters;
 use crate::drop_reason::DropReason;
 use crate::graph::NodeId;
 use crate::path_mtu::Verdict;
-use crate::port::tap_port;
 use crate::tables::Interface;
 
 /// Clocks and packets of every node on every worker.
@@ -64,6 +64,7 @@ pub(super) fn drops(
             reason: reason.name().to_owned(),
             packets: total(state, |counters| counters.drop(*reason).get()),
             meaning: reason.meaning().to_owned(),
+            cleared: state.cleared.drop(*reason),
         })
         .collect();
     Ok(bus::ShowDropsReply { drops })
@@ -88,9 +89,7 @@ pub(super) fn interfaces(
 }
 
 fn interface_state(state: &State, interface: &Interface) -> bus::InterfaceState {
-    let sum = |read: fn(&crate::counters::InterfaceCounters) -> u64| {
-        total(state, |counters| read(counters.interface(interface.index)))
-    };
+    let carried = Carried::of(state.counters(), interface.index);
     let tentative = interface.addresses4.iter().any(|own| own.tentative)
         || interface.addresses6.iter().any(|own| own.tentative);
     bus::InterfaceState {
@@ -102,14 +101,12 @@ fn interface_state(state: &State, interface: &Interface) -> bus::InterfaceState 
         mtu: u32::from(interface.mtu),
         link_up: true,
         admin_up: interface.admin_up,
-        rx_packets: sum(|counters| counters.rx_packets.get()),
-        rx_bytes: sum(|counters| counters.rx_bytes.get()),
-        tx_packets: sum(|counters| counters.tx_packets.get()),
-        tx_bytes: sum(|counters| counters.tx_bytes.get()),
-        drops: sum(|counters| counters.drops.get())
-            + total(state, |counters| {
-                counters.interface(tap_port(interface.index)).drops.get()
-            }),
+        rx_packets: carried.rx_packets,
+        rx_bytes: carried.rx_bytes,
+        tx_packets: carried.tx_packets,
+        tx_bytes: carried.tx_bytes,
+        drops: carried.drops,
+        cleared: state.cleared.interface(interface.index).map(Into::into),
         addresses_ready: !tentative,
         driver: state
             .drivers
@@ -175,6 +172,7 @@ pub(super) fn paths(
             verdict: verdict.name().to_owned(),
             messages: state.paths.messages(*verdict),
             meaning: verdict.meaning().to_owned(),
+            cleared: state.cleared.verdict(*verdict),
         })
         .collect();
     Ok(bus::ShowPathsReply { paths, verdicts })
@@ -248,10 +246,6 @@ fn address_bytes(neighbour: &bus::NeighbourState) -> &[u8] {
         .map_or(&[], |address| &address.address)
 }
 
-fn total(state: &State, read: impl Fn(&WorkerCounters) -> u64) -> u64 {
-    state
-        .workers
-        .iter()
-        .map(|worker| read(worker.counters()))
-        .sum()
+pub(super) fn total(state: &State, read: impl Fn(&WorkerCounters) -> u64) -> u64 {
+    state.counters().map(read).sum()
 }

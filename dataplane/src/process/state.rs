@@ -10,9 +10,11 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use super::TapOpener;
+use super::cleared::Cleared;
 use super::observe::Observations;
 use crate::clock;
 use crate::control::{Action, ControlPlane};
+use crate::counters::WorkerCounters;
 use crate::driver::DriverChoice;
 use crate::driver::af_packet::{AfPacket, Device, OpenError, make_mtu};
 use crate::driver::af_xdp::AfXdp;
@@ -47,6 +49,8 @@ pub struct State {
     pub(super) drivers: HashMap<u32, String>,
     pub(super) events: Announcer<bus::DataplaneEvent>,
     pub(super) sa_events: Announcer<bus::SaEvent>,
+    /// Other counters when they were cleared.
+    pub(super) cleared: Cleared,
     /// Node counters at the last reset, by worker and node.
     pub(super) node_bases: Vec<[u64; 3]>,
     pub(super) clocks_per_second: u64,
@@ -85,6 +89,11 @@ pub enum PerformError {
 }
 
 impl State {
+    /// What each worker has counted.
+    pub(super) fn counters(&self) -> impl Iterator<Item = &WorkerCounters> {
+        self.workers.iter().map(Worker::counters)
+    }
+
     /// Lets workers see what was published.
     pub(super) fn wake(&self) {
         for worker in &self.workers {

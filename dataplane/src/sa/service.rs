@@ -463,6 +463,7 @@ pub fn dump(sa: &Sa) -> bus::SaDump {
         }),
         usage: Some(usage_to_bus(spec.id, sa.state.usage())),
         fingerprint: fingerprint(sa),
+        cleared: None,
     }
 }
 

@@ -51,6 +51,7 @@ calls! {
     "FlushSas": FlushSasRequest -> FlushSasReply, changes;
     // dataplane.proto; it can reset the counters that it shows
     "ShowNodes": ShowNodesRequest -> ShowNodesReply, changes;
+    "ClearCounters": ClearCountersRequest -> ClearCountersReply, changes;
     "ShowDrops": ShowDropsRequest -> ShowDropsReply, reads;
     "ShowInterfaces": ShowInterfacesRequest -> ShowInterfacesReply, reads;
     "ShowReassembly": ShowReassemblyRequest -> ShowReassemblyReply, reads;

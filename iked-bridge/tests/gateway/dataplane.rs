@@ -183,6 +183,7 @@ fn dump(state: &State) -> bus::DumpSasReply {
         sa: Some(sa.clone()),
         usage: Some(usage(sa)),
         fingerprint: vec![],
+        cleared: None,
     });
     bus::DumpSasReply {
         sas: sas.collect(),

@@ -388,11 +388,18 @@ static NEIGHBOUR_CHOICES: [&Node; 2] = [
     &keyword("address", "this one").then(&[&CLEARED_ADDRESS]),
     &keyword("interface", "on one interface").then(&[&CLEARED_INTERFACE]),
 ];
+static COUNTER_CHOICES: [&Node; 4] = [
+    &keyword("drops", "packets dropped, by reason").ending(),
+    &keyword("interfaces", "of interfaces and tunnels").ending(),
+    &keyword("nodes", "what nodes of the packet graph have cost").ending(),
+    &keyword("tunnels", "of tunnels and security associations").ending(),
+];
 static CONNECTION_NAME: Node = value("NAME", Kind::Text, "of a connection");
 static CHILD_NAME: Node = value("NAME", Kind::Text, "of a child");
 static CLEAR: Node = keyword("clear", "end what was learnt or negotiated; for operators").then(&[
-    &keyword("counters", "what nodes have cost begins anew at zero")
-        .does(Action::Clear(Cleared::Counters)),
+    &keyword("counters", "what is counted is shown from zero again")
+        .does(Action::Clear(Cleared::Counters))
+        .then(&COUNTER_CHOICES),
     &keyword(
         "ike",
         "the IKE_SAs of a connection end, with their CHILD_SAs",

@@ -116,9 +116,14 @@ impl Observer {
             timeout_ms: NEGOTIATION.as_millis() as u32,
         };
         Ok(match &request.what {
-            Some(What::Counters(_)) => {
-                let request = bus::ShowNodesRequest { reset: true };
-                self.dataplane(&request).await?.nodes.len() as u32
+            Some(What::Counters(which)) => {
+                let request = bus::ClearCountersRequest {
+                    interfaces: which.interfaces,
+                    drops: which.drops,
+                    nodes: which.nodes,
+                    tunnels: which.tunnels,
+                };
+                self.dataplane(&request).await?.matches
             }
             Some(What::Neighbours(which)) => {
                 let address = parsed::<IpAddr>(&which.address, "address")?;

@@ -88,6 +88,11 @@ pub(super) fn values(unsettled: Vec<bus::Unsettled>) -> Vec<ValueState> {
     unsettled.into_iter().map(value).collect()
 }
 
+/// What was counted since it was cleared.
+fn since(now: u64, cleared: u64) -> Option<u64> {
+    Some(now.saturating_sub(cleared))
+}
+
 pub(super) fn interfaces(reply: bus::ShowInterfacesReply) -> Vec<InterfaceState> {
     let mut rows: Vec<_> = reply
         .interfaces
@@ -103,16 +108,17 @@ pub(super) fn interfaces(reply: bus::ShowInterfacesReply) -> Vec<InterfaceState>
                 (true, true, false) => "duplicate detection",
                 (true, true, true) => "up",
             };
+            let cleared = interface.cleared.unwrap_or_default();
             InterfaceState {
                 name: Some(interface.name),
                 state: Some(state.to_owned()),
                 mac: mac(&interface.mac),
                 mtu: Some(interface.mtu),
-                rx_packets: Some(interface.rx_packets),
-                rx_bytes: Some(interface.rx_bytes),
-                tx_packets: Some(interface.tx_packets),
-                tx_bytes: Some(interface.tx_bytes),
-                drops: Some(interface.drops),
+                rx_packets: since(interface.rx_packets, cleared.rx_packets),
+                rx_bytes: since(interface.rx_bytes, cleared.rx_bytes),
+                tx_packets: since(interface.tx_packets, cleared.tx_packets),
+                tx_bytes: since(interface.tx_bytes, cleared.tx_bytes),
+                drops: since(interface.drops, cleared.drops),
                 driver: some(interface.driver),
             }
         })
@@ -254,6 +260,7 @@ pub(super) fn sas(reply: &bus::DumpSasReply) -> Vec<SaState> {
         .filter_map(|dump| {
             let (sa, usage) = (dump.sa.as_ref()?, dump.usage.as_ref()?);
             let key = sa.key.as_ref()?;
+            let cleared = dump.cleared.clone().unwrap_or_default();
             let direction = match key.direction() {
                 bus::Direction::Out => "out",
                 _ => "in",
@@ -269,12 +276,12 @@ pub(super) fn sas(reply: &bus::DumpSasReply) -> Vec<SaState> {
                 source_port: sa.udp.map(|udp| udp.source_port),
                 destination_port: sa.udp.map(|udp| udp.destination_port),
                 if_id: Some(sa.if_id),
-                packets: Some(usage.packets),
-                bytes: Some(usage.bytes),
-                replayed: Some(usage.replayed),
-                late: Some(usage.late),
-                lost: Some(usage.lost),
-                bad_icv: Some(usage.bad_icv),
+                packets: since(usage.packets, cleared.packets),
+                bytes: since(usage.bytes, cleared.bytes),
+                replayed: since(usage.replayed, cleared.replayed),
+                late: since(usage.late, cleared.late),
+                lost: since(usage.lost, cleared.lost),
+                bad_icv: since(usage.bad_icv, cleared.bad_icv),
             })
         })
         .collect();
@@ -365,7 +372,7 @@ pub(super) fn paths(reply: &bus::ShowPathsReply) -> Vec<PathState> {
 pub(super) fn too_big(reply: bus::ShowPathsReply) -> Vec<TooBigState> {
     let verdict = |verdict: bus::PathVerdict| TooBigState {
         outcome: Some(verdict.verdict),
-        messages: Some(verdict.messages),
+        messages: since(verdict.messages, verdict.cleared),
         meaning: Some(verdict.meaning),
     };
     reply.verdicts.into_iter().map(verdict).collect()
@@ -374,7 +381,7 @@ pub(super) fn too_big(reply: bus::ShowPathsReply) -> Vec<TooBigState> {
 pub(super) fn drops(reply: bus::ShowDropsReply) -> Vec<DropState> {
     let drop = |drop: bus::DropCounter| DropState {
         reason: Some(drop.reason),
-        packets: Some(drop.packets),
+        packets: since(drop.packets, drop.cleared),
         meaning: Some(drop.meaning),
     };
     let mut rows: Vec<_> = reply.drops.into_iter().map(drop).collect();
@@ -460,6 +467,67 @@ mod tests {
                 "-"
             ]
         );
+    }
+
+    #[test]
+    fn counters_are_shown_since_they_were_cleared() {
+        let interface = |cleared| bus::InterfaceState {
+            rx_packets: 100,
+            rx_bytes: 1000,
+            drops: 7,
+            cleared,
+            ..bus::InterfaceState::default()
+        };
+        let base = bus::InterfaceCounters {
+            rx_packets: 90,
+            rx_bytes: 1000,
+            drops: 2,
+            ..bus::InterfaceCounters::default()
+        };
+        let rows = interfaces(bus::ShowInterfacesReply {
+            interfaces: vec![interface(None), interface(Some(base))],
+            ..bus::ShowInterfacesReply::default()
+        });
+        let seen = |at: usize| {
+            let row: &InterfaceState = &rows[at];
+            [
+                row.rx_packets(),
+                row.rx_bytes(),
+                row.tx_packets(),
+                row.drops(),
+            ]
+        };
+        assert_eq!(seen(0), [100, 1000, 0, 7]);
+        assert_eq!(seen(1), [10, 0, 0, 5]);
+
+        let rows = drops(bus::ShowDropsReply {
+            drops: vec![bus::DropCounter {
+                packets: 5,
+                cleared: 5,
+                ..bus::DropCounter::default()
+            }],
+        });
+        assert_eq!(rows[0].packets(), 0);
+
+        let usage = |packets, bad_icv| bus::SaUsage {
+            packets,
+            bad_icv,
+            ..bus::SaUsage::default()
+        };
+        let sa = bus::Sa {
+            key: Some(bus::SaKey::default()),
+            ..bus::Sa::default()
+        };
+        let rows = sas(&bus::DumpSasReply {
+            sas: vec![bus::SaDump {
+                sa: Some(sa),
+                usage: Some(usage(50, 3)),
+                cleared: Some(usage(20, 3)),
+                ..bus::SaDump::default()
+            }],
+            ..bus::DumpSasReply::default()
+        });
+        assert_eq!((rows[0].packets(), rows[0].bad_icv()), (30, 0));
     }
 
     #[test]

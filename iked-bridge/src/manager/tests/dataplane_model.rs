@@ -66,6 +66,7 @@ impl DataplaneModel {
                     sa: Some(sa.clone()),
                     usage: self.usage.get(name).cloned(),
                     fingerprint: vec![],
+                    cleared: None,
                 })
                 .collect(),
             policies: self

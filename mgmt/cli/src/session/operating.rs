@@ -134,7 +134,7 @@ async fn each<T>(
 /// What `clear` is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cleared {
-    /// Of nodes.
+    /// All, or some.
     Counters,
     /// All, or some.
     Neighbours,
@@ -366,7 +366,15 @@ impl Session {
     ) -> Result<Output, CliError> {
         let name = text(parsed, words, "NAME");
         let (what, of) = match what {
-            Cleared::Counters => (What::Counters(Counters {}), "counters begin anew"),
+            Cleared::Counters => {
+                let counters = Counters {
+                    interfaces: parsed.has("interfaces"),
+                    drops: parsed.has("drops"),
+                    nodes: parsed.has("nodes"),
+                    tunnels: parsed.has("tunnels"),
+                };
+                (What::Counters(counters), "rows of counters begin anew")
+            }
             Cleared::Neighbours => (
                 What::Neighbours(Neighbours {
                     interface: text(parsed, words, "INTERFACE"),
