@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::interfaces::{LocalInterface, SubInterface};
+use super::local_interface::{LocalInterface, SubInterface};
 
 /// See the module.
 #[derive(Debug, Default)]

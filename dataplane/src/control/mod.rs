@@ -13,6 +13,7 @@
 //! The order in which workers see a change is part of it: an adjacency is published before a route leads to it, and
 //! routes to a neighbour lead past the question before the packets that wait for it are set free.
 
+mod addresses;
 mod adjacency;
 mod commit;
 mod detection;
@@ -20,6 +21,7 @@ mod error;
 mod interface_table;
 mod interfaces;
 mod listing;
+mod local_interface;
 mod neighbour;
 mod rib;
 mod routes;

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use culvert_net::{EtherType, EthernetHeader, IpPrefix, MacAddr};
 
+use super::addresses::route_key;
 use super::adjacency::Key;
-use super::interfaces::{LocalKind, route_key};
+use super::local_interface::LocalKind;
 use super::neighbour::NeighbourId;
 use super::rib::{Reasons, Rib, covers};
 use super::values::{Hop, RouteSpec};
