@@ -4,14 +4,14 @@
 set -eu
 
 # build: cmake and a C compiler for NNG, which the bus stands on; OpenSSL for libssh2, which `culvert remote` stands on
-# run:   strongSwan's charon with its plugins
+# run:   strongSwan's charon with its plugins, chrony for the time
 # lab:   the hosts' tools; test: lost messages, certificates, logging in over SSH, an independent peer, a routing daemon,
 #        name and time servers, a Python environment for scapy
 packages="
     cmake gcc g++ libc6-dev libssl-dev make pkg-config
     strongswan-charon strongswan-swanctl strongswan-pki
     libstrongswan-standard-plugins libstrongswan-extra-plugins libcharon-extra-plugins
-    bird2 dnsmasq-base iperf3 iproute2 iputils-ping kmod nftables openssh-client openssh-server openssl procps
+    bird2 chrony dnsmasq-base iperf3 iproute2 iputils-ping kmod nftables openssh-client openssh-server openssl procps
     python3-venv
 "
 

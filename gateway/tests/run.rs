@@ -110,6 +110,7 @@ impl Machine {
                 &self.name,
                 env!("CARGO_BIN_EXE_culvert"),
                 "run",
+                "--keep-clock",
             ])
             .args(["--charon-plugin", env!("CARGO_BIN_EXE_culvert")])
             .arg("--root")

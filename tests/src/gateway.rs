@@ -107,6 +107,7 @@ impl Gateway {
             .arg("run")
             .arg("--root")
             .arg(path)
+            .arg("--keep-clock")
             .args(arguments)
             .process_group(0)
             .stdin(Stdio::null())

@@ -1,7 +1,8 @@
-//! What the box asks others for itself: names of a real dnsmasq on a host of the LAN.
+//! What the box asks others for itself: names of a real dnsmasq, the time of a real chronyd.
 //!
 //! ```text
-//!   host-a: dnsmasq 10.1.0.10, 10.1.0.11 ── lan0 ── dataplane ── TAP ── mgmt: ping NAME, syslog NAME
+//!   host-a: dnsmasq  10.1.0.10, 10.1.0.11 ── lan0 ── dataplane ── TAP ──┬── mgmt: ping NAME, syslog NAME
+//!           chronyd  (keeps the clock)                                  └── chronyd (keeps the clock)
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -18,6 +19,7 @@ use culvert_tests::configuration::gateway;
 use culvert_tests::gateway::Gateway;
 use culvert_tests::laboratory::{Laboratory, wait_for};
 use culvert_tests::lan_host::ip;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -162,5 +164,145 @@ fn names_are_looked_up_by_the_configured_servers() {
         (resolver_of(box_a, "mgmt") == machine).then_some(())
     })
     .unwrap();
+    lab.stop(Side::A).unwrap();
+}
+
+/// A time server on this address, which believes the machine's clock.
+fn time_server(lab: &Laboratory, host: &Namespace, address: &str) -> Guarded {
+    let file = |end: &str| lab.folder().join(format!("time-{address}.{end}"));
+    let text = format!(
+        "local stratum 8\nallow all\nbindaddress {address}\ncmdport 0\nbindcmdaddress /\npidfile {}\n",
+        file("pid").display()
+    );
+    fs::write(file("conf"), text).unwrap();
+    let mut command = Command::new("/usr/sbin/chronyd");
+    command
+        .args(["-x", "-d", "-u", "root", "-f"])
+        .arg(file("conf"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(file("log")).unwrap());
+    Guarded::start(host, &mut command).unwrap()
+}
+
+fn clock(gateway: &Gateway) -> Value {
+    let text = gateway.operate("show ntp | display json\n").unwrap();
+    let state: Value = serde_json::from_str(&text).unwrap();
+    state["clock"].clone()
+}
+
+/// Waits until the clock follows this server, one of so many.
+fn follows(gateway: &Gateway, server: &str, of: usize) -> Value {
+    let what = format!("a clock that follows {server}");
+    wait_for(&what, PATIENCE, || {
+        // chronyd may be about to start.
+        let text = gateway.operate("show ntp | display json\n").ok()?;
+        let state: Value = serde_json::from_str(&text).unwrap();
+        let clock = state["clock"].clone();
+        let known = clock["ntp_servers"].as_array()?.len();
+        let right = clock["synchronised"] == true && clock["source"] == server && known == of;
+        right.then_some(clock)
+    })
+    .unwrap()
+}
+
+fn restarts(gateway: &Gateway) -> Option<u64> {
+    let status = gateway.status()?;
+    let chronyd = status.processes.get("chronyd")?;
+    (chronyd.state == "ready").then_some(chronyd.restarts)
+}
+
+#[test]
+fn the_clock_follows_the_configured_servers() {
+    let mut lab = Laboratory::build().unwrap();
+    let host = lab.open(Place::HostA);
+    ip(&host, &format!("address add {SECOND}/24 dev eth0")).unwrap();
+    let _one = time_server(&lab, &host, &first());
+    let _two = time_server(&lab, &host, SECOND);
+    let _names = name_server(&host, SECOND, &lab.folder().join("dnsmasq.log"));
+
+    let mut configuration = gateway(Side::A);
+    configuration["system"]["dns_servers"] = json!([{ "address": SECOND }]);
+    configuration["system"]["ntp_servers"] = json!([{ "host": first() }]);
+    lab.start(Side::A, &configuration).unwrap();
+    let box_a = lab.gateway(Side::A);
+    let clock_a = follows(box_a, &first(), 1);
+    assert_eq!(clock_a["stratum"], 9, "{clock_a}");
+    let server = &clock_a["ntp_servers"][0];
+    assert_eq!(server["host"], json!(first()), "{clock_a}");
+    assert_eq!(server["state"], "selected", "{clock_a}");
+    assert_eq!(server["stratum"], 8, "{clock_a}");
+    assert!(server["reach"].as_u64().unwrap() > 0, "{clock_a}");
+    let text = box_a.operate("show ntp\n").unwrap();
+    assert!(
+        text.contains(&format!("follows {}, at stratum 9", first())),
+        "{text}"
+    );
+
+    // It leaves this machine's clock alone, whatever it is told: it may not set it.
+    let chronyd = box_a.process("chronyd").unwrap();
+    let of = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", chronyd.pid)).unwrap();
+    assert!(of("cmdline").contains("\0-x\0"));
+    let status = of("status");
+    for line in [
+        "CapEff:\t0000000000000000",
+        "CapBnd:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+    ] {
+        assert!(
+            status.lines().any(|found| found == line),
+            "{line}: {status}"
+        );
+    }
+    // And answers nobody.
+    for table in ["net/udp", "net/udp6"] {
+        let table = of(table);
+        assert!(
+            !table.contains(":007B ") && !table.contains(":0143 "),
+            "{table}"
+        );
+    }
+
+    let killed = box_a.signal("chronyd", Signal::SIGKILL).unwrap();
+    assert!(killed.wait_gone(PATIENCE));
+    wait_for("another chronyd", PATIENCE, || {
+        (restarts(box_a)? == 1).then_some(())
+    })
+    .unwrap();
+    follows(box_a, &first(), 1);
+
+    // Another one, by its name.
+    let name = format!("time.{DOMAIN}");
+    box_a
+        .operate(&format!(
+            "configure\nset system ntp_servers {name} prefer true\ndelete system ntp_servers {}\ncommit\n",
+            first()
+        ))
+        .unwrap();
+    follows(box_a, &name, 1);
+
+    // One that does not answer is told as such.
+    box_a
+        .operate("configure\nset system ntp_servers 10.1.0.99\ncommit\n")
+        .unwrap();
+    let clock_a = follows(box_a, &name, 2);
+    let servers = clock_a["ntp_servers"].as_array().unwrap();
+    let silent = servers
+        .iter()
+        .find(|server| server["host"] == "10.1.0.99")
+        .unwrap();
+    assert_eq!(silent["state"], "unusable", "{clock_a}");
+    assert_eq!(silent["last_heard"], Value::Null, "{clock_a}");
+
+    let chronyd = box_a.process("chronyd").unwrap();
+    box_a
+        .operate("configure\ndelete system ntp_servers\ncommit\n")
+        .unwrap();
+    assert!(chronyd.wait_gone(PATIENCE));
+    let gone = || box_a.process("chronyd").is_err().then_some(());
+    wait_for("no chronyd", PATIENCE, gone).unwrap();
+    assert_eq!(clock(box_a)["ntp_servers"], json!([]));
+    box_a.wait_healthy(PATIENCE).unwrap();
     lab.stop(Side::A).unwrap();
 }

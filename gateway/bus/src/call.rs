@@ -74,6 +74,7 @@ calls! {
     "ShowTransactions": ShowTransactionsRequest -> ShowTransactionsReply, reads;
     "ShowGraph": ShowGraphRequest -> ShowGraphReply, reads;
     "ShowProcesses": ShowProcessesRequest -> ShowProcessesReply, reads;
+    "ShowClock": ShowClockRequest -> ShowClockReply, reads;
     "RestartProcess": RestartProcessRequest -> RestartProcessReply, changes;
     // iked.proto
     "ShowIke": ShowIkeRequest -> ShowIkeReply, reads;

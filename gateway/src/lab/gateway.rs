@@ -169,7 +169,8 @@ impl Gateway {
             .arg("--root")
             .arg(&root)
             .arg("--config")
-            .arg(&path);
+            .arg(&path)
+            .arg("--keep-clock");
         if let Some(engine) = options.engine {
             command.args(["--engine", engine.keyword()]);
         }

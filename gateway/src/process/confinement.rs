@@ -57,10 +57,6 @@ const NEVER: &[libc::c_long] = &[
     libc::SYS_swapoff,
     libc::SYS_acct,
     libc::SYS_quotactl,
-    libc::SYS_settimeofday,
-    libc::SYS_clock_settime,
-    libc::SYS_adjtimex,
-    libc::SYS_clock_adjtime,
     libc::SYS_sethostname,
     libc::SYS_setdomainname,
     // Parts of the kernel with a history of faults and no use here.
@@ -74,6 +70,14 @@ const NEVER: &[libc::c_long] = &[
     libc::SYS_name_to_handle_at,
 ];
 
+/// Set the clock: chronyd does, unless it keeps its hands off it.
+const CLOCK: &[libc::c_long] = &[
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_adjtimex,
+    libc::SYS_clock_adjtime,
+];
+
 /// Which process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confined {
@@ -83,7 +87,9 @@ pub enum Confined {
     Charon,
     /// May start programs, itself and the account's shell, and change its root folder: it shuts in who is not known yet.
     Sshd,
-    /// May do neither.
+    /// May start a program, itself, and set the clock.
+    Chronyd,
+    /// May do none of it.
     Other,
 }
 
@@ -105,7 +111,13 @@ pub fn filter(process: Confined) -> Result<BpfProgram, ConfinementError> {
     if process == Confined::Sshd {
         rules.remove(&libc::SYS_chroot);
     }
-    if !matches!(process, Confined::Charon | Confined::Sshd) {
+    if process != Confined::Chronyd {
+        rules.extend(CLOCK.iter().map(|&call| (call, Vec::new())));
+    }
+    if !matches!(
+        process,
+        Confined::Charon | Confined::Sshd | Confined::Chronyd
+    ) {
         rules.extend(EXEC.iter().map(|&call| (call, Vec::new())));
     }
     SeccompFilter::new(
@@ -127,6 +139,8 @@ mod tests {
 
     use nix::errno::Errno;
     use nix::sched::{CloneFlags, unshare};
+    use nix::sys::time::TimeSpec;
+    use nix::time::{ClockId, clock_settime};
 
     use super::*;
 
@@ -164,6 +178,27 @@ mod tests {
             assert!(Command::new("/bin/true").status().unwrap().success());
             assert_eq!(unshare(CloneFlags::CLONE_NEWNET), Err(Errno::EPERM));
         });
+    }
+
+    #[test]
+    fn only_chronyd_may_set_the_clock() {
+        // A clock that there is not: who may call learns just that.
+        let set = || {
+            let none = ClockId::from_raw(9999);
+            clock_settime(none, TimeSpec::new(0, 0)).unwrap_err()
+        };
+        for (process, may) in [
+            (Confined::Chronyd, true),
+            (Confined::Charon, false),
+            (Confined::Sshd, false),
+            (Confined::Dataplane, false),
+            (Confined::Other, false),
+        ] {
+            on_confined_thread(process, || {
+                let expected = if may { Errno::EINVAL } else { Errno::EPERM };
+                assert_eq!(set(), expected, "{process:?}");
+            });
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | | `CHOWN`, `FOWNER` | give a terminal to who logs in, and take it back |
 //! | | `NET_BIND_SERVICE` | port 22 |
 //! | | `AUDIT_WRITE` | Debian's tells the kernel's audit of each login, and ends where it may not |
+//! | chronyd | `SYS_TIME` | set the clock |
 //! | mgmt, iked-bridge | none | |
 //!
 //! The processes stay user 0, which owns the files, and lose what makes user 0 mighty: the sets are reduced, the
@@ -36,6 +37,7 @@ const NET_ADMIN: u32 = 12;
 const NET_RAW: u32 = 13;
 const IPC_LOCK: u32 = 14;
 const SYS_CHROOT: u32 = 18;
+const SYS_TIME: u32 = 25;
 const AUDIT_WRITE: u32 = 29;
 const BPF: u32 = 39;
 
@@ -70,6 +72,9 @@ impl Capabilities {
     pub const DATAPLANE: Self = Self(1 << NET_RAW | 1 << NET_ADMIN | 1 << BPF | 1 << IPC_LOCK);
     /// Ports 500 and 4500, routes and addresses.
     pub const CHARON: Self = Self(1 << NET_ADMIN | 1 << NET_RAW | 1 << NET_BIND_SERVICE);
+
+    /// Setting the clock.
+    pub const CHRONYD: Self = Self(1 << SYS_TIME);
 
     /// Becoming others and ending them; see above.
     pub const SSHD: Self = Self(

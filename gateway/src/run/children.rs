@@ -25,6 +25,7 @@ use super::charon::{CharonError, Installation};
 use super::launch::{Launch, MountPlan};
 use super::login::{Login, LoginError};
 use super::namespace::Namespace;
+use super::ntp::{Chronyd, NtpError};
 use super::resolver;
 use super::root::Root;
 use super::supervisor::Process;
@@ -66,6 +67,9 @@ pub enum SpawnError {
     /// Its file system cannot be laid out.
     #[error(transparent)]
     Charon(#[from] CharonError),
+    /// What chronyd needs cannot be made.
+    #[error(transparent)]
+    Ntp(#[from] NtpError),
     /// What sshd needs cannot be made.
     #[error(transparent)]
     Login(#[from] LoginError),
@@ -80,6 +84,8 @@ pub struct Recipe {
     pub charon: Installation,
     /// Of sshd.
     pub login: Login,
+    /// Of chronyd.
+    pub chronyd: Chronyd,
     /// Arguments of the dataplane besides `--root`.
     pub dataplane_arguments: Vec<String>,
 }
@@ -194,6 +200,7 @@ impl Recipe {
             command: match process {
                 Process::Charon => Command::new(&self.charon.program),
                 Process::Sshd => Command::new(&self.login.program),
+                Process::Chronyd => Command::new(&self.chronyd.program),
                 Process::Mgmt | Process::Dataplane | Process::IkedBridge => {
                     let mut command = Command::new(own_program().map_err(prepare)?);
                     command
@@ -254,6 +261,7 @@ impl Recipe {
                 launch.changes_user = true;
                 launch.filter = filter(Confined::Sshd)?;
             }
+            Process::Chronyd => self.sets_the_clock(&mut launch)?,
             Process::Charon => {
                 launch
                     .command
@@ -278,6 +286,24 @@ impl Recipe {
             .stdout(Stdio::from(copy))
             .stderr(Stdio::from(log));
         Ok(launch)
+    }
+
+    fn sets_the_clock(&self, launch: &mut Launch) -> Result<(), SpawnError> {
+        launch.mounts = Some(self.chronyd.prepare(&self.root)?);
+        // In the foreground, with its log on standard error, and as the user that it is started as.
+        launch
+            .command
+            .args(["-d", "-u", "root", "-f"])
+            .arg(self.root.chrony_conf());
+        let confined = if self.chronyd.keeps_clock {
+            launch.command.arg("-x");
+            Confined::Charon
+        } else {
+            launch.capabilities = Capabilities::CHRONYD;
+            Confined::Chronyd
+        };
+        launch.filter = filter(confined)?;
+        Ok(())
     }
 
     fn open_log(&self, name: &str) -> Result<File, SpawnError> {

@@ -34,7 +34,7 @@ use super::sessions::{self, Sessions};
 use super::status::{ProcessStatus, Status, StatusFile};
 use super::supervisor::{Action, Phase, Process, Supervisor};
 use super::values::{Batch, Values};
-use super::{RunError, charon, groups, login};
+use super::{RunError, charon, clock, groups, login, ntp};
 
 /// Between probes of a process that starts: its readiness is somebody's waiting time.
 const EAGER: Duration = Duration::from_millis(50);
@@ -104,6 +104,8 @@ pub struct Gateway {
     status: StatusFile,
     /// What sshd was told last; none: there is to be none.
     told_sshd: Option<Vec<u8>>,
+    /// What chronyd was told last; none: there is to be none.
+    told_chronyd: Option<Vec<u8>>,
     sessions: Sessions,
     ike: Option<bus::ShowIkeReply>,
     addresses_asked: bool,
@@ -126,7 +128,7 @@ impl Gateway {
     pub async fn prepare(recipe: Recipe) -> Result<Self, RunError> {
         let (children, ends) = Children::new();
         let (sender, events) = mpsc::unbounded_channel();
-        let parts = Parts::open(&recipe.root)?;
+        let parts = Parts::open(&recipe.root, &recipe.chronyd)?;
         let mut gateway = Self {
             revision: 0,
             plan_calls: None,
@@ -141,6 +143,7 @@ impl Gateway {
             asked: BTreeSet::new(),
             status: StatusFile::new(recipe.root.clone()),
             told_sshd: None,
+            told_chronyd: None,
             sessions: Sessions::default(),
             ike: None,
             addresses_asked: false,
@@ -327,7 +330,7 @@ impl Gateway {
                 match process {
                     Process::Dataplane => self.tell_groups(),
                     Process::Sshd => self.sessions.of(pid),
-                    Process::Mgmt | Process::IkedBridge | Process::Charon => {}
+                    Process::Mgmt | Process::IkedBridge | Process::Charon | Process::Chronyd => {}
                 }
             }
             Err(error) => {
@@ -355,6 +358,7 @@ impl Gateway {
                 let healthy = match process {
                     Process::Charon => charon::listens(pid),
                     Process::Sshd => login::listens(pid),
+                    Process::Chronyd => ntp::listens(pid),
                     other => parts
                         .greet(other)
                         .await
@@ -410,7 +414,7 @@ impl Gateway {
         match process {
             Process::Dataplane => self.part_down(Part::Dataplane),
             Process::IkedBridge => self.part_down(Part::Iked),
-            Process::Mgmt | Process::Sshd => {}
+            Process::Mgmt | Process::Sshd | Process::Chronyd => {}
             Process::Charon => {
                 let code = ended.status.and_then(|status| status.code());
                 if code == Some(EXIT_PLUGIN_MISSING) {
@@ -462,7 +466,12 @@ impl Gateway {
                 batch,
                 outcome,
             } if self.lives.get(&part) == Some(&life) => match outcome {
-                Ok(results) => self.values.completed(batch, &results, now),
+                Ok(results) => {
+                    self.values.completed(batch, &results, now);
+                    if part == Part::Linux {
+                        self.follow_ntp(now);
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%part, %error, "gave no answer");
                     self.values.lost(batch);
@@ -497,7 +506,7 @@ impl Gateway {
             match process {
                 Process::Dataplane => self.part_up(Part::Dataplane),
                 Process::IkedBridge => self.part_up(Part::Iked),
-                Process::Mgmt | Process::Charon | Process::Sshd => {}
+                Process::Mgmt | Process::Charon | Process::Sshd | Process::Chronyd => {}
             }
         }
     }
@@ -660,6 +669,17 @@ impl Gateway {
                     uptime_s: self.begun.elapsed().as_secs(),
                 });
             }
+            Asked::Clock { answer } => {
+                if self.told_chronyd.is_none() {
+                    let _ = answer.send(Ok(bus::ShowClockReply::default()));
+                    return;
+                }
+                let root = self.recipe.root.clone();
+                tokio::spawn(async move {
+                    let clock = clock::ask(&root).await;
+                    let _ = answer.send(clock.map_err(|error| error.to_string()));
+                });
+            }
             Asked::Restart { process, answer } => {
                 let runs = matches!(
                     self.supervisor.phase(process),
@@ -738,6 +758,29 @@ impl Gateway {
         self.told_sshd = told;
     }
 
+    /// The Linux part has written what chronyd is told, or taken it away.
+    fn follow_ntp(&mut self, now: Instant) {
+        let told = ntp::told(&self.recipe.root);
+        if told == self.told_chronyd {
+            return;
+        }
+        match (&told, self.supervisor.phase(Process::Chronyd)) {
+            (None, _) => {
+                tracing::info!("nobody is to set the clock any more");
+                self.supervisor.withdraw(Process::Chronyd, now);
+            }
+            // It reads its file at the start alone, and knows the clock's speed from then on.
+            (Some(_), Phase::Starting { .. } | Phase::Ready { .. }) => {
+                self.supervisor.restart(Process::Chronyd, now);
+            }
+            (Some(_), Phase::Waiting { .. }) => self.supervisor.try_again(Process::Chronyd, now),
+            (Some(_), Phase::Blocked | Phase::Ending { .. } | Phase::Stopped) => {
+                self.supervisor.allow(Process::Chronyd, now);
+            }
+        }
+        self.told_chronyd = told;
+    }
+
     async fn change_ports(&mut self, wanted: Wanted) -> Result<(), RunError> {
         self.ports.change(wanted).await?;
         self.parts.set_macs(self.ports.macs()).await;
@@ -752,7 +795,11 @@ impl Gateway {
     fn write_status(&mut self) {
         let processes: BTreeMap<&'static str, ProcessStatus> = Process::ALL
             .into_iter()
-            .filter(|&process| process != Process::Sshd || self.told_sshd.is_some())
+            .filter(|process| match process {
+                Process::Sshd => self.told_sshd.is_some(),
+                Process::Chronyd => self.told_chronyd.is_some(),
+                _ => true,
+            })
             .map(|process| {
                 let state = match self.supervisor.phase(process) {
                     Phase::Blocked => "blocked",
@@ -773,9 +820,10 @@ impl Gateway {
         let ike = self.ike.as_ref();
         let plugin_session = ike.is_some_and(|ike| ike.plugin_session);
         let reconciled = ike.is_some_and(|ike| ike.reconciled);
-        // Packets do not wait for sshd.
+        // Packets wait neither for sshd nor for the right time.
         let ready = |(&name, process): (&&str, &ProcessStatus)| {
-            process.state == "ready" || name == Process::Sshd.name()
+            process.state == "ready"
+                || [Process::Sshd.name(), Process::Chronyd.name()].contains(&name)
         };
         let forwards = !self.stopping
             && reconciled

@@ -14,6 +14,7 @@ use culvert_tap_inject::mirror::{LinkSettings, Mirror, MirrorError, TapAddress, 
 use ipnet::IpNet;
 use thiserror::Error;
 
+use super::ntp::{NtpError, NtpFile};
 use super::resolver::{ResolverError, ResolverFile};
 
 /// Netlink answers at once; a kernel that does not in this time is not going to.
@@ -40,6 +41,9 @@ pub enum LinuxError {
     /// The file that says where names are looked up.
     #[error(transparent)]
     Resolver(#[from] ResolverError),
+    /// What chronyd is told.
+    #[error(transparent)]
+    Ntp(#[from] NtpError),
     /// No answer.
     #[error("Linux did not answer")]
     Silent,
@@ -50,6 +54,8 @@ impl LinuxError {
         match self {
             Self::Mirror(error) => error.is_retriable(),
             Self::Silent | Self::Resolver(_) => true,
+            // What is not installed does not come by itself.
+            Self::Ntp(error) => !matches!(error, NtpError::Missing(_)),
             Self::Verb(_) | Self::Kind(_) | Self::Address(_) | Self::Name(_) => false,
         }
     }
@@ -65,12 +71,13 @@ impl LinuxError {
 }
 
 /// A value of the plan, parsed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Wanted {
     Link(LinkSettings),
     Address(TapAddress),
     Route(TapRoute),
     Resolver(bus::Resolver),
+    Ntp(bus::Ntp),
 }
 
 impl Wanted {
@@ -80,7 +87,7 @@ impl Wanted {
             Self::Link(settings) => Some(&settings.tap),
             Self::Address(address) => Some(&address.tap),
             Self::Route(route) => Some(&route.tap),
-            Self::Resolver(_) => None,
+            Self::Resolver(_) | Self::Ntp(_) => None,
         }
     }
 }
@@ -90,6 +97,7 @@ impl Wanted {
 pub struct Linux {
     mirror: Mirror,
     resolver: ResolverFile,
+    ntp: NtpFile,
     /// MAC addresses of the interfaces that TAPs stand for.
     macs: BTreeMap<TapName, [u8; 6]>,
     applied: BTreeMap<String, (bus::Value, Wanted)>,
@@ -97,10 +105,11 @@ pub struct Linux {
 
 impl Linux {
     /// In the network namespace of the calling thread.
-    pub fn open(resolver: ResolverFile) -> Result<Self, MirrorError> {
+    pub fn open(resolver: ResolverFile, ntp: NtpFile) -> Result<Self, MirrorError> {
         Ok(Self {
             mirror: Mirror::open()?,
             resolver,
+            ntp,
             macs: BTreeMap::new(),
             applied: BTreeMap::new(),
         })
@@ -154,6 +163,7 @@ impl Linux {
                     Wanted::Address(address) => self.mirror.add_address(address).await?,
                     Wanted::Route(route) => self.mirror.add_route(route).await?,
                     Wanted::Resolver(resolver) => self.resolver.write(Some(resolver))?,
+                    Wanted::Ntp(ntp) => self.ntp.write(Some(ntp))?,
                 }
                 self.applied
                     .insert(operation.key.clone(), (value.clone(), wanted));
@@ -178,8 +188,10 @@ impl Linux {
             },
             (Wanted::Address(old), _) => self.mirror.delete_address(old).await?,
             (Wanted::Route(old), _) => self.mirror.delete_route(old).await?,
-            (Wanted::Resolver(_), Some(Wanted::Resolver(_))) => {}
+            (Wanted::Resolver(_), Some(Wanted::Resolver(_)))
+            | (Wanted::Ntp(_), Some(Wanted::Ntp(_))) => {}
             (Wanted::Resolver(_), _) => self.resolver.write(None)?,
+            (Wanted::Ntp(_), _) => self.ntp.write(None)?,
         }
         Ok(())
     }
@@ -205,6 +217,7 @@ impl Linux {
             Wanted::Address(address) => addresses.contains(address),
             Wanted::Route(route) => routes.contains(route),
             Wanted::Resolver(resolver) => self.resolver.says(resolver),
+            Wanted::Ntp(ntp) => self.ntp.says(ntp),
         };
         Ok(self
             .applied
@@ -241,6 +254,7 @@ impl Linux {
                 tap: route.tap.parse()?,
             }),
             Some(value::Kind::Resolver(resolver)) => Wanted::Resolver(resolver.clone()),
+            Some(value::Kind::Ntp(ntp)) => Wanted::Ntp(ntp.clone()),
             _ => return Ok(None),
         }))
     }
@@ -256,6 +270,8 @@ mod tests {
 
     use super::*;
     use crate::run::namespace::Namespace;
+    use crate::run::ntp::Chronyd;
+    use crate::run::root::Root;
 
     fn operation(verb: operation::Verb, key: &str, kind: Option<value::Kind>) -> bus::Operation {
         bus::Operation {
@@ -312,8 +328,9 @@ mod tests {
             .run(async || {
                 let folder = tempfile::tempdir().unwrap();
                 let _tap = Tap::create("wan".parse().unwrap()).unwrap();
-                let mut linux =
-                    Linux::open(ResolverFile::at(folder.path().join("resolv.conf"))).unwrap();
+                let root = Root::prepare(folder.path()).unwrap();
+                let ntp = NtpFile::of(&root, &Chronyd::of_machine(true));
+                let mut linux = Linux::open(ResolverFile::at(root.resolver()), ntp).unwrap();
                 linux.set_macs([("wan".parse().unwrap(), [2, 0, 0, 0, 0, 9])].into());
                 let results = linux
                     .apply(&[

@@ -6,7 +6,7 @@
 //!                                          |                   |
 //!        +---------------------------------+-------------------+----------+
 //!        |                                 |                              |
-//!   dataplane                        Linux mirror                 iked-bridge   charon   sshd
+//!   dataplane                        Linux mirror         iked-bridge   charon   sshd   chronyd
 //!   (own network namespace: NICs)    (TAPs, addresses, routes)    (the box's namespace)
 //! ```
 //!
@@ -21,7 +21,7 @@
 //!
 //! | signal | effect |
 //! | --- | --- |
-//! | SIGTERM, SIGINT | stop in order: sshd and sessions, charon, iked-bridge, dataplane, mgmt; NICs go back; a second one kills |
+//! | SIGTERM, SIGINT | stop in order: chronyd, sshd and sessions, charon, iked-bridge, dataplane, mgmt; NICs go back; a second one kills |
 //! | SIGHUP | ask every part what it holds, and put right what somebody else has changed |
 //!
 //! | exit status | meaning |
@@ -33,6 +33,7 @@
 mod capabilities;
 mod charon;
 mod children;
+mod clock;
 mod configuration;
 mod gateway;
 mod graph;
@@ -45,6 +46,7 @@ mod login;
 mod namespace;
 mod nics;
 mod notify;
+mod ntp;
 mod parts;
 mod plan_calls;
 mod ports;
@@ -68,6 +70,7 @@ use charon::Installation;
 use children::Recipe;
 use gateway::Gateway;
 use login::Login;
+use ntp::Chronyd;
 use ports::{Ports, PortsError, Wanted};
 use root::Root;
 use switches::Switches;
@@ -97,6 +100,9 @@ pub struct Arguments {
     /// Our plugin for it; if not given, the one beside this program or the installed one.
     #[arg(long, value_name = "FILE")]
     charon_plugin: Option<PathBuf>,
+    /// For laboratories: NTP servers are asked, and the machine's clock is left alone.
+    #[arg(long)]
+    keep_clock: bool,
 }
 
 /// The status after a configuration that was not taken.
@@ -173,6 +179,7 @@ pub fn execute(arguments: &Arguments) -> Result<ExitCode, RunError> {
         root: root.clone(),
         charon: installation,
         login: Login::of_machine(),
+        chronyd: Chronyd::of_machine(arguments.keep_clock),
         dataplane_arguments: dataplane_arguments(arguments),
     };
     // One thread: children die with the thread that starts them, and this one lives as long as the process.

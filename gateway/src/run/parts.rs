@@ -21,6 +21,7 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 
 use super::linux::{Linux, LinuxError};
+use super::ntp::{Chronyd, NtpError, NtpFile};
 use super::resolver::{ResolverError, ResolverFile};
 use super::root::Root;
 use super::supervisor::Process;
@@ -64,6 +65,9 @@ pub enum OpenError {
     /// Where names are looked up.
     #[error(transparent)]
     Resolver(#[from] ResolverError),
+    /// What chronyd was told.
+    #[error(transparent)]
+    Ntp(#[from] NtpError),
 }
 
 /// The parts of one gateway. Clones share the connections.
@@ -78,16 +82,19 @@ pub struct Parts {
 
 impl Parts {
     /// The processes need not run yet.
-    pub fn open(root: &Root) -> Result<Self, OpenError> {
+    pub fn open(root: &Root, chronyd: &Chronyd) -> Result<Self, OpenError> {
         // What charon sees has to be there before it.
         let resolver = ResolverFile::at(root.resolver());
         resolver.write(None)?;
+        // Of the gateway before.
+        let ntp = NtpFile::of(root, chronyd);
+        ntp.write(None)?;
         Ok(Self {
             dataplane: Client::new(&root.bus("dataplane"))?,
             bridge: Client::new(&root.bus("iked-bridge"))?,
             secrets: Client::for_secrets(&root.bus("iked-bridge-secrets"))?,
             mgmt: Client::new(&root.bus("mgmt"))?,
-            linux: Arc::new(Mutex::new(Linux::open(resolver)?)),
+            linux: Arc::new(Mutex::new(Linux::open(resolver, ntp)?)),
         })
     }
 
@@ -146,13 +153,13 @@ impl Parts {
         }
     }
 
-    /// Who answers in the place of a process; charon and sshd do not speak the bus.
+    /// Who answers in the place of a process; charon, sshd and chronyd do not speak the bus.
     pub async fn greet(&self, process: Process) -> Option<Session> {
         let client = match process {
             Process::Mgmt => &self.mgmt,
             Process::Dataplane => &self.dataplane,
             Process::IkedBridge => &self.bridge,
-            Process::Charon | Process::Sshd => return None,
+            Process::Charon | Process::Sshd | Process::Chronyd => return None,
         };
         client.hello(ANSWER).await.ok()
     }

@@ -5,6 +5,7 @@
 //!        --ShowPlan------------------------------------> Asked::Show --> the loop --> what is not as planned
 //!        --Resynchronise, ShowTransactions, ShowGraph--> Asked::... ---> the loop
 //!        --ShowProcesses-------------------------------> Asked::Processes --> the loop --> who runs
+//!        --ShowClock-----------------------------------> Asked::Clock --> the loop --> a task that asks chronyd
 //!        --RestartProcess------------------------------> Asked::Restart --> the loop --> the supervisor
 //! ```
 //!
@@ -16,9 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use culvert_bus::{BusError, Router, Running, Server, refuse};
 use culvert_model::bus::{
     Refusal, RestartProcessReply, RestartProcessRequest, ResynchroniseReply, ResynchroniseRequest,
-    SetPlanReply, SetPlanRequest, ShowGraphReply, ShowGraphRequest, ShowPlanReply, ShowPlanRequest,
-    ShowProcessesReply, ShowProcessesRequest, ShowTransactionsReply, ShowTransactionsRequest,
-    refusal,
+    SetPlanReply, SetPlanRequest, ShowClockReply, ShowClockRequest, ShowGraphReply,
+    ShowGraphRequest, ShowPlanReply, ShowPlanRequest, ShowProcessesReply, ShowProcessesRequest,
+    ShowTransactionsReply, ShowTransactionsRequest, refusal,
 };
 use culvert_model::plan::{Assembled, Assembly};
 use tokio::sync::oneshot;
@@ -65,6 +66,11 @@ pub enum Asked {
     Processes {
         /// All of them.
         answer: oneshot::Sender<ShowProcessesReply>,
+    },
+    /// Say how the clock stands.
+    Clock {
+        /// All of it, or why that is not known.
+        answer: oneshot::Sender<Result<ShowClockReply, String>>,
     },
     /// End a process and start it again.
     Restart {
@@ -138,6 +144,17 @@ where
             move |_: ShowProcessesRequest, _context| {
                 let ask = ask.clone();
                 async move { show_processes(&ask).await }
+            }
+        })
+        .on({
+            let ask = ask.clone();
+            move |_: ShowClockRequest, _context| {
+                let ask = ask.clone();
+                async move {
+                    let (answer, receiver) = oneshot::channel();
+                    let clock = asked(&ask, Asked::Clock { answer }, receiver).await?;
+                    clock.map_err(|reason| refuse(refusal::Code::Unavailable, reason))
+                }
             }
         })
         .on(move |request: RestartProcessRequest, _context| {

@@ -142,6 +142,26 @@ impl Root {
         self.folder.join("etc/resolv.conf")
     }
 
+    /// What chronyd is told.
+    pub fn chrony_conf(&self) -> PathBuf {
+        self.folder.join("etc/chrony.conf")
+    }
+
+    /// Where chronyd and whoever asks it have their sockets.
+    pub fn ntp_sockets(&self) -> PathBuf {
+        self.folder.join("run/ntp")
+    }
+
+    /// chronyd's control socket.
+    pub fn ntp_socket(&self) -> PathBuf {
+        self.ntp_sockets().join("chronyd.sock")
+    }
+
+    /// What chronyd has learnt.
+    pub fn ntp_state(&self) -> PathBuf {
+        self.folder.join("var/ntp")
+    }
+
     /// What sshd is told; mgmt writes it.
     pub fn sshd_config(&self) -> PathBuf {
         self.folder.join("etc/ssh/sshd_config")
@@ -187,6 +207,9 @@ impl Root {
             self.vici(),
             self.plugin_socket(),
             self.api(),
+            self.ntp_socket(),
+            // chronyc's own, with the largest process number of Linux.
+            self.ntp_sockets().join("chronyc.4194304.sock"),
         ])
     }
 
@@ -256,7 +279,7 @@ mod tests {
     #[test]
     fn a_root_too_deep_for_its_sockets_is_refused_by_name() {
         let place = tempfile::tempdir().unwrap();
-        let spare = LONGEST_SOCKET_PATH - "/run/bus/iked-bridge-secrets".len();
+        let spare = LONGEST_SOCKET_PATH - "/run/ntp/chronyc.4194304.sock".len();
         let parent = place.path().canonicalize().unwrap();
         let name = spare - parent.as_os_str().len() - 1;
         let fits = parent.join("x".repeat(name));

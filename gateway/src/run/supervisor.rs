@@ -28,16 +28,19 @@ pub enum Process {
     Charon,
     /// Lets people in.
     Sshd,
+    /// Sets the clock.
+    Chronyd,
 }
 
 impl Process {
     /// All, in the order of their start.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Mgmt,
         Self::Dataplane,
         Self::IkedBridge,
         Self::Charon,
         Self::Sshd,
+        Self::Chronyd,
     ];
 
     /// As in file names and the journal.
@@ -48,6 +51,7 @@ impl Process {
             Self::IkedBridge => "iked-bridge",
             Self::Charon => "charon",
             Self::Sshd => "sshd",
+            Self::Chronyd => "chronyd",
         }
     }
 
@@ -59,7 +63,7 @@ impl Process {
                 unhealthy: Duration::from_secs(10),
                 terminate: Duration::from_secs(3),
             },
-            Self::IkedBridge | Self::Sshd => Patience {
+            Self::IkedBridge | Self::Sshd | Self::Chronyd => Patience {
                 start: Duration::from_secs(10),
                 unhealthy: Duration::from_secs(10),
                 terminate: Duration::from_secs(3),
@@ -167,7 +171,7 @@ impl Child {
 /// The processes of one gateway.
 #[derive(Debug)]
 pub struct Supervisor {
-    children: [Child; 5],
+    children: [Child; 6],
     stopping: bool,
     actions: VecDeque<Action>,
 }
@@ -399,24 +403,26 @@ impl Supervisor {
     }
 
     fn get(&self, process: Process) -> &Child {
-        let [mgmt, dataplane, bridge, charon, sshd] = &self.children;
+        let [mgmt, dataplane, bridge, charon, sshd, chronyd] = &self.children;
         match process {
             Process::Mgmt => mgmt,
             Process::Dataplane => dataplane,
             Process::IkedBridge => bridge,
             Process::Charon => charon,
             Process::Sshd => sshd,
+            Process::Chronyd => chronyd,
         }
     }
 
     fn child(&mut self, process: Process) -> &mut Child {
-        let [mgmt, dataplane, bridge, charon, sshd] = &mut self.children;
+        let [mgmt, dataplane, bridge, charon, sshd, chronyd] = &mut self.children;
         match process {
             Process::Mgmt => mgmt,
             Process::Dataplane => dataplane,
             Process::IkedBridge => bridge,
             Process::Charon => charon,
             Process::Sshd => sshd,
+            Process::Chronyd => chronyd,
         }
     }
 }
@@ -433,7 +439,7 @@ fn delay_after(failures: u32) -> Duration {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
-    use Process::{Charon, Dataplane, IkedBridge, Mgmt, Sshd};
+    use Process::{Charon, Chronyd, Dataplane, IkedBridge, Mgmt, Sshd};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -491,7 +497,7 @@ mod tests {
                 assert!(!supervisor.poll(now).contains(&Action::Spawn(Charon)));
             }
             now = until;
-            for other in [Mgmt, Dataplane, IkedBridge, Sshd] {
+            for other in [Mgmt, Dataplane, IkedBridge, Sshd, Chronyd] {
                 supervisor.probed(other, true, now);
             }
             assert_eq!(supervisor.poll(now), [Action::Spawn(Charon)]);
@@ -561,7 +567,7 @@ mod tests {
         let mut supervisor = running(now);
         supervisor.probed(Charon, false, now + SECOND);
         supervisor.probed(Charon, true, now + 2 * SECOND);
-        for other in [Mgmt, Dataplane, IkedBridge, Sshd] {
+        for other in [Mgmt, Dataplane, IkedBridge, Sshd, Chronyd] {
             supervisor.probed(other, true, now + 2 * SECOND);
         }
         assert_eq!(supervisor.poll(now + 4 * SECOND), []);
@@ -579,6 +585,8 @@ mod tests {
         let now = Instant::now();
         let mut supervisor = running(now);
         supervisor.stop();
+        assert_eq!(supervisor.poll(now), [Action::Terminate(Chronyd)]);
+        supervisor.exited(Chronyd, now);
         assert_eq!(supervisor.poll(now), [Action::Terminate(Sshd)]);
         supervisor.exited(Sshd, now);
         assert_eq!(supervisor.poll(now), [Action::Terminate(Charon)]);
@@ -612,9 +620,11 @@ mod tests {
         let now = Instant::now();
         let mut supervisor = running(now);
         supervisor.exited(Charon, now);
-        supervisor.withdraw(Sshd, now);
-        assert_eq!(supervisor.poll(now)[0], Action::Terminate(Sshd));
-        supervisor.exited(Sshd, now);
+        for process in [Sshd, Chronyd] {
+            supervisor.withdraw(process, now);
+            assert_eq!(supervisor.poll(now)[0], Action::Terminate(process));
+            supervisor.exited(process, now);
+        }
         supervisor.exited(Charon, now);
         supervisor.stop();
         assert_eq!(supervisor.poll(now), [Action::Terminate(IkedBridge)]);

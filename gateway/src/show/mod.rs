@@ -73,6 +73,8 @@ enum Topic {
     Drops,
     /// What each node of the packet graph has cost.
     Nodes,
+    /// The clock, and the servers that it is set by.
+    Ntp,
 }
 
 /// Why nothing is shown.
@@ -165,6 +167,7 @@ impl Topic {
             Self::TooBig => views::Topic::TooBig,
             Self::Drops => views::Topic::Drops,
             Self::Nodes => views::Topic::Nodes,
+            Self::Ntp => views::Topic::Clock,
         }
     }
 
@@ -173,6 +176,7 @@ impl Topic {
         match self {
             Self::Ike | Self::Children => "iked-bridge",
             Self::Sas | Self::Policies => "dataplane-sa",
+            Self::Ntp => "run",
             _ => "dataplane",
         }
     }

@@ -31,7 +31,7 @@ const EACH: Duration = Duration::from_secs(20);
 const LARGEST: usize = 16 << 20;
 
 /// Name in the bundle, and what is asked.
-const QUESTIONS: [(&str, &str); 19] = [
+const QUESTIONS: [(&str, &str); 20] = [
     ("configuration", "show configuration | display set"),
     ("revisions", "show configuration revisions 100"),
     ("differences", "show configuration differences"),
@@ -50,6 +50,7 @@ const QUESTIONS: [(&str, &str); 19] = [
     ("too-big", "show too-big"),
     ("drops", "show drops all"),
     ("nodes", "show nodes"),
+    ("ntp", "show ntp"),
     ("log", "show log"),
 ];
 

@@ -223,6 +223,10 @@ impl Observer {
                     let request = bus::ShowNodesRequest { reset: false };
                     state.nodes = state::nodes(self.dataplane(&request).await?);
                 }
+                Subject::Clock => {
+                    let reply = self.run(&bus::ShowClockRequest {}).await?;
+                    state.clock = Some(state::clock(reply));
+                }
                 Subject::Values => {
                     let reply = self.run(&bus::ShowPlanRequest {}).await?;
                     state.values = state::values(reply.unsettled);

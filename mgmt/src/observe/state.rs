@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use culvert_model::state::{
-    ChildState, DropState, IkeState, InterfaceState, NeighbourState, NextHopState, NodeState,
-    PathState, PolicyState, ProcessState, ReassemblyState, RouteState, SaState, Standing,
-    SystemState, TooBigState, ValueState,
+    ChildState, ClockState, DropState, IkeState, InterfaceState, NeighbourState, NextHopState,
+    NodeState, NtpServerState, PathState, PolicyState, ProcessState, ReassemblyState, RouteState,
+    SaState, Standing, SystemState, TooBigState, ValueState,
 };
 use culvert_model::{bus, types};
 use culvert_net::{AddressRange, Flow, MacAddr, Protocol};
@@ -59,6 +59,42 @@ pub(super) fn system(processes: bus::ShowProcessesReply, plan: &bus::ShowPlanRep
             })
             .collect(),
         ..SystemState::default()
+    }
+}
+
+pub(super) fn clock(reply: bus::ShowClockReply) -> ClockState {
+    use bus::clock_source::State;
+    let synchronised = reply.synchronised;
+    let server = |server: bus::ClockSource| {
+        let state = match server.state() {
+            State::Selected => "selected",
+            State::Combined => "combined",
+            State::NotCombined => "not combined",
+            State::Unusable => "unusable",
+            State::Falseticker => "falseticker",
+            State::Unsteady => "unsteady",
+            State::Unspecified => "-",
+        };
+        // Of what was never heard nothing is known.
+        let heard = server.last_heard_s.is_some();
+        NtpServerState {
+            host: Some(server.host),
+            state: Some(state.to_owned()),
+            stratum: heard.then_some(server.stratum),
+            reach: Some(server.reach),
+            last_heard: server.last_heard_s,
+            offset: heard.then_some(server.offset_ns),
+            ahead: heard.then_some(server.ahead),
+            error: heard.then_some(server.error_ns),
+        }
+    };
+    ClockState {
+        synchronised: Some(synchronised),
+        source: some(reply.source),
+        stratum: synchronised.then_some(reply.stratum),
+        offset: synchronised.then_some(reply.offset_ns),
+        ahead: synchronised.then_some(reply.ahead),
+        ntp_servers: reply.sources.into_iter().map(server).collect(),
     }
 }
 

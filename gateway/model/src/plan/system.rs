@@ -1,4 +1,4 @@
-//! The gateway itself: where it looks names up, and in which zone its times are shown.
+//! The gateway itself: where it looks names up, whom its clock is set by, and in which zone its times are shown.
 
 use jiff::tz;
 
@@ -22,6 +22,7 @@ pub(super) fn plan(config: &Config, planner: &mut Planner) {
         return;
     };
     plan_resolver(system, planner);
+    plan_ntp(system, planner);
     if let Some(zone) = &system.time_zone
         && tz::db().get(zone).is_err()
     {
@@ -55,6 +56,25 @@ fn plan_resolver(system: &System, planner: &mut Planner) {
     if !system.search_domains.is_empty() {
         entry.origins.push("system.search_domains".to_owned());
     }
+}
+
+fn plan_ntp(system: &System, planner: &mut Planner) {
+    if system.ntp_servers.is_empty() {
+        return;
+    }
+    let servers = system.ntp_servers.iter().map(|server| bus::NtpSource {
+        host: server.host().to_owned(),
+        prefer: server.prefer(),
+    });
+    let kind = Kind::Ntp(bus::Ntp {
+        servers: servers.collect(),
+    });
+    planner.add(
+        Key::from("linux/ntp"),
+        kind,
+        Part::Linux,
+        "system.ntp_servers",
+    );
 }
 
 /// The zone whose name is most like this one.

@@ -444,6 +444,27 @@ fn names_are_looked_up_where_the_configuration_says_before_a_peer_is_called() {
 }
 
 #[test]
+fn the_clock_is_set_by_the_servers_of_the_configuration() {
+    let text = changed(
+        r#""host_name": "gateway-a""#,
+        r#""ntp_servers": [{ "host": "192.0.2.123" }, { "host": "ntp.example.com", "prefer": true }]"#,
+    );
+    let plan = plan_of(&text).unwrap();
+    let planned = &plan[&Key::from("linux/ntp")];
+    let Some(Kind::Ntp(ntp)) = &planned.value.kind else {
+        panic!("no servers");
+    };
+    let servers: Vec<_> = ntp
+        .servers
+        .iter()
+        .map(|server| (server.host.as_str(), server.prefer))
+        .collect();
+    assert_eq!(servers, [("192.0.2.123", false), ("ntp.example.com", true)]);
+    assert_eq!(planned.origins, ["system.ntp_servers"]);
+    assert_eq!(planned.part, Part::Linux);
+}
+
+#[test]
 fn only_zones_of_the_tz_database_are_taken() {
     let zone = |name: &str| {
         changed(

@@ -24,6 +24,8 @@ static SYSTEM: Node = keyword(
     "processes, and how far the gateway is with its configuration",
 )
 .does(Action::Show(Topic::System));
+static NTP: Node =
+    keyword("ntp", "the clock, and the servers that it is set by").does(Action::Show(Topic::Clock));
 static INTERFACES: Node = keyword("interfaces", "interfaces and tunnels with their counters")
     .does(Action::Show(Topic::Interfaces));
 static TUNNELS: Node =
@@ -144,7 +146,7 @@ static LOG: Node = keyword("log", "the end of what the processes write down")
     .does(Action::ShowLog)
     .then(&[&LOG_LAST, &LOG_OF]);
 
-static SHOWN: [&Node; 17] = [
+static SHOWN: [&Node; 18] = [
     &AUDIT,
     &CERTIFICATES,
     &CONFIGURATION,
@@ -155,6 +157,7 @@ static SHOWN: [&Node; 17] = [
     &LOG,
     &NEIGHBOURS,
     &NODES,
+    &NTP,
     &PATHS,
     &REASSEMBLY,
     &ROUTES,

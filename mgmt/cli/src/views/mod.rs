@@ -7,6 +7,7 @@
 //!
 //! Which columns a table has is data. `culvert show` and the command line show the same.
 
+mod clock;
 mod json;
 pub mod packets;
 pub mod pcapng;
@@ -24,6 +25,8 @@ pub enum Topic {
     System,
     /// Which firmware runs.
     Version,
+    /// The clock, and whom it is set by.
+    Clock,
     /// Interfaces and tunnels with their counters.
     Interfaces,
     /// Routes as packets find them.
@@ -55,6 +58,7 @@ impl Topic {
         match self {
             Self::System => &[Subject::System, Subject::Values],
             Self::Version => &[Subject::System],
+            Self::Clock => &[Subject::Clock],
             Self::Interfaces => &[Subject::Interfaces],
             Self::Routes => &[Subject::Routes],
             Self::Neighbours => &[Subject::Neighbours],
@@ -151,6 +155,7 @@ impl Question {
         match self.topic {
             Topic::System => system::text(state),
             Topic::Version => system::version(state),
+            Topic::Clock => clock::text(state),
             topic => rows::table(topic, state, self.all),
         }
     }
@@ -158,7 +163,7 @@ impl Question {
     /// For programs: what the schema has, by its names.
     pub fn json(&self, state: &State) -> String {
         let mut text = match self.topic {
-            Topic::System | Topic::Version => json::state(state),
+            Topic::System | Topic::Version | Topic::Clock => json::state(state),
             topic => rows::json(topic, state, self.all),
         };
         text.push('\n');

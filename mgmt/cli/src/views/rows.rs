@@ -211,7 +211,7 @@ static PROCESSES: View = view(
 
 fn view_of(topic: Topic) -> &'static View {
     match topic {
-        Topic::System | Topic::Version => &PROCESSES,
+        Topic::System | Topic::Version | Topic::Clock => &PROCESSES,
         Topic::Interfaces => &INTERFACES,
         Topic::Routes => &ROUTES,
         Topic::Neighbours => &NEIGHBOURS,
