@@ -295,7 +295,12 @@ fn old(level: u8, time: WallTime, text: &str) -> String {
 /// RFC 5424.
 fn new(level: u8, time: WallTime, host_name: &str, text: &str) -> String {
     let date = Date::of(time);
-    let host = if host_name.is_empty() { NIL } else { host_name };
+    // Of the process, where the configuration has none: what the machine is called, mostly.
+    let uname = rustix::system::uname();
+    let host = [host_name, &uname.nodename().to_string_lossy()]
+        .into_iter()
+        .find(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()))
+        .map_or_else(|| NIL.to_owned(), str::to_owned);
     let mut line = format!("<{}>1 ", FACILITY * 8 + level);
     let _ = write!(
         line,
@@ -394,6 +399,10 @@ mod tests {
             new(5, TIME, "gateway-a", "x").split(" culvert").next(),
             Some("<85>1 2024-02-28T23:59:59.042Z gateway-a")
         );
+        let unnamed = new(5, TIME, "", "x");
+        let name = rustix::system::uname();
+        let name = name.nodename().to_string_lossy();
+        assert!(unnamed.contains(&format!("Z {name} culvert")), "{unnamed}");
         assert!(old(4, TIME, "x").starts_with("<84>Feb 28 23:59:59 culvert-audit["));
     }
 

@@ -12,7 +12,7 @@
 //!   tests/vrf                 two gateways of ours         the same addresses in two VRFs, leaks, ECMP, MSS
 //!   tests/route_actions       one gateway of ours          blackhole, unreachable, prohibit; forged sources
 //!   tests/neighbours          one gateway of ours          Linux hosts that move and go, announcements, floods
-//!   tests/system              one gateway of ours          dnsmasq and chronyd on a host of its LAN
+//!   tests/system              gateways of ours             their names; dnsmasq and chronyd on a host of the LAN
 //!   tests/bad_input           the keeper of configurations   what is wrong, by every entrance that there is
 //!   tests/corpora             bytes from outside           each parser and the whole graph in memory
 //! ```

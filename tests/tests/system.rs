@@ -1,4 +1,4 @@
-//! What the box asks others for itself: names of a real dnsmasq, the time of a real chronyd.
+//! What the box is called, and what it asks others for itself: names of a real dnsmasq, the time of a real chronyd.
 //!
 //! ```text
 //!   host-a: dnsmasq  10.1.0.10, 10.1.0.11 ── lan0 ── dataplane ── TAP ──┬── mgmt: ping NAME, syslog NAME
@@ -305,4 +305,56 @@ fn the_clock_follows_the_configured_servers() {
     assert_eq!(clock(box_a)["ntp_servers"], json!([]));
     box_a.wait_healthy(PATIENCE).unwrap();
     lab.stop(Side::A).unwrap();
+}
+
+/// As a process sees it.
+fn name_seen_by(gateway: &Gateway, process: &str) -> String {
+    let pid = gateway.process(process).unwrap().pid;
+    let output = Command::new("nsenter")
+        .args(["--uts", "--target", &pid.to_string(), "uname", "-n"])
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn gateways_on_one_machine_have_their_own_names() {
+    let called = || {
+        rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned()
+    };
+    let machine = called();
+    let mut lab = Laboratory::build().unwrap();
+    lab.launch(Side::B, &gateway(Side::B)).unwrap();
+    lab.start(Side::A, &gateway(Side::A)).unwrap();
+    lab.wait_ready(Side::B).unwrap();
+    for side in Side::BOTH {
+        let (gateway, name) = (lab.gateway(side), side.gateway().name());
+        assert_eq!(system(gateway)["host_name"], name);
+        for process in ["mgmt", "dataplane", "charon"] {
+            assert_eq!(name_seen_by(gateway, process), name, "{process}");
+        }
+    }
+    // It changes for processes that run, those of one gateway alone.
+    let box_a = lab.gateway(Side::A);
+    let named = |name: &str| {
+        wait_for(name, PATIENCE, || {
+            (system(box_a)["host_name"] == name).then_some(())
+        })
+        .unwrap();
+        assert_eq!(name_seen_by(box_a, "charon"), name);
+    };
+    box_a
+        .operate("configure\nset system host_name branch-7.example.com\ncommit\n")
+        .unwrap();
+    named("branch-7.example.com");
+    box_a
+        .operate("configure\ndelete system host_name\ncommit\n")
+        .unwrap();
+    named(&machine);
+    let other = Side::B.gateway().name();
+    assert_eq!(system(lab.gateway(Side::B))["host_name"], other);
+    assert_eq!(called(), machine);
 }

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use super::capabilities::Capabilities;
 use super::charon::{CharonError, Installation};
+use super::host_name::HostName;
 use super::launch::{Launch, MountPlan};
 use super::login::{Login, LoginError};
 use super::namespace::Namespace;
@@ -86,6 +87,8 @@ pub struct Recipe {
     pub login: Login,
     /// Of chronyd.
     pub chronyd: Chronyd,
+    /// Of all of them.
+    pub host_name: HostName,
     /// Arguments of the dataplane besides `--root`.
     pub dataplane_arguments: Vec<String>,
 }

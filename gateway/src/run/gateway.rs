@@ -128,7 +128,7 @@ impl Gateway {
     pub async fn prepare(recipe: Recipe) -> Result<Self, RunError> {
         let (children, ends) = Children::new();
         let (sender, events) = mpsc::unbounded_channel();
-        let parts = Parts::open(&recipe.root, &recipe.chronyd)?;
+        let parts = Parts::open(&recipe.root, &recipe.chronyd, recipe.host_name.clone())?;
         let mut gateway = Self {
             revision: 0,
             plan_calls: None,

@@ -14,6 +14,7 @@ use culvert_tap_inject::mirror::{LinkSettings, Mirror, MirrorError, TapAddress, 
 use ipnet::IpNet;
 use thiserror::Error;
 
+use super::host_name::{HostName, HostNameError};
 use super::ntp::{NtpError, NtpFile};
 use super::resolver::{ResolverError, ResolverFile};
 
@@ -44,6 +45,9 @@ pub enum LinuxError {
     /// What chronyd is told.
     #[error(transparent)]
     Ntp(#[from] NtpError),
+    /// What the gateway is called.
+    #[error(transparent)]
+    HostName(#[from] HostNameError),
     /// No answer.
     #[error("Linux did not answer")]
     Silent,
@@ -53,7 +57,7 @@ impl LinuxError {
     fn is_retriable(&self) -> bool {
         match self {
             Self::Mirror(error) => error.is_retriable(),
-            Self::Silent | Self::Resolver(_) => true,
+            Self::Silent | Self::Resolver(_) | Self::HostName(_) => true,
             // What is not installed does not come by itself.
             Self::Ntp(error) => !matches!(error, NtpError::Missing(_)),
             Self::Verb(_) | Self::Kind(_) | Self::Address(_) | Self::Name(_) => false,
@@ -78,6 +82,7 @@ enum Wanted {
     Route(TapRoute),
     Resolver(bus::Resolver),
     Ntp(bus::Ntp),
+    HostName(bus::HostName),
 }
 
 impl Wanted {
@@ -87,7 +92,7 @@ impl Wanted {
             Self::Link(settings) => Some(&settings.tap),
             Self::Address(address) => Some(&address.tap),
             Self::Route(route) => Some(&route.tap),
-            Self::Resolver(_) | Self::Ntp(_) => None,
+            Self::Resolver(_) | Self::Ntp(_) | Self::HostName(_) => None,
         }
     }
 }
@@ -98,6 +103,7 @@ pub struct Linux {
     mirror: Mirror,
     resolver: ResolverFile,
     ntp: NtpFile,
+    host_name: HostName,
     /// MAC addresses of the interfaces that TAPs stand for.
     macs: BTreeMap<TapName, [u8; 6]>,
     applied: BTreeMap<String, (bus::Value, Wanted)>,
@@ -105,11 +111,16 @@ pub struct Linux {
 
 impl Linux {
     /// In the network namespace of the calling thread.
-    pub fn open(resolver: ResolverFile, ntp: NtpFile) -> Result<Self, MirrorError> {
+    pub fn open(
+        resolver: ResolverFile,
+        ntp: NtpFile,
+        host_name: HostName,
+    ) -> Result<Self, MirrorError> {
         Ok(Self {
             mirror: Mirror::open()?,
             resolver,
             ntp,
+            host_name,
             macs: BTreeMap::new(),
             applied: BTreeMap::new(),
         })
@@ -164,6 +175,7 @@ impl Linux {
                     Wanted::Route(route) => self.mirror.add_route(route).await?,
                     Wanted::Resolver(resolver) => self.resolver.write(Some(resolver))?,
                     Wanted::Ntp(ntp) => self.ntp.write(Some(ntp))?,
+                    Wanted::HostName(name) => self.host_name.write(Some(name))?,
                 }
                 self.applied
                     .insert(operation.key.clone(), (value.clone(), wanted));
@@ -189,9 +201,11 @@ impl Linux {
             (Wanted::Address(old), _) => self.mirror.delete_address(old).await?,
             (Wanted::Route(old), _) => self.mirror.delete_route(old).await?,
             (Wanted::Resolver(_), Some(Wanted::Resolver(_)))
-            | (Wanted::Ntp(_), Some(Wanted::Ntp(_))) => {}
+            | (Wanted::Ntp(_), Some(Wanted::Ntp(_)))
+            | (Wanted::HostName(_), Some(Wanted::HostName(_))) => {}
             (Wanted::Resolver(_), _) => self.resolver.write(None)?,
             (Wanted::Ntp(_), _) => self.ntp.write(None)?,
+            (Wanted::HostName(_), _) => self.host_name.write(None)?,
         }
         Ok(())
     }
@@ -218,6 +232,7 @@ impl Linux {
             Wanted::Route(route) => routes.contains(route),
             Wanted::Resolver(resolver) => self.resolver.says(resolver),
             Wanted::Ntp(ntp) => self.ntp.says(ntp),
+            Wanted::HostName(name) => self.host_name.says(name),
         };
         Ok(self
             .applied
@@ -255,6 +270,7 @@ impl Linux {
             }),
             Some(value::Kind::Resolver(resolver)) => Wanted::Resolver(resolver.clone()),
             Some(value::Kind::Ntp(ntp)) => Wanted::Ntp(ntp.clone()),
+            Some(value::Kind::HostName(name)) => Wanted::HostName(name.clone()),
             _ => return Ok(None),
         }))
     }
@@ -330,7 +346,9 @@ mod tests {
                 let _tap = Tap::create("wan".parse().unwrap()).unwrap();
                 let root = Root::prepare(folder.path()).unwrap();
                 let ntp = NtpFile::of(&root, &Chronyd::of_machine(true));
-                let mut linux = Linux::open(ResolverFile::at(root.resolver()), ntp).unwrap();
+                let host_name = HostName::of_its_own().unwrap();
+                let resolver = ResolverFile::at(root.resolver());
+                let mut linux = Linux::open(resolver, ntp, host_name).unwrap();
                 linux.set_macs([("wan".parse().unwrap(), [2, 0, 0, 0, 0, 9])].into());
                 let results = linux
                     .apply(&[

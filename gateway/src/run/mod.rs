@@ -39,6 +39,7 @@ mod gateway;
 mod graph;
 mod groups;
 mod history;
+mod host_name;
 mod launch;
 mod learnt;
 mod linux;
@@ -69,6 +70,7 @@ use culvert_mgmt::Import;
 use charon::Installation;
 use children::Recipe;
 use gateway::Gateway;
+use host_name::HostName;
 use login::Login;
 use ntp::Chronyd;
 use ports::{Ports, PortsError, Wanted};
@@ -126,6 +128,9 @@ pub enum RunError {
     /// The box's namespace.
     #[error(transparent)]
     Switch(#[from] switches::SwitchError),
+    /// What it is called.
+    #[error(transparent)]
+    HostName(#[from] host_name::HostNameError),
     /// NICs and TAPs.
     #[error(transparent)]
     Ports(#[from] ports::PortsError),
@@ -180,6 +185,7 @@ pub fn execute(arguments: &Arguments) -> Result<ExitCode, RunError> {
         charon: installation,
         login: Login::of_machine(),
         chronyd: Chronyd::of_machine(arguments.keep_clock),
+        host_name: HostName::of_its_own()?,
         dataplane_arguments: dataplane_arguments(arguments),
     };
     // One thread: children die with the thread that starts them, and this one lives as long as the process.

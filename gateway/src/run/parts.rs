@@ -20,6 +20,7 @@ use culvert_tap_inject::mirror::MirrorError;
 use thiserror::Error;
 use tokio::sync::Mutex;
 
+use super::host_name::HostName;
 use super::linux::{Linux, LinuxError};
 use super::ntp::{Chronyd, NtpError, NtpFile};
 use super::resolver::{ResolverError, ResolverFile};
@@ -82,7 +83,7 @@ pub struct Parts {
 
 impl Parts {
     /// The processes need not run yet.
-    pub fn open(root: &Root, chronyd: &Chronyd) -> Result<Self, OpenError> {
+    pub fn open(root: &Root, chronyd: &Chronyd, host_name: HostName) -> Result<Self, OpenError> {
         // What charon sees has to be there before it.
         let resolver = ResolverFile::at(root.resolver());
         resolver.write(None)?;
@@ -94,7 +95,7 @@ impl Parts {
             bridge: Client::new(&root.bus("iked-bridge"))?,
             secrets: Client::for_secrets(&root.bus("iked-bridge-secrets"))?,
             mgmt: Client::new(&root.bus("mgmt"))?,
-            linux: Arc::new(Mutex::new(Linux::open(resolver, ntp)?)),
+            linux: Arc::new(Mutex::new(Linux::open(resolver, ntp, host_name)?)),
         })
     }
 

@@ -24,7 +24,7 @@
 //! | `forwarding` | dataplane | | every other value of the dataplane |
 //! | `linux/link/TAP` | linux | | its interface, loopback or tunnel |
 //! | `linux/address/TAP/PREFIX` | linux | its link | the same address of the dataplane |
-//! | `linux/resolver`, `linux/ntp` | linux | | |
+//! | `linux/resolver`, `linux/ntp`, `linux/host_name` | linux | | |
 //! | `linux/route/PREFIX` | linux | its link, the address its gateway is reached by | |
 //! | `credential/NAME` | iked | | |
 //! | `connection/NAME` | iked | its credentials, and in Linux the local address it names | forwarding, and in Linux the way to the peer |

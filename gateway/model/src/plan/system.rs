@@ -1,4 +1,4 @@
-//! The gateway itself: where it looks names up, whom its clock is set by, and in which zone its times are shown.
+//! The gateway itself: what it is called, where it looks names up, whom its clock is set by, and in which zone its times are shown.
 
 use jiff::tz;
 
@@ -21,6 +21,7 @@ pub(super) fn plan(config: &Config, planner: &mut Planner) {
     let Some(system) = &config.system else {
         return;
     };
+    plan_host_name(system, planner);
     plan_resolver(system, planner);
     plan_ntp(system, planner);
     if let Some(zone) = &system.time_zone
@@ -32,6 +33,17 @@ pub(super) fn plan(config: &Config, planner: &mut Planner) {
         };
         planner.refuse("system.time_zone", reason);
     }
+}
+
+fn plan_host_name(system: &System, planner: &mut Planner) {
+    if system.host_name().is_empty() {
+        return;
+    }
+    let kind = Kind::HostName(bus::HostName {
+        name: system.host_name().to_owned(),
+    });
+    let key = Key::from("linux/host_name");
+    planner.add(key, kind, Part::Linux, "system.host_name");
 }
 
 fn plan_resolver(system: &System, planner: &mut Planner) {

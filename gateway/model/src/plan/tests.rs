@@ -58,6 +58,7 @@ fn a_gateway_is_planned_whole() {
             "linux/address/lan0/10.1.0.1/24",
             "linux/address/lan0/2001:db8:1::1/64",
             "linux/address/wan0/192.0.2.1/24",
+            "linux/host_name",
             "linux/link/ipsec0",
             "linux/link/lan0",
             "linux/link/wan0",
@@ -462,6 +463,19 @@ fn the_clock_is_set_by_the_servers_of_the_configuration() {
     assert_eq!(servers, [("192.0.2.123", false), ("ntp.example.com", true)]);
     assert_eq!(planned.origins, ["system.ntp_servers"]);
     assert_eq!(planned.part, Part::Linux);
+    assert!(!plan.contains_key(&Key::from("linux/host_name")));
+}
+
+#[test]
+fn the_gateway_is_called_as_configured() {
+    let plan = plan_of(GATEWAY).unwrap();
+    let planned = &plan[&Key::from("linux/host_name")];
+    let Some(Kind::HostName(name)) = &planned.value.kind else {
+        panic!("no name");
+    };
+    assert_eq!(name.name, "gateway-a");
+    assert_eq!(planned.origins, ["system.host_name"]);
+    assert!(!plan.contains_key(&Key::from("linux/ntp")));
 }
 
 #[test]
