@@ -67,27 +67,8 @@ fn holding(folder: &Path, bytes: &[u8]) -> Vec<std::path::PathBuf> {
     found
 }
 
-#[test]
-fn a_gateway_is_changed_under_traffic_and_comes_back_as_it_was_committed() {
-    let mut lab = Laboratory::build().unwrap();
-    lab.launch(Side::B, &gateway(Side::B)).unwrap();
-    lab.start(Side::A, &gateway(Side::A)).unwrap();
-    lab.wait_ready(Side::B).unwrap();
-    lab.wait_open(Family::V4, PATIENCE).unwrap();
-
-    // A commit that concerns one interface loses nothing on the others, and not on that one.
-    let report = pinging(&lab, 150, || {
-        let a = lab.gateway(Side::A);
-        a.operate("set interfaces lan mtu 1400\ncommit comment \"smaller frames\"\n")
-            .unwrap();
-        assert_eq!(mtu_of_lan(a), 1400);
-        let revisions = a.operate("show configuration revisions\n").unwrap();
-        assert!(revisions.contains("smaller frames"), "{revisions}");
-    });
-    assert_eq!(report.received, 150, "{report:?}");
-
-    // What waits for a modem keeps nothing else waiting, and its secrets to itself.
-    let a = lab.gateway(Side::A);
+/// What waits for a modem keeps nothing else waiting, and its secrets to itself.
+fn waits_for_a_modem(a: &Gateway) {
     let text = a
         .operate(
             "set wwan_interfaces mobile device wwan0\nset wwan_interfaces mobile pin 83619274\ncommit\n",
@@ -110,6 +91,28 @@ fn a_gateway_is_changed_under_traffic_and_comes_back_as_it_was_committed() {
     );
     a.operate("delete wwan_interfaces mobile\ncommit\n")
         .unwrap();
+}
+
+#[test]
+fn a_gateway_is_changed_under_traffic_and_comes_back_as_it_was_committed() {
+    let mut lab = Laboratory::build().unwrap();
+    lab.launch(Side::B, &gateway(Side::B)).unwrap();
+    lab.start(Side::A, &gateway(Side::A)).unwrap();
+    lab.wait_ready(Side::B).unwrap();
+    lab.wait_open(Family::V4, PATIENCE).unwrap();
+
+    // A commit that concerns one interface loses nothing on the others, and not on that one.
+    let report = pinging(&lab, 150, || {
+        let a = lab.gateway(Side::A);
+        a.operate("set interfaces lan mtu 1400\ncommit comment \"smaller frames\"\n")
+            .unwrap();
+        assert_eq!(mtu_of_lan(a), 1400);
+        let revisions = a.operate("show configuration revisions\n").unwrap();
+        assert!(revisions.contains("smaller frames"), "{revisions}");
+    });
+    assert_eq!(report.received, 150, "{report:?}");
+
+    waits_for_a_modem(lab.gateway(Side::A));
 
     // Who dies is mgmt alone, and nothing notices.
     let report = pinging(&lab, 150, || {

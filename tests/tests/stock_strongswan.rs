@@ -167,7 +167,7 @@ fn a_key_that_was_made_on_the_gateway() {
         ))
         .unwrap();
     let begin = said.find("-----BEGIN CERTIFICATE REQUEST-----").unwrap();
-    let certificate = authority::sign(&pki, said[begin..].as_bytes()).unwrap();
+    let certificate = authority::sign(&pki, &said.as_bytes()[begin..]).unwrap();
     let of_authority = std::fs::read_to_string(pki.join("ca.pem")).unwrap();
     connection[0]["local"] = json!({
         "method": "certificate", "identity": identity_a, "certificates": [{ "name": "own" }],

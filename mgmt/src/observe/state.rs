@@ -125,8 +125,8 @@ pub(super) fn values(unsettled: Vec<bus::Unsettled>) -> Vec<ValueState> {
 }
 
 /// What was counted since it was cleared.
-fn since(now: u64, cleared: u64) -> Option<u64> {
-    Some(now.saturating_sub(cleared))
+fn since(now: u64, cleared: u64) -> u64 {
+    now.saturating_sub(cleared)
 }
 
 pub(super) fn interfaces(reply: bus::ShowInterfacesReply) -> Vec<InterfaceState> {
@@ -150,11 +150,11 @@ pub(super) fn interfaces(reply: bus::ShowInterfacesReply) -> Vec<InterfaceState>
                 state: Some(state.to_owned()),
                 mac: mac(&interface.mac),
                 mtu: Some(interface.mtu),
-                rx_packets: since(interface.rx_packets, cleared.rx_packets),
-                rx_bytes: since(interface.rx_bytes, cleared.rx_bytes),
-                tx_packets: since(interface.tx_packets, cleared.tx_packets),
-                tx_bytes: since(interface.tx_bytes, cleared.tx_bytes),
-                drops: since(interface.drops, cleared.drops),
+                rx_packets: Some(since(interface.rx_packets, cleared.rx_packets)),
+                rx_bytes: Some(since(interface.rx_bytes, cleared.rx_bytes)),
+                tx_packets: Some(since(interface.tx_packets, cleared.tx_packets)),
+                tx_bytes: Some(since(interface.tx_bytes, cleared.tx_bytes)),
+                drops: Some(since(interface.drops, cleared.drops)),
                 driver: some(interface.driver),
             }
         })
@@ -312,12 +312,12 @@ pub(super) fn sas(reply: &bus::DumpSasReply) -> Vec<SaState> {
                 source_port: sa.udp.map(|udp| udp.source_port),
                 destination_port: sa.udp.map(|udp| udp.destination_port),
                 if_id: Some(sa.if_id),
-                packets: since(usage.packets, cleared.packets),
-                bytes: since(usage.bytes, cleared.bytes),
-                replayed: since(usage.replayed, cleared.replayed),
-                late: since(usage.late, cleared.late),
-                lost: since(usage.lost, cleared.lost),
-                bad_icv: since(usage.bad_icv, cleared.bad_icv),
+                packets: Some(since(usage.packets, cleared.packets)),
+                bytes: Some(since(usage.bytes, cleared.bytes)),
+                replayed: Some(since(usage.replayed, cleared.replayed)),
+                late: Some(since(usage.late, cleared.late)),
+                lost: Some(since(usage.lost, cleared.lost)),
+                bad_icv: Some(since(usage.bad_icv, cleared.bad_icv)),
             })
         })
         .collect();
@@ -408,7 +408,7 @@ pub(super) fn paths(reply: &bus::ShowPathsReply) -> Vec<PathState> {
 pub(super) fn too_big(reply: bus::ShowPathsReply) -> Vec<TooBigState> {
     let verdict = |verdict: bus::PathVerdict| TooBigState {
         outcome: Some(verdict.verdict),
-        messages: since(verdict.messages, verdict.cleared),
+        messages: Some(since(verdict.messages, verdict.cleared)),
         meaning: Some(verdict.meaning),
     };
     reply.verdicts.into_iter().map(verdict).collect()
@@ -417,7 +417,7 @@ pub(super) fn too_big(reply: bus::ShowPathsReply) -> Vec<TooBigState> {
 pub(super) fn drops(reply: bus::ShowDropsReply) -> Vec<DropState> {
     let drop = |drop: bus::DropCounter| DropState {
         reason: Some(drop.reason),
-        packets: since(drop.packets, drop.cleared),
+        packets: Some(since(drop.packets, drop.cleared)),
         meaning: Some(drop.meaning),
     };
     let mut rows: Vec<_> = reply.drops.into_iter().map(drop).collect();

@@ -43,7 +43,6 @@ impl Session {
             confirm_seconds: minutes
                 .map_or(0, |minutes| u32::try_from(minutes * 60).unwrap_or(u32::MAX)),
             confirmed: parsed.has("force"),
-            ..api::CommitRequest::default()
         };
         let plain = !request.check && minutes.is_none();
         let reply = self.send_commit(request, console).await?;

@@ -772,7 +772,12 @@ fn a_program_reads_of_a_refusal_in_the_answer() {
         &mut shell(fake.path()),
         "set interfaces wan0 mtu 1400\ncommit\n",
     );
-    let faces: Vec<_> = fake.state().commits.iter().map(|one| one.face()).collect();
+    let faces: Vec<_> = fake
+        .state()
+        .commits
+        .iter()
+        .map(api::CommitRequest::face)
+        .collect();
     assert_eq!(faces, [api::Face::Unspecified, api::Face::CommandLine]);
     // In words alone, or as JSON alone.
     let output = lines(&mut shell(fake.path()), "configure\ncommit | display set\n");
