@@ -11,14 +11,14 @@ use thiserror::Error;
 use crate::process::confinement::{Confined, ConfinementError, confine};
 
 /// What follows `culvert cli`: each with a value.
-const OPTIONS: [&str; 3] = ["--root", "--idle-timeout", "--principal"];
+const OPTIONS: [&str; 4] = ["--root", "--idle-timeout", "--principal", "--key"];
 
 /// Why nothing is done for who comes in.
 #[derive(Debug, Error)]
 pub enum ShellError {
     /// Not a forced command of this gateway.
     #[error(
-        "this account is for `culvert cli --root DIR --idle-timeout SECONDS --principal NAME` alone, not for {0:?}"
+        "this account is for `culvert cli --root DIR --idle-timeout SECONDS --principal NAME --key FINGERPRINT` alone, not for {0:?}"
     )]
     Command(String),
     /// The process could still start others.
@@ -61,13 +61,13 @@ mod tests {
     use super::*;
 
     const COMMAND: &str =
-        "culvert cli --root /var/lib/culvert --idle-timeout 900 --principal alice";
+        "culvert cli --root /var/lib/culvert --idle-timeout 900 --principal alice --key a+b/C";
 
     #[test]
     fn the_forced_command_is_taken_apart() {
         let words = words(COMMAND).unwrap();
-        assert_eq!(words.len(), 8);
-        assert_eq!(words.last().unwrap(), "alice");
+        assert_eq!(words.len(), 10);
+        assert_eq!(words.last().unwrap(), "a+b/C");
     }
 
     #[test]
@@ -78,18 +78,21 @@ mod tests {
             "culvert cli",
             "sh",
             "culvert run --root /var/lib/culvert",
-            "culvert dataplane --root /r --idle-timeout 900 --principal alice",
-            "/bin/culvert cli --root /r --idle-timeout 900 --principal alice",
+            "culvert dataplane --root /r --idle-timeout 900 --principal alice --key k",
+            "/bin/culvert cli --root /r --idle-timeout 900 --principal alice --key k",
             "culvert cli --root /r --idle-timeout 900",
-            "culvert cli --root /r --idle-timeout 900 --principal --command",
+            "culvert cli --root /r --idle-timeout 900 --principal alice",
+            "culvert cli --root /r --idle-timeout 900 --principal --command --key",
             "culvert cli --root /r --idle-timeout 900 --command show",
             "culvert cli --root /r --idle-timeout 900 --principal alice --principal bob",
-            "culvert cli --root /r --idle-timeout 900 --principal alice; sh",
-            "culvert cli --root /r --idle-timeout 900 --principal $USER",
-            "culvert cli --root /r --idle-timeout 900 --principal `id`",
-            "culvert cli --root '/r' --idle-timeout 900 --principal alice",
-            "culvert cli  --root /r --idle-timeout 900 --principal alice",
-            "culvert cli --root /r --idle-timeout 900 --principal alice\nsh",
+            "culvert cli --root /r --idle-timeout 900 --principal alice --key",
+            "culvert cli --root /r --idle-timeout 900 --principal alice --key -x",
+            "culvert cli --root /r --idle-timeout 900 --principal alice --key k; sh",
+            "culvert cli --root /r --idle-timeout 900 --principal $USER --key k",
+            "culvert cli --root /r --idle-timeout 900 --principal `id` --key k",
+            "culvert cli --root '/r' --idle-timeout 900 --principal alice --key k",
+            "culvert cli  --root /r --idle-timeout 900 --principal alice --key k",
+            "culvert cli --root /r --idle-timeout 900 --principal alice --key k\nsh",
         ] {
             assert_eq!(words(command), None, "{command}");
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use culvert_mgmt_api::{Configuration, ORIGIN, PRINCIPAL};
+use culvert_mgmt_api::{Configuration, KEY, ORIGIN, PRINCIPAL};
 use culvert_model::api;
 use tonic::{Code, Request, Response, Status};
 
@@ -50,6 +50,7 @@ fn claimed<T>(request: &Request<T>) -> Result<(Seat, Peer, Claim), Status> {
     let claim = Claim {
         principal: text(PRINCIPAL).map(str::to_owned),
         origin: text(ORIGIN).map(str::to_owned),
+        key: text(KEY).map(str::to_owned),
     };
     let peer = Peer { uid: seat.uid() };
     Ok((seat, peer, claim))

@@ -211,6 +211,18 @@ impl Gateway {
             .unwrap()
     }
 
+    /// Of a key, as OpenSSH tells it.
+    fn fingerprint(&self, name: &str) -> String {
+        let told = run(Command::new("ssh-keygen")
+            .args(["-l", "-f"])
+            .arg(self.at(name)));
+        let told = String::from_utf8(told.stdout).unwrap();
+        let hash = told
+            .split(' ')
+            .find_map(|word| word.strip_prefix("SHA256:"));
+        hash.unwrap().to_owned()
+    }
+
     fn log(&self) -> String {
         fs::read_to_string(self.at("log")).unwrap()
     }
@@ -218,8 +230,9 @@ impl Gateway {
     /// Nothing ran but the forced command, for this user, with an environment of sshd's making; how often.
     fn witnessed(&self, name: &str) -> usize {
         let command = format!(
-            "culvert cli --root {} --idle-timeout 900 --principal {name}",
-            self.at("root").display()
+            "culvert cli --root {} --idle-timeout 900 --principal {name} --key {}",
+            self.at("root").display(),
+            self.fingerprint(name)
         );
         assert!(!self.at("seen/marker").exists(), "an escape for {name}");
         let mut count = 0;

@@ -238,6 +238,11 @@ impl Guest {
     }
 }
 
+fn public_key(site: &Site, name: &str) -> String {
+    let path = site.lab.folder().join(name).with_extension("pub");
+    fs::read_to_string(path).unwrap().trim().to_owned()
+}
+
 fn field<'a>(status: &'a str, name: &str) -> &'a str {
     let line = status.lines().find(|line| line.starts_with(name)).unwrap();
     line.split_whitespace().nth(1).unwrap()
@@ -374,6 +379,25 @@ fn who_is_removed_is_logged_out_and_sshd_comes_and_goes_with_the_configuration()
     let mut site = Site::open();
     let key = site.remember_host_key();
     let namespace = site.lab.open(Place::GatewayA);
+
+    // One key of two goes: whoever came in with it goes, too, and nobody else.
+    let phone = make_key(&site.lab.folder().join("bob-phone")).unwrap();
+    well(&site.script(
+        "alice",
+        &format!("set system users bob ssh_keys phone public_key \"{phone}\"\ncommit\n"),
+    ));
+    let mut laptop = site.enter("bob", &[]);
+    let mut kept = site.enter("bob-phone", &["-tt"]);
+    well(&site.script("alice", "delete system users bob ssh_keys laptop\ncommit\n"));
+    laptop.wait_gone();
+    badly(&site.ssh("bob", "show configuration"));
+    kept.ask("show configuration revisions", "import");
+    drop(kept);
+    let public = public_key(&site, "bob");
+    well(&site.script(
+        "alice",
+        &format!("set system users bob ssh_keys laptop public_key \"{public}\"\ncommit\n"),
+    ));
 
     // Two who are in, at a terminal and without, are out within seconds; and stay out.
     let mut bob = site.enter("bob", &["-tt"]);

@@ -41,6 +41,10 @@ pub const PRINCIPAL: &str = "culvert-principal";
 /// Name of the metadata that says where that one came from: both ends as `SSH_CONNECTION` has them, or `console`.
 pub const ORIGIN: &str = "culvert-origin";
 
+/// Name of the metadata that says which of their SSH keys that one came in with, by its fingerprint. The session ends
+/// when the key goes.
+pub const KEY: &str = "culvert-key";
+
 /// How a text begins that is a configuration sealed with a passphrase.
 pub const SEALED: &str = "-----BEGIN CULVERT SEALED CONFIGURATION-----";
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use culvert_mgmt_api::{
-    ConfigurationClient, GatewayClient, MESSAGE_LIMIT, ORIGIN, PRINCIPAL, connect,
+    ConfigurationClient, GatewayClient, KEY, MESSAGE_LIMIT, ORIGIN, PRINCIPAL, connect,
 };
 use tokio::sync::OnceCell;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -20,24 +20,23 @@ use crate::error::CliError;
 pub struct Identity {
     principal: Option<MetadataValue<Ascii>>,
     origin: Option<MetadataValue<Ascii>>,
+    key: Option<MetadataValue<Ascii>>,
 }
 
 impl Identity {
-    /// Of a login shell for a principal, or of whoever runs the process.
-    pub fn new(principal: Option<&str>, origin: &str) -> Result<Self, CliError> {
-        let principal = principal
-            .map(|name| {
-                name.parse().map_err(|_| {
-                    CliError::Not(
-                        "the name of a principal has visible ASCII characters only".to_owned(),
-                    )
-                })
-            })
-            .transpose()?;
+    /// Of a login shell for a principal who came in with a key, or of whoever runs the process.
+    pub fn new(principal: Option<&str>, origin: &str, key: Option<&str>) -> Result<Self, CliError> {
+        let visible = |text: &str, what: &str| {
+            text.parse()
+                .map_err(|_| CliError::Not(format!("{what} has visible ASCII characters only")))
+        };
         Ok(Self {
-            principal,
+            principal: principal
+                .map(|name| visible(name, "the name of a principal"))
+                .transpose()?,
             // What an environment says about an address is worth no error.
             origin: origin.parse().ok(),
+            key: key.map(|key| visible(key, "a fingerprint")).transpose()?,
         })
     }
 }
@@ -50,6 +49,9 @@ impl Interceptor for Identity {
         }
         if let Some(origin) = &self.origin {
             metadata.insert(ORIGIN, origin.clone());
+        }
+        if let Some(key) = &self.key {
+            metadata.insert(KEY, key.clone());
         }
         Ok(request)
     }

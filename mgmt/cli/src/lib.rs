@@ -55,6 +55,9 @@ pub struct Arguments {
     /// Speak for this user: for the login shell, which sshd starts after it knows who is there.
     #[arg(long, value_name = "NAME")]
     pub principal: Option<String>,
+    /// The fingerprint of the SSH key that they came in with: the session ends when it is theirs no more.
+    #[arg(long, value_name = "FINGERPRINT", requires = "principal")]
+    pub key: Option<String>,
     /// Do these lines instead of reading any.
     #[arg(long, value_name = "TEXT")]
     pub command: Option<String>,
@@ -71,7 +74,11 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode, CliError> {
         "" => "console",
         connection => connection,
     };
-    let identity = Identity::new(arguments.principal.as_deref(), origin)?;
+    let identity = Identity::new(
+        arguments.principal.as_deref(),
+        origin,
+        arguments.key.as_deref(),
+    )?;
     let client = Client::new(arguments.root.join("run/api"), identity);
     // One thread moves the connection while another waits for keys.
     let runtime = Builder::new_multi_thread()

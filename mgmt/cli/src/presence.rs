@@ -1,4 +1,4 @@
-//! Who is removed while logged in is logged out: mgmt says so, whatever the session does then.
+//! Who is removed while logged in, or whose key is, is logged out: mgmt says so, whatever the session does then.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// As of a command that failed.
 const STATUS: i32 = 1;
 
-/// Ends the process when its user is none any more. What was committed goes on in mgmt.
+/// Ends the process when its user, or the key of its user, is none any more. What was committed goes on in mgmt.
 pub fn end_with_the_user(runtime: &Runtime, mut client: Client) {
     runtime.spawn(async move {
         loop {

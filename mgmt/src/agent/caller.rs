@@ -8,13 +8,15 @@
 //! The kernel says which Unix account is at the other end. root is an administrator without being configured: who has
 //! that account has the box. Everybody else comes by the one account of the login shell, which sshd starts with the name
 //! that belongs to the key (`command="culvert cli --principal NAME"`); of that account, and of root, the name is believed,
-//! and its role is that of the running configuration. Other accounts are nobody.
+//! and its role is that of the running configuration. Other accounts are nobody. A session that came in with a key of
+//! somebody is theirs for as long as they have that key.
 
 use std::net::IpAddr;
 
 use culvert_model::config;
 
 use super::refusal::Refusal;
+use crate::login::fingerprint;
 
 /// What somebody may do; each may do what those before it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +54,8 @@ pub struct Claim {
     pub principal: Option<String>,
     /// Where that one is.
     pub origin: Option<String>,
+    /// The fingerprint of the key that they came in with; none: not over SSH.
+    pub key: Option<String>,
 }
 
 /// Somebody who is known.
@@ -98,6 +102,12 @@ pub enum Stranger {
         /// As claimed.
         name: String,
     },
+    /// The session goes with its key.
+    #[error("the SSH key of this session is none of {name:?} any more")]
+    Key {
+        /// Whose it was.
+        name: String,
+    },
 }
 
 /// The accounts that are believed.
@@ -124,7 +134,13 @@ impl Accounts {
         let origin = claim.origin.unwrap_or_else(|| "console".to_owned());
         match claim.principal {
             Some(name) => {
-                let role = role_of(&name, users).ok_or(Stranger::Unknown { name: name.clone() })?;
+                let Some(user) = users.iter().find(|user| user.name() == name) else {
+                    return Err(Stranger::Unknown { name });
+                };
+                if claim.key.is_some_and(|key| !has(user, &key)) {
+                    return Err(Stranger::Key { name });
+                }
+                let role = role_of(user);
                 Ok(Caller { name, role, origin })
             }
             None if trusted => Ok(Caller {
@@ -137,13 +153,19 @@ impl Accounts {
     }
 }
 
-fn role_of(name: &str, users: &[config::User]) -> Option<Role> {
-    let user = users.iter().find(|user| user.name() == name)?;
-    Some(match user.role() {
+fn role_of(user: &config::User) -> Role {
+    match user.role() {
         config::Role::Admin => Role::Admin,
         config::Role::Operator => Role::Operator,
         config::Role::ReadOnly | config::Role::Unspecified => Role::ReadOnly,
-    })
+    }
+}
+
+/// Whether this is the fingerprint of one of their keys.
+fn has(user: &config::User, key: &str) -> bool {
+    user.ssh_keys
+        .iter()
+        .any(|one| fingerprint(one.public_key()).as_deref() == Some(key))
 }
 
 /// Whether somebody may.
@@ -182,6 +204,7 @@ mod tests {
         let claim = Claim {
             principal: principal.map(str::to_owned),
             origin: Some("198.51.100.7 50000 192.0.2.1 22".to_owned()),
+            key: None,
         };
         ACCOUNTS.identify(Peer { uid }, claim, &users())
     }
@@ -204,6 +227,34 @@ mod tests {
             identify(900, Some("root")),
             Err(Stranger::Unknown { .. })
         ));
+    }
+
+    #[test]
+    fn a_session_goes_with_its_key_and_not_with_another() {
+        let line = |first: &str| format!("ssh-ed25519 {first}{} laptop", "A".repeat(67));
+        let key = |first: &str| config::SshKey {
+            name: Some("laptop".to_owned()),
+            public_key: Some(line(first)),
+        };
+        let mut users = users();
+        let with = |key: Option<String>, users: &[config::User]| {
+            let claim = Claim {
+                principal: Some("alice".to_owned()),
+                origin: None,
+                key,
+            };
+            ACCOUNTS.identify(Peer { uid: 900 }, claim, users)
+        };
+        let (one, two) = (fingerprint(&line("B")), fingerprint(&line("C")));
+        assert!(one.is_some() && one != two);
+        users[0].ssh_keys = vec![key("B"), key("C")];
+        with(one.clone(), &users).unwrap();
+        with(two.clone(), &users).unwrap();
+        users[0].ssh_keys.remove(0);
+        let name = "alice".to_owned();
+        assert_eq!(with(one, &users), Err(Stranger::Key { name }));
+        with(two, &users).unwrap();
+        with(None, &users).unwrap();
     }
 
     #[test]

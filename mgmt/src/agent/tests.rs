@@ -946,6 +946,7 @@ async fn who_is_removed_is_unknown_from_then_on() {
         let claim = Claim {
             principal: Some("carol".to_owned()),
             origin: Some("198.51.100.7 50000 192.0.2.1 22".to_owned()),
+            key: None,
         };
         bench.agent.identify(Peer { uid: 900 }, claim).await
     };
@@ -965,7 +966,7 @@ async fn who_is_removed_is_unknown_from_then_on() {
     assert!(!keys.exists(), "before the commit");
     assert_eq!(bench.commit(&candidate).await.outcome(), Outcome::Applied);
     let text = std::fs::read_to_string(&keys).unwrap();
-    assert!(text.contains("--principal carol\""), "{text}");
+    assert!(text.contains("--principal carol --key "), "{text}");
     assert_eq!(asks().await.unwrap().role, Role::ReadOnly);
 
     let candidate = bench.open().await;
@@ -995,6 +996,7 @@ async fn whoever_attends_hears_of_their_end_and_of_nothing_else() {
     let claim = |name: &str| Claim {
         principal: Some(name.to_owned()),
         origin: None,
+        key: None,
     };
     let candidate = bench.open().await;
     let users = [

@@ -176,7 +176,7 @@ mod tests {
         assert!(writer.write(&config(&["alice"])).unwrap());
         let text = fs::read_to_string(&keys).unwrap();
         assert!(
-            text.contains("--principal alice\"") && !text.contains("bob"),
+            text.contains("--principal alice --key ") && !text.contains("bob"),
             "{text}"
         );
 

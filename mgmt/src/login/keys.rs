@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use base64ct::{Base64Unpadded, Encoding as _};
 use culvert_model::config::User;
+use ring::digest::{SHA256, digest};
 
 use super::{LoginError, plain};
 
@@ -56,11 +58,26 @@ pub fn authorized_keys(
             // Writing to a string does not fail.
             let _ = writeln!(
                 text,
-                "restrict,pty,command=\"culvert cli --root {root} --idle-timeout {idle} --principal {name}\" {kind} {body} {name}"
+                "restrict,pty,command=\"culvert cli --root {root} --idle-timeout {idle} --principal {name} --key {}\" {kind} {body} {name}",
+                hash(body)
             );
         }
     }
     Ok(text)
+}
+
+/// What stands for a public key in the command of its sessions: its SHA-256 as `ssh-keygen -l` has it, without the name
+/// of the hash. None: it is no key.
+pub fn fingerprint(line: &str) -> Option<String> {
+    parts(line).map(|(_, body)| hash(body))
+}
+
+/// Letters, digits, `+` and `/` only.
+fn hash(body: &str) -> String {
+    // sshd takes none that is not base64; each still stands for itself.
+    let key = Base64Unpadded::decode_vec(body.trim_end_matches('='))
+        .unwrap_or_else(|_| body.as_bytes().to_vec());
+    Base64Unpadded::encode_string(digest(&SHA256, &key).as_ref())
 }
 
 /// `[a-z][a-z0-9_-]*`: no option of a command, no quote, no blank.
@@ -98,6 +115,9 @@ mod tests {
     const KEY: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFjPx0FZ5xwVYvVnZ0dPTLuLpM6pGz8J1l0b9WmAqCk7";
 
+    /// By `ssh-keygen -lf`.
+    const HASH: &str = "wo5Gv5zRRyH/ggISLy9duToTUmlKSzlVFkArpGBlE4w";
+
     fn user(name: &str, keys: &[&str]) -> User {
         User {
             name: Some(name.to_owned()),
@@ -120,7 +140,7 @@ mod tests {
         assert_eq!(
             lines,
             [format!(
-                "restrict,pty,command=\"culvert cli --root /var/lib/culvert --idle-timeout 900 --principal alice\" {KEY} alice"
+                "restrict,pty,command=\"culvert cli --root /var/lib/culvert --idle-timeout 900 --principal alice --key {HASH}\" {KEY} alice"
             )]
         );
     }
@@ -183,9 +203,11 @@ mod tests {
         fn nothing_gets_a_line_or_an_option_of_its_own(name in "\\PC{0,12}|[a-z]{1,4}", key in any::<String>(), comment in any::<String>()) {
             let users = [user(&name, &[&key, &format!("{KEY} {comment}")])];
             if let Ok(text) = authorized_keys(&users, Path::new("/r"), IDLE) {
-                let start = format!("restrict,pty,command=\"culvert cli --root /r --idle-timeout 900 --principal {name}\" ");
+                let start = format!("restrict,pty,command=\"culvert cli --root /r --idle-timeout 900 --principal {name} --key ");
                 for line in text.lines().skip(1) {
                     let rest = line.strip_prefix(&start).unwrap();
+                    let (hash, rest) = rest.split_once("\" ").unwrap();
+                    prop_assert!(hash.len() == 43 && !hash.contains([' ', '"']));
                     prop_assert_eq!(rest.split(' ').count(), 3);
                     prop_assert!(!rest.contains('"'));
                 }

@@ -6,7 +6,7 @@
 //!     system.login            └── ROOT/etc/ssh/banner
 //!     system.ssh_server
 //!
-//!   ssh ── sshd ── key ── passwd's shell of the account: culvert -c "culvert cli --root R --principal NAME"
+//!   ssh ── sshd ── key ── passwd's shell of the account: culvert -c "culvert cli --root R --principal NAME --key K"
 //!                                                           │  one process, no shell, may start nothing
 //!                                                           └── ROOT/run/api ── mgmt: role of NAME
 //! ```
@@ -23,7 +23,8 @@
 //! The file of keys is world-readable: sshd reads it as the account. What is in it is no secret.
 //!
 //! sshd reads the keys at every login, so that who is removed cannot come in again; who is in already is unknown to mgmt
-//! from then on, and the command line ends when it hears so.
+//! from then on, and the command line ends when it hears so. The same for one of several keys: a session says which one
+//! it came in with.
 
 mod files;
 mod keys;
@@ -32,7 +33,7 @@ mod server;
 use std::path::{Path, PathBuf};
 
 pub use files::Writer;
-pub use keys::authorized_keys;
+pub use keys::{authorized_keys, fingerprint};
 pub use server::{Settings, sshd_config};
 
 /// The Unix account that everybody logs in as.

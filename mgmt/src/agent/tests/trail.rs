@@ -96,6 +96,7 @@ async fn refusals_are_written_down_until_there_are_too_many() {
     let claim = || Claim {
         principal: None,
         origin: Some("tty9".to_owned()),
+        key: None,
     };
     for _ in 0..500 {
         let refused = bench.agent.identify(Peer { uid: 1000 }, claim()).await;
