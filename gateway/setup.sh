@@ -6,7 +6,7 @@ set -eu
 # build: cmake and a C compiler for NNG, which the bus stands on; OpenSSL for libssh2, which `culvert remote` stands on
 # run:   strongSwan's charon with its plugins, chrony for the time
 # lab:   the hosts' tools; test: lost messages, certificates, logging in over SSH, an independent peer, a routing daemon,
-#        name and time servers, a Python environment for scapy
+#        name, time and DHCP servers, a Python environment for scapy
 packages="
     cmake gcc g++ libc6-dev libssl-dev make pkg-config
     strongswan-charon strongswan-swanctl strongswan-pki

@@ -50,6 +50,8 @@ enum Command {
     Mgmt(process::mgmt::Arguments),
     /// Forward packets; started by `run`.
     Dataplane(process::dataplane::Arguments),
+    /// Get addresses by DHCP; started by `run`.
+    Dhcp(process::dhcp::Arguments),
     /// Join charon to the dataplane; started by `run`.
     #[command(name = "iked-bridge")]
     IkedBridge(process::iked_bridge::Arguments),
@@ -85,7 +87,8 @@ impl Command {
             | Self::IkedBridge(_)
             | Self::Cli(_)
             | Self::Remote(_) => dumps::forbid(),
-            Self::Show(_)
+            Self::Dhcp(_)
+            | Self::Show(_)
             | Self::Trace(_)
             | Self::Capture(_)
             | Self::Lab(_)
@@ -121,6 +124,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::execute(&arguments).map_err(anyhow::Error::from),
         Command::Mgmt(arguments) => process::mgmt::execute(arguments),
         Command::Dataplane(arguments) => process::dataplane::execute(&arguments),
+        Command::Dhcp(arguments) => process::dhcp::execute(arguments),
         Command::IkedBridge(arguments) => process::iked_bridge::execute(arguments),
         Command::Cli(arguments) => culvert_cli::execute(arguments).map_err(anyhow::Error::from),
         Command::Remote(arguments) => Ok(culvert_remote::execute(&arguments)),

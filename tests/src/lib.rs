@@ -13,6 +13,7 @@
 //!   tests/route_actions       one gateway of ours          blackhole, unreachable, prohibit; forged sources
 //!   tests/neighbours          one gateway of ours          Linux hosts that move and go, announcements, floods
 //!   tests/system              gateways of ours             their names; dnsmasq and chronyd on a host of the LAN
+//!   tests/dhcp                one gateway of ours          dnsmasq lends its uplink an address
 //!   tests/bad_input           the keeper of configurations   what is wrong, by every entrance that there is
 //!   tests/corpora             bytes from outside           each parser and the whole graph in memory
 //! ```
@@ -28,6 +29,7 @@ pub mod bad_input;
 pub mod bird;
 pub mod configuration;
 pub mod control;
+pub mod dnsmasq;
 pub mod esp_nodes;
 pub mod exchange;
 pub mod fuzz;

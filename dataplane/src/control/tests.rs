@@ -81,6 +81,7 @@ fn address(interface: &str, prefix: &str) -> (String, Kind) {
     let kind = Kind::Address(bus::Address {
         interface: interface.into(),
         address: Some(wire_prefix(prefix)),
+        obtained: false,
     });
     (format!("address/{interface}/{prefix}"), kind)
 }

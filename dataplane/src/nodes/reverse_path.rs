@@ -8,7 +8,8 @@
 //! Packets pass by this node only while some interface checks. As in Linux and VPP a default route is a route: `loose`
 //! behind one keeps out what is routed to a blackhole (RFC 5635) and the box's own addresses, nothing else. Spread over
 //! several next hops, a route leads back by each of them. What comes from no address yet (`0.0.0.0`, `::`) or from the
-//! link itself (`fe80::/10`) cannot be looked up and is never forwarded; it passes.
+//! link itself (`fe80::/10`) cannot be looked up and is never forwarded; it passes. So does what is to everybody on the
+//! link (`255.255.255.255`): a DHCP server answers a box that has no route to it yet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -44,7 +45,9 @@ impl Node for ReversePathCheck {
                 known = tables.interfaces.get(index).map(AsRef::as_ref);
             }
             let interface = known.ok_or(DropReason::InterfaceDown)?;
-            if !passes(tables, interface, vrf, source) {
+            if !passes(tables, interface, vrf, source)
+                && !is_to_everybody(context.buffers.data(packet))
+            {
                 return Err(DropReason::ReversePath);
             }
             Ok(if source.is_ipv4() {
@@ -64,6 +67,13 @@ fn source(packet: &[u8]) -> Option<IpAddr> {
     } else {
         Some(Ipv6Addr::from(*packet.get(8..)?.first_chunk::<16>()?).into())
     }
+}
+
+/// The limited broadcast of IPv4, which nobody forwards.
+#[cold]
+fn is_to_everybody(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first >> 4 == 4)
+        && packet.get(16..20).is_some_and(|to| to == [0xff; 4])
 }
 
 #[inline(always)]
@@ -228,6 +238,25 @@ mod tests {
         }
         assert_eq!(bench.arrived().len(), 2);
         assert_eq!(bench.drops(DropReason::ReversePath), 1);
+        bench.finish();
+    }
+
+    #[test]
+    fn what_is_to_everybody_on_the_link_comes_from_anywhere() {
+        let mut bench = bench();
+        for mode in [ReversePath::Loose, ReversePath::Strict] {
+            bench.change_interface(WAN, |interface| interface.reverse_path = mode);
+            for last in [254, 255] {
+                let to = [255, 255, 255, last].into();
+                let packet = packet4([100, 64, 0, 1].into(), to, 17, b"12345678");
+                bench.put(NodeId::ReversePath, WAN, &packet, |_| {});
+            }
+            bench.run();
+        }
+        let arrived = bench.arrived();
+        assert_eq!(arrived.len(), 2);
+        assert!(arrived.iter().all(|one| one.bytes[16..20] == [255; 4]));
+        assert_eq!(bench.drops(DropReason::ReversePath), 2);
         bench.finish();
     }
 

@@ -76,6 +76,9 @@ calls! {
     "ShowProcesses": ShowProcessesRequest -> ShowProcessesReply, reads;
     "ShowClock": ShowClockRequest -> ShowClockReply, reads;
     "RestartProcess": RestartProcessRequest -> RestartProcessReply, changes;
+    // dhcp.proto
+    "WatchDhcp": WatchDhcpRequest -> WatchDhcpReply, reads;
+    "ShowDhcp": ShowDhcpRequest -> ShowDhcpReply, reads;
     // iked.proto
     "ShowIke": ShowIkeRequest -> ShowIkeReply, reads;
     "Initiate": InitiateRequest -> InitiateReply, changes;

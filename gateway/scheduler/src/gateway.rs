@@ -25,13 +25,20 @@ impl Domain for Gateway {
         plan::updates_in_place(held, planned)
     }
 
-    /// Routes that others wrote into Linux.
+    /// Routes that others wrote into Linux, and what DHCP servers have lent.
     fn is_obtained(value: &bus::Value) -> bool {
-        matches!(&value.kind, Some(Kind::Route(route)) if route.learnt)
+        match &value.kind {
+            Some(Kind::Route(route)) => route.learnt,
+            Some(Kind::Address(address)) => address.obtained,
+            Some(Kind::LinuxAddress(address)) => address.obtained,
+            Some(Kind::LinuxRoute(route)) => route.obtained,
+            Some(Kind::Resolver(resolver)) => resolver.obtained,
+            _ => false,
+        }
     }
 
     fn rank(key: &Key) -> u32 {
-        const ORDER: [&str; 11] = [
+        const ORDER: [&str; 12] = [
             "vrf/",
             "interface/",
             "tunnel/",
@@ -42,6 +49,7 @@ impl Domain for Gateway {
             "linux/route/",
             "credential/",
             "connection/",
+            "dhcp_client/",
             "forwarding",
         ];
         let place = ORDER

@@ -5,6 +5,7 @@
 
 pub mod confinement;
 pub mod dataplane;
+pub mod dhcp;
 pub mod dumps;
 pub mod iked_bridge;
 pub mod mgmt;

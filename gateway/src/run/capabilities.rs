@@ -3,6 +3,7 @@
 //! | | kept | why |
 //! | --- | --- | --- |
 //! | dataplane | `NET_RAW`, `NET_ADMIN`, `BPF`, `IPC_LOCK` | raw frames, device settings, XDP programs, memory that is not swapped |
+//! | dhcp | `NET_RAW`, `NET_BIND_SERVICE` | messages below IP, port 68 |
 //! | charon | `NET_ADMIN`, `NET_RAW`, `NET_BIND_SERVICE` | ports 500 and 4500, routes and addresses |
 //! | sshd | `SETUID`, `SETGID` | become the account that logs in |
 //! | | `SYS_CHROOT` | shut in who is not known yet |
@@ -70,6 +71,8 @@ impl Capabilities {
     pub const NONE: Self = Self(0);
     /// Raw frames, device settings, XDP programs, memory that is not swapped.
     pub const DATAPLANE: Self = Self(1 << NET_RAW | 1 << NET_ADMIN | 1 << BPF | 1 << IPC_LOCK);
+    /// Messages below IP, port 68.
+    pub const DHCP: Self = Self(1 << NET_RAW | 1 << NET_BIND_SERVICE);
     /// Ports 500 and 4500, routes and addresses.
     pub const CHARON: Self = Self(1 << NET_ADMIN | 1 << NET_RAW | 1 << NET_BIND_SERVICE);
 

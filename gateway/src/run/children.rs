@@ -204,7 +204,7 @@ impl Recipe {
                 Process::Charon => Command::new(&self.charon.program),
                 Process::Sshd => Command::new(&self.login.program),
                 Process::Chronyd => Command::new(&self.chronyd.program),
-                Process::Mgmt | Process::Dataplane | Process::IkedBridge => {
+                Process::Mgmt | Process::Dataplane | Process::Dhcp | Process::IkedBridge => {
                     let mut command = Command::new(own_program().map_err(prepare)?);
                     command
                         .arg(process.name())
@@ -251,6 +251,8 @@ impl Recipe {
                 resolver::graft(&self.root, &mut mounts)?;
                 launch.mounts = Some(mounts);
             }
+            // In the namespace of the TAPs.
+            Process::Dhcp => launch.capabilities = Capabilities::DHCP,
             Process::IkedBridge => {}
             Process::Sshd => {
                 let shell = own_program().map_err(prepare)?;

@@ -72,6 +72,8 @@ enum Happened {
     AddressesReady,
     /// Routes of others in Linux, all of them.
     Learnt(Vec<LearntRoute>),
+    /// How the DHCP clients stand.
+    Leases(Vec<bus::DhcpClientState>),
     /// iked-bridge told how it stands to charon; none: no answer.
     Ike(Option<bus::ShowIkeReply>),
     /// By mgmt.
@@ -118,6 +120,8 @@ pub struct Gateway {
     probes: BTreeMap<Process, JoinHandle<()>>,
     /// What tells the dataplane of multicast groups.
     groups: Option<JoinHandle<Infallible>>,
+    /// What asks for leases, while there is somebody to ask.
+    leases: Option<JoinHandle<()>>,
     sender: mpsc::UnboundedSender<Happened>,
     events: mpsc::UnboundedReceiver<Happened>,
     ends: mpsc::UnboundedReceiver<Ended>,
@@ -153,6 +157,7 @@ impl Gateway {
             begun: Instant::now(),
             probes: BTreeMap::new(),
             groups: None,
+            leases: None,
             sender,
             events,
             ends,
@@ -181,6 +186,9 @@ impl Gateway {
         }
         if let Some(groups) = &self.groups {
             groups.abort();
+        }
+        if let Some(leases) = &self.leases {
+            leases.abort();
         }
         self.sessions.end(sessions::End::AtOnce);
         self.ports.release().await?;
@@ -257,6 +265,7 @@ impl Gateway {
         let now = Instant::now();
         if !self.stopping {
             self.open_gates(now);
+            self.follow_dhcp(now);
             for part in self.values.parts_to_retrieve() {
                 self.retrieve(part);
             }
@@ -330,6 +339,7 @@ impl Gateway {
                 match process {
                     Process::Dataplane => self.tell_groups(),
                     Process::Sshd => self.sessions.of(pid),
+                    Process::Dhcp => self.watch_leases(),
                     Process::Mgmt | Process::IkedBridge | Process::Charon | Process::Chronyd => {}
                 }
             }
@@ -345,6 +355,59 @@ impl Gateway {
         let task = tokio::spawn(groups::tell(self.parts.clone()));
         if let Some(old) = self.groups.replace(task) {
             old.abort();
+        }
+    }
+
+    /// The process that speaks DHCP runs while there is something for it to do, and until it has given back what it had.
+    fn follow_dhcp(&mut self, now: Instant) {
+        if let Err(error) = self.values.expire_leases(now) {
+            tracing::error!(%error, "leases that are over are not taken away");
+        }
+        if self.values.is_configured(Part::Dhcp) {
+            self.supervisor.allow(Process::Dhcp, now);
+        } else if self.supervisor.phase(Process::Dhcp) != Phase::Blocked
+            && self.values.is_settled(Part::Dhcp)
+        {
+            self.supervisor.withdraw(Process::Dhcp, now);
+        }
+    }
+
+    /// Asks for leases until the process is not wanted any more; those that are known stay while it is away.
+    fn watch_leases(&mut self) {
+        if self.leases.is_some() {
+            return;
+        }
+        let (parts, sender) = (self.parts.clone(), self.sender.clone());
+        self.leases = Some(tokio::spawn(async move {
+            let mut seen = 0;
+            loop {
+                match parts.watch_dhcp(seen).await {
+                    Some(reply) if reply.generation == seen => {}
+                    Some(reply) => {
+                        seen = reply.generation;
+                        if sender.send(Happened::Leases(reply.clients)).is_err() {
+                            return;
+                        }
+                    }
+                    None => {
+                        seen = 0;
+                        tokio::time::sleep(PART_PAUSE).await;
+                    }
+                }
+            }
+        }));
+    }
+
+    fn dhcp_ended(&mut self) {
+        self.part_down(Part::Dhcp);
+        if self.values.is_configured(Part::Dhcp) {
+            return;
+        }
+        if let Some(task) = self.leases.take() {
+            task.abort();
+        }
+        if let Err(error) = self.values.set_leases(Vec::new(), Instant::now()) {
+            tracing::error!(%error, "leases are not taken away");
         }
     }
 
@@ -413,6 +476,7 @@ impl Gateway {
         }
         match process {
             Process::Dataplane => self.part_down(Part::Dataplane),
+            Process::Dhcp => self.dhcp_ended(),
             Process::IkedBridge => self.part_down(Part::Iked),
             Process::Mgmt | Process::Sshd | Process::Chronyd => {}
             Process::Charon => {
@@ -488,6 +552,11 @@ impl Gateway {
                     tracing::error!(%error, "routes of others are not taken over");
                 }
             }
+            Happened::Leases(clients) => {
+                if let Err(error) = self.values.set_leases(clients, now) {
+                    tracing::error!(%error, "leases are not taken over");
+                }
+            }
             Happened::Ike(ike) => self.ike = ike,
             Happened::Asked(asked) => self.asked(asked, now).await,
             Happened::Stop => self.stop(),
@@ -505,6 +574,7 @@ impl Gateway {
             tracing::info!(%process, pid, "ready");
             match process {
                 Process::Dataplane => self.part_up(Part::Dataplane),
+                Process::Dhcp => self.part_up(Part::Dhcp),
                 Process::IkedBridge => self.part_up(Part::Iked),
                 Process::Mgmt | Process::Charon | Process::Sshd | Process::Chronyd => {}
             }
@@ -622,7 +692,13 @@ impl Gateway {
             }
             Asked::Show { answer } => {
                 let status = self.values.status();
-                let parts = [Part::Dataplane, Part::Linux, Part::Iked, Part::Lte];
+                let parts = [
+                    Part::Dataplane,
+                    Part::Linux,
+                    Part::Iked,
+                    Part::Dhcp,
+                    Part::Lte,
+                ];
                 let _ = answer.send(bus::ShowPlanReply {
                     revision: self.revision,
                     settled: parts.into_iter().all(|part| self.values.is_settled(part))
@@ -798,6 +874,7 @@ impl Gateway {
             .filter(|process| match process {
                 Process::Sshd => self.told_sshd.is_some(),
                 Process::Chronyd => self.told_chronyd.is_some(),
+                Process::Dhcp => self.values.is_configured(Part::Dhcp),
                 _ => true,
             })
             .map(|process| {
@@ -820,10 +897,10 @@ impl Gateway {
         let ike = self.ike.as_ref();
         let plugin_session = ike.is_some_and(|ike| ike.plugin_session);
         let reconciled = ike.is_some_and(|ike| ike.reconciled);
-        // Packets wait neither for sshd nor for the right time.
+        // Packets do not wait for these.
+        let aside = [Process::Sshd, Process::Chronyd, Process::Dhcp].map(Process::name);
         let ready = |(&name, process): (&&str, &ProcessStatus)| {
-            process.state == "ready"
-                || [Process::Sshd.name(), Process::Chronyd.name()].contains(&name)
+            process.state == "ready" || aside.contains(&name)
         };
         let forwards = !self.stopping
             && reconciled

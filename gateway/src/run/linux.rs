@@ -310,6 +310,7 @@ mod tests {
         value::Kind::LinuxAddress(bus::LinuxAddress {
             tap: "wan".into(),
             address: Some(text.parse::<IpNet>().unwrap().into()),
+            obtained: false,
         })
     }
 
@@ -318,6 +319,7 @@ mod tests {
             destination: Some(destination.parse::<IpNet>().unwrap().into()),
             gateway: Some(gateway.parse::<IpAddr>().unwrap().into()),
             tap: "wan".into(),
+            obtained: false,
         })
     }
 

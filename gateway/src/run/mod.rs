@@ -6,7 +6,7 @@
 //!                                          |                   |
 //!        +---------------------------------+-------------------+----------+
 //!        |                                 |                              |
-//!   dataplane                        Linux mirror         iked-bridge   charon   sshd   chronyd
+//!   dataplane                        Linux mirror   dhcp   iked-bridge   charon   sshd   chronyd
 //!   (own network namespace: NICs)    (TAPs, addresses, routes)    (the box's namespace)
 //! ```
 //!
@@ -17,11 +17,12 @@
 //! The configuration is mgmt's, in numbered revisions; a file is only what an empty root begins with. mgmt says what to
 //! follow, and nothing is forwarded before; when it dies what was said goes on.
 //!
-//! Routes that others write into Linux (routing daemons, DHCP clients) are values, too, beside those of the plan.
+//! Routes that others write into Linux (routing daemons) and what DHCP servers lend are values, too, beside those of the
+//! plan.
 //!
 //! | signal | effect |
 //! | --- | --- |
-//! | SIGTERM, SIGINT | stop in order: chronyd, sshd and sessions, charon, iked-bridge, dataplane, mgmt; NICs go back; a second one kills |
+//! | SIGTERM, SIGINT | stop in order: chronyd, sshd and sessions, charon, iked-bridge, dhcp, dataplane, mgmt; NICs go back; a second one kills |
 //! | SIGHUP | ask every part what it holds, and put right what somebody else has changed |
 //!
 //! | exit status | meaning |
@@ -42,6 +43,7 @@ mod history;
 mod host_name;
 mod launch;
 mod learnt;
+mod leases;
 mod linux;
 mod login;
 mod namespace;

@@ -3,6 +3,7 @@
 //! ```text
 //!   Part::Dataplane   bus socket dataplane
 //!   Part::Linux       in this process
+//!   Part::Dhcp        bus socket dhcp
 //!   Part::Iked        bus sockets iked-bridge (connections), iked-bridge-secrets (credentials)
 //!   Part::Lte         nobody: no part of this gateway has modems
 //! ```
@@ -32,6 +33,8 @@ const APPLY: Duration = Duration::from_secs(30);
 const RETRIEVE: Duration = Duration::from_secs(30);
 /// A healthy process answers a greeting or a short question in a few milliseconds.
 const ANSWER: Duration = Duration::from_secs(2);
+/// News of leases are waited for so long, then asked for again.
+const WATCH: Duration = Duration::from_secs(20);
 
 /// Why a part did not answer. What it did of what was asked is not known: it is to be asked what it holds.
 #[derive(Debug, Error)]
@@ -75,6 +78,7 @@ pub enum OpenError {
 #[derive(Clone)]
 pub struct Parts {
     dataplane: Client,
+    dhcp: Client,
     bridge: Client,
     secrets: Client,
     mgmt: Client,
@@ -92,6 +96,7 @@ impl Parts {
         ntp.write(None)?;
         Ok(Self {
             dataplane: Client::new(&root.bus("dataplane"))?,
+            dhcp: Client::new(&root.bus("dhcp"))?,
             bridge: Client::new(&root.bus("iked-bridge"))?,
             secrets: Client::for_secrets(&root.bus("iked-bridge-secrets"))?,
             mgmt: Client::new(&root.bus("mgmt"))?,
@@ -110,6 +115,7 @@ impl Parts {
         Ok(match part {
             Part::Dataplane => self.dataplane.call(&request, RETRIEVE).await?.values,
             Part::Linux => self.linux.lock().await.retrieve().await?,
+            Part::Dhcp => self.dhcp.call(&request, RETRIEVE).await?.values,
             // So that a modem is what is missing, and not somebody who could tell of it.
             Part::Lte => Vec::new(),
             Part::Iked => {
@@ -132,6 +138,7 @@ impl Parts {
         match part {
             Part::Dataplane => apply(part, &self.dataplane, operations).await,
             Part::Linux => Ok(self.linux.lock().await.apply(&operations).await),
+            Part::Dhcp => apply(part, &self.dhcp, operations).await,
             Part::Lte => Ok(operations.iter().map(|_| no_modem()).collect()),
             Part::Iked => {
                 // The batch has no order between its operations; their results have.
@@ -159,6 +166,7 @@ impl Parts {
         let client = match process {
             Process::Mgmt => &self.mgmt,
             Process::Dataplane => &self.dataplane,
+            Process::Dhcp => &self.dhcp,
             Process::IkedBridge => &self.bridge,
             Process::Charon | Process::Sshd | Process::Chronyd => return None,
         };
@@ -187,6 +195,12 @@ impl Parts {
             groups: groups.collect(),
         };
         self.dataplane.call(&request, ANSWER).await.is_ok()
+    }
+
+    /// How the DHCP clients stand, once that is not what was seen, or after a while.
+    pub async fn watch_dhcp(&self, seen: u64) -> Option<bus::WatchDhcpReply> {
+        let request = bus::WatchDhcpRequest { seen };
+        self.dhcp.call(&request, WATCH).await.ok()
     }
 
     /// How iked-bridge and charon stand to each other.

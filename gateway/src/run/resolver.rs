@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   system.dns_servers --plan--> linux/resolver --+                                 +--> charon   peers
+//!   leases of DHCP clients ----------(without)----+
 //!   /etc/resolv.conf of the machine --(without)---+--> ROOT/etc/resolv.conf --graft-+--> mgmt     ping, syslog
 //!                                                                                   +--> sshd
 //! ```
@@ -98,7 +99,12 @@ pub fn hide_daemons(plan: &mut MountPlan) {
 }
 
 fn text(resolver: &bus::Resolver) -> String {
-    let mut text = String::from("# Written by culvert from system.dns_servers.\n");
+    let source = if resolver.obtained {
+        "DHCP"
+    } else {
+        "system.dns_servers"
+    };
+    let mut text = format!("# Written by culvert from {source}.\n");
     if !resolver.domains.is_empty() {
         let _ = writeln!(text, "search {}", resolver.domains.join(" "));
     }
@@ -129,6 +135,7 @@ mod tests {
         let mut resolver = bus::Resolver {
             servers: vec!["192.0.2.53".into(), "2001:db8::53".into()],
             domains: vec!["branch.example.com".into(), "example.com".into()],
+            obtained: false,
         };
         assert!(!file.says(&resolver));
         file.write(Some(&resolver)).unwrap();

@@ -12,6 +12,7 @@
 //!   ROOT/run/charon.vici           charon's control socket
 //!   ROOT/run/charon-plugin.sock    charon's plugin to iked-bridge
 //!   ROOT/var/log/NAME.log          what each process says
+//!   ROOT/var/dhcp                  leases that interfaces have been lent
 //!   ROOT/var/mgmt                  mgmt's: revisions of the configuration
 //! ```
 //!
@@ -32,11 +33,12 @@ use thiserror::Error;
 pub const LONGEST_SOCKET_PATH: usize = 107;
 
 /// The sockets of the bus, by name.
-const BUS_SOCKETS: [&str; 8] = [
+const BUS_SOCKETS: [&str; 9] = [
     "dataplane",
     "dataplane.events",
     "dataplane-sa",
     "dataplane-sa.events",
+    "dhcp",
     "iked-bridge",
     "iked-bridge-secrets",
     "mgmt",

@@ -22,6 +22,8 @@ pub enum Process {
     Mgmt,
     /// Forwards packets.
     Dataplane,
+    /// Gets addresses by DHCP, where interfaces are to have them so.
+    Dhcp,
     /// Joins charon to the dataplane.
     IkedBridge,
     /// strongSwan's IKE daemon.
@@ -34,9 +36,10 @@ pub enum Process {
 
 impl Process {
     /// All, in the order of their start.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Mgmt,
         Self::Dataplane,
+        Self::Dhcp,
         Self::IkedBridge,
         Self::Charon,
         Self::Sshd,
@@ -48,6 +51,7 @@ impl Process {
         match self {
             Self::Mgmt => "mgmt",
             Self::Dataplane => "dataplane",
+            Self::Dhcp => "dhcp",
             Self::IkedBridge => "iked-bridge",
             Self::Charon => "charon",
             Self::Sshd => "sshd",
@@ -63,7 +67,7 @@ impl Process {
                 unhealthy: Duration::from_secs(10),
                 terminate: Duration::from_secs(3),
             },
-            Self::IkedBridge | Self::Sshd | Self::Chronyd => Patience {
+            Self::Dhcp | Self::IkedBridge | Self::Sshd | Self::Chronyd => Patience {
                 start: Duration::from_secs(10),
                 unhealthy: Duration::from_secs(10),
                 terminate: Duration::from_secs(3),
@@ -171,7 +175,7 @@ impl Child {
 /// The processes of one gateway.
 #[derive(Debug)]
 pub struct Supervisor {
-    children: [Child; 6],
+    children: [Child; 7],
     stopping: bool,
     actions: VecDeque<Action>,
 }
@@ -403,10 +407,11 @@ impl Supervisor {
     }
 
     fn get(&self, process: Process) -> &Child {
-        let [mgmt, dataplane, bridge, charon, sshd, chronyd] = &self.children;
+        let [mgmt, dataplane, dhcp, bridge, charon, sshd, chronyd] = &self.children;
         match process {
             Process::Mgmt => mgmt,
             Process::Dataplane => dataplane,
+            Process::Dhcp => dhcp,
             Process::IkedBridge => bridge,
             Process::Charon => charon,
             Process::Sshd => sshd,
@@ -415,10 +420,11 @@ impl Supervisor {
     }
 
     fn child(&mut self, process: Process) -> &mut Child {
-        let [mgmt, dataplane, bridge, charon, sshd, chronyd] = &mut self.children;
+        let [mgmt, dataplane, dhcp, bridge, charon, sshd, chronyd] = &mut self.children;
         match process {
             Process::Mgmt => mgmt,
             Process::Dataplane => dataplane,
+            Process::Dhcp => dhcp,
             Process::IkedBridge => bridge,
             Process::Charon => charon,
             Process::Sshd => sshd,
@@ -439,7 +445,7 @@ fn delay_after(failures: u32) -> Duration {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
-    use Process::{Charon, Chronyd, Dataplane, IkedBridge, Mgmt, Sshd};
+    use Process::{Charon, Chronyd, Dataplane, Dhcp, IkedBridge, Mgmt, Sshd};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -497,7 +503,7 @@ mod tests {
                 assert!(!supervisor.poll(now).contains(&Action::Spawn(Charon)));
             }
             now = until;
-            for other in [Mgmt, Dataplane, IkedBridge, Sshd, Chronyd] {
+            for other in [Mgmt, Dataplane, Dhcp, IkedBridge, Sshd, Chronyd] {
                 supervisor.probed(other, true, now);
             }
             assert_eq!(supervisor.poll(now), [Action::Spawn(Charon)]);
@@ -567,7 +573,7 @@ mod tests {
         let mut supervisor = running(now);
         supervisor.probed(Charon, false, now + SECOND);
         supervisor.probed(Charon, true, now + 2 * SECOND);
-        for other in [Mgmt, Dataplane, IkedBridge, Sshd, Chronyd] {
+        for other in [Mgmt, Dataplane, Dhcp, IkedBridge, Sshd, Chronyd] {
             supervisor.probed(other, true, now + 2 * SECOND);
         }
         assert_eq!(supervisor.poll(now + 4 * SECOND), []);
@@ -601,6 +607,8 @@ mod tests {
             [Action::Kill(IkedBridge)]
         );
         supervisor.exited(IkedBridge, now + 4 * SECOND);
+        assert_eq!(supervisor.poll(now + 4 * SECOND), [Action::Terminate(Dhcp)]);
+        supervisor.exited(Dhcp, now + 4 * SECOND);
         assert_eq!(
             supervisor.poll(now + 4 * SECOND),
             [Action::Terminate(Dataplane)]
@@ -629,6 +637,8 @@ mod tests {
         supervisor.stop();
         assert_eq!(supervisor.poll(now), [Action::Terminate(IkedBridge)]);
         supervisor.exited(IkedBridge, now);
+        assert_eq!(supervisor.poll(now), [Action::Terminate(Dhcp)]);
+        supervisor.exited(Dhcp, now);
         assert_eq!(supervisor.poll(now), [Action::Terminate(Dataplane)]);
         supervisor.exited(Dataplane, now);
         supervisor.poll(now);

@@ -12,6 +12,7 @@ use culvert_scheduler::{
 };
 use culvert_tap_inject::mirror::LearntRoute;
 
+use super::leases::Leases;
 use super::status::ValuesStatus;
 use super::{graph, history, learnt};
 
@@ -51,6 +52,9 @@ pub struct Values {
     underway: BTreeMap<BatchId, Vec<Key>>,
     configured: Plan,
     learnt: Vec<LearntRoute>,
+    leases: Leases,
+    /// Who has something to hold by the configuration.
+    parts: BTreeSet<Part>,
     summary: OnceCell<Summary>,
     history: History<Part>,
 }
@@ -64,6 +68,8 @@ impl Values {
             underway: BTreeMap::new(),
             configured: Plan::new(),
             learnt: Vec::new(),
+            leases: Leases::default(),
+            parts: BTreeSet::new(),
             summary: OnceCell::new(),
             history: History::new(),
         }
@@ -76,6 +82,7 @@ impl Values {
         let outcome = self.schedule(&plan, &learnt);
         self.learnt = learnt;
         if outcome.is_ok() {
+            self.parts = plan.values().map(|planned| planned.part).collect();
             self.configured = plan;
         }
         outcome
@@ -91,15 +98,55 @@ impl Values {
         outcome
     }
 
+    /// What DHCP clients say of their leases.
+    pub fn set_leases(
+        &mut self,
+        clients: Vec<bus::DhcpClientState>,
+        now: Instant,
+    ) -> Result<(), SetPlanError<Key>> {
+        if self.leases.heard(clients, &self.configured, now) {
+            self.surroundings_changed()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Takes away what is over, should nobody have said so.
+    pub fn expire_leases(&mut self, now: Instant) -> Result<(), SetPlanError<Key>> {
+        if self.leases.expire(now) {
+            self.surroundings_changed()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn surroundings_changed(&mut self) -> Result<(), SetPlanError<Key>> {
+        self.began(Cause::Surroundings);
+        let configured = std::mem::take(&mut self.configured);
+        let learnt = std::mem::take(&mut self.learnt);
+        let outcome = self.schedule(&configured, &learnt);
+        self.configured = configured;
+        self.learnt = learnt;
+        outcome
+    }
+
+    /// Something is configured for this part.
+    pub fn is_configured(&self, part: Part) -> bool {
+        self.parts.contains(&part)
+    }
+
     fn schedule(
         &mut self,
         configured: &Plan,
         learnt: &[LearntRoute],
     ) -> Result<(), SetPlanError<Key>> {
+        let learnt = learnt::plan(learnt, configured);
+        let lent = self.leases.plan(configured, &learnt);
         let plan = configured
             .clone()
             .into_iter()
-            .chain(learnt::plan(learnt, configured))
+            .chain(learnt)
+            .chain(lent)
             .map(|(key, planned)| (key, Planned::<Gateway>::from(planned)))
             .collect();
         self.changed().set_plan(plan)
@@ -199,8 +246,9 @@ impl Values {
 
     /// When something is tried again.
     pub fn deadline(&self) -> Option<Instant> {
-        let wakeup = self.scheduler.next_wakeup()?;
-        Some(self.start + wakeup)
+        let wakeup = self.scheduler.next_wakeup();
+        let wakeup = wakeup.map(|wakeup| self.start + wakeup);
+        wakeup.into_iter().chain(self.leases.deadline()).min()
     }
 
     /// Every part holds what is planned and nothing else. A modem may be plugged in at any time, or never: a gateway

@@ -4,6 +4,7 @@
 //!   Gateway.Show ──┐             ┌── dataplane      interfaces, routes, neighbours, drops, nodes ...
 //!   culvert show ──┴── Observer ─┼── dataplane-sa   SAs and policies (keys travel there inwards only)
 //!                      bounded   ├── iked-bridge    IKE_SAs, CHILD_SAs
+//!                                ├── dhcp           leases
 //!                                └── run            processes, values that are not as planned
 //! ```
 //!
@@ -80,6 +81,7 @@ pub struct Observer {
     dataplane: Client,
     sas: Client,
     bridge: Client,
+    dhcp: Client,
     run: Client,
     logs: Logs,
     /// Where names are looked up.
@@ -95,6 +97,7 @@ impl Observer {
             dataplane: Client::new(&bus.join("dataplane"))?,
             sas: Client::for_secrets(&bus.join("dataplane-sa"))?,
             bridge: Client::new(&bus.join("iked-bridge"))?,
+            dhcp: Client::new(&bus.join("dhcp"))?,
             run: Client::for_secrets(&bus.join("run"))?,
             logs: Logs::new(root),
             resolver: root.join(names::FILE),
@@ -227,6 +230,7 @@ impl Observer {
                     let reply = self.run(&bus::ShowClockRequest {}).await?;
                     state.clock = Some(state::clock(reply));
                 }
+                Subject::Dhcp => state.dhcp_clients = state::dhcp(self.dhcp().await?),
                 Subject::Values => {
                     let reply = self.run(&bus::ShowPlanRequest {}).await?;
                     state.values = state::values(reply.unsettled);
@@ -278,6 +282,16 @@ impl Observer {
                 let more = after.as_ref().map(place_of).unwrap_or_default();
                 return Ok((state::routes(routes), more));
             }
+        }
+    }
+
+    /// It runs only where an interface has a client.
+    async fn dhcp(&self) -> Result<bus::ShowDhcpReply, ObserveError> {
+        let processes = self.run(&bus::ShowProcessesRequest {}).await?.processes;
+        if processes.iter().any(|process| process.name == "dhcp") {
+            ask("dhcp", &self.dhcp, &bus::ShowDhcpRequest {}).await
+        } else {
+            Ok(bus::ShowDhcpReply::default())
         }
     }
 

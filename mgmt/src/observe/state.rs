@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use culvert_model::state::{
-    ChildState, ClockState, DropState, IkeState, InterfaceState, NeighbourState, NextHopState,
-    NodeState, NtpServerState, PathState, PolicyState, ProcessState, ReassemblyState, RouteState,
-    SaState, Standing, SystemState, TooBigState, ValueState,
+    ChildState, ClockState, DhcpClientState, DropState, IkeState, InterfaceState, NeighbourState,
+    NextHopState, NodeState, NtpServerState, PathState, PolicyState, ProcessState, ReassemblyState,
+    RouteState, SaState, Standing, SystemState, TooBigState, ValueState,
 };
 use culvert_model::{bus, types};
 use culvert_net::{AddressRange, Flow, MacAddr, Protocol};
@@ -230,6 +230,57 @@ pub(super) fn neighbours(reply: bus::ShowNeighboursReply) -> Vec<NeighbourState>
         interface: Some(neighbour.interface),
     };
     reply.neighbours.into_iter().map(neighbour).collect()
+}
+
+pub(super) fn dhcp(reply: bus::ShowDhcpReply) -> Vec<DhcpClientState> {
+    use bus::dhcp_client_state::State;
+    let route = |route: &bus::DhcpRoute| {
+        let destination = network(route.destination.as_ref())?;
+        Some(match address(route.gateway.as_ref()) {
+            Some(gateway) => format!("{destination} via {gateway}"),
+            None => destination,
+        })
+    };
+    let client = |client: bus::DhcpClientState| {
+        let state = match client.state() {
+            State::Init => "init",
+            State::Selecting => "selecting",
+            State::Requesting => "requesting",
+            State::Rebooting => "rebooting",
+            State::Bound => "bound",
+            State::Renewing => "renewing",
+            State::Rebinding => "rebinding",
+            State::Unspecified => "-",
+        };
+        let lease = client.lease.as_ref();
+        let seconds = |part: fn(&bus::DhcpLease) -> u32| lease.map(part);
+        DhcpClientState {
+            interface: Some(client.interface.clone()),
+            state: Some(state.to_owned()),
+            address: lease.and_then(|lease| network(lease.address.as_ref())),
+            server: lease.and_then(|lease| address(lease.server.as_ref())),
+            routes: lease.map_or_else(Vec::new, |lease| {
+                lease.routes.iter().filter_map(route).collect()
+            }),
+            dns_servers: lease.map_or_else(Vec::new, |lease| {
+                let servers = lease.dns_servers.iter();
+                servers.filter_map(|server| address(Some(server))).collect()
+            }),
+            domain: lease.and_then(|lease| some(lease.domain.clone())),
+            duration_s: seconds(|lease| lease.duration_s),
+            renew_s: seconds(|lease| lease.renew_s),
+            rebind_s: seconds(|lease| lease.rebind_s),
+            expire_s: seconds(|lease| lease.expire_s),
+            sent: Some(client.sent),
+            received: Some(client.received),
+            refused: client
+                .refusals
+                .iter()
+                .map(|refusal| format!("{} {}", refusal.count, refusal.reason))
+                .collect(),
+        }
+    };
+    reply.clients.into_iter().map(client).collect()
 }
 
 pub(super) fn ikes(reply: &bus::ShowIkeReply) -> Vec<IkeState> {

@@ -10,6 +10,7 @@
 //! not leave. `make test` replays the corpora and a fixed number of damaged copies; `tests/fuzz/run.sh` looks for more.
 
 mod bus;
+mod dhcp;
 mod fragments;
 mod parsers;
 mod set_lines;
@@ -38,6 +39,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "configuration-binary",
         feed: parsers::configuration_binary,
+    },
+    Target {
+        name: "dhcp",
+        feed: dhcp::feed,
     },
     Target {
         name: "filter",

@@ -61,6 +61,7 @@ fn plan_port(port: &Port, underlay: &str, planner: &mut Planner) {
         let kind = Kind::LinuxAddress(bus::LinuxAddress {
             tap: port.name.clone(),
             address: Some(address.prefix.into()),
+            obtained: false,
         });
         let key = linux_address_key(&port.name, address.prefix);
         let entry = planner.add(key, kind, Part::Linux, &address.origin);
@@ -89,6 +90,7 @@ fn plan_route(
         destination: Some(route.destination.into()),
         gateway: exit.gateway.map(Into::into),
         tap: exit.port.name.clone(),
+        obtained: false,
     });
     let entry = planner.add(
         linux_route_key(route.destination),

@@ -34,6 +34,7 @@
 //! device and fills it in.
 
 mod credentials;
+mod dhcp;
 mod digest;
 mod eap;
 mod ike;
@@ -112,6 +113,8 @@ pub enum Part {
     Linux,
     /// iked-bridge.
     Iked,
+    /// The process that speaks DHCP.
+    Dhcp,
     /// Who has the modems.
     Lte,
 }
@@ -122,6 +125,7 @@ impl fmt::Display for Part {
             Self::Dataplane => "dataplane",
             Self::Linux => "linux",
             Self::Iked => "iked",
+            Self::Dhcp => "dhcp",
             Self::Lte => "lte",
         })
     }
@@ -253,6 +257,17 @@ pub enum PlanReason {
         address: String,
         /// What it is instead.
         what: &'static str,
+    },
+    /// A DHCP client that no packet reaches.
+    #[error("needs the TAP that self_traffic false takes away")]
+    DhcpWithoutTap,
+    /// Not text, and not bytes either.
+    #[error(
+        "{given:?} is not bytes: 0x is followed by pairs of hexadecimal digits, 1 to 64 of them"
+    )]
+    ClientId {
+        /// As written.
+        given: String,
     },
     /// A VLAN without the interface whose link it is on, or the other way round.
     #[error("has an effect only together with {0}")]
@@ -488,6 +503,7 @@ pub fn plan(config: &Config, digests: &DigestKey) -> Result<Plan, PlanErrors> {
     let underlay = ike::underlay_vrf(config, &mut planner);
     linux::plan(&ports, &routes, &underlay, &mut planner);
     system::plan(config, &mut planner);
+    dhcp::plan(config, &ports, &mut planner);
     credentials::plan(config, digests, &mut planner);
     ike::plan(config, &ports, &routes, &underlay, &mut planner);
     policies::plan(config, &underlay, &mut planner);

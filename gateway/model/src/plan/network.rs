@@ -298,6 +298,7 @@ fn plan_addresses(ports: &Ports, planner: &mut Planner) {
             let kind = Kind::Address(bus::Address {
                 interface: port.name.clone(),
                 address: Some(address.prefix.into()),
+                obtained: false,
             });
             let key = address_key(&port.name, address.prefix);
             planner

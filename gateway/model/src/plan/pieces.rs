@@ -80,6 +80,7 @@ fn on_the_bus(key: &Key, planned: &Planned) -> bus::PlannedValue {
         Part::Dataplane => planned_value::Part::Dataplane,
         Part::Linux => planned_value::Part::Linux,
         Part::Iked => planned_value::Part::Iked,
+        Part::Dhcp => planned_value::Part::Dhcp,
         Part::Lte => planned_value::Part::Lte,
     };
     bus::PlannedValue {
@@ -168,6 +169,7 @@ fn planned(value: bus::PlannedValue) -> Result<(Key, Planned), PieceError> {
         planned_value::Part::Dataplane => Part::Dataplane,
         planned_value::Part::Linux => Part::Linux,
         planned_value::Part::Iked => Part::Iked,
+        planned_value::Part::Dhcp => Part::Dhcp,
         planned_value::Part::Lte => Part::Lte,
         planned_value::Part::Unspecified => return Err(lacks("a part")),
     };

@@ -58,6 +58,7 @@ fn plan_resolver(system: &System, planner: &mut Planner) {
     let resolver = bus::Resolver {
         servers: servers.map(|server| server.address().to_owned()).collect(),
         domains: domains.map(|domain| domain.domain().to_owned()).collect(),
+        obtained: false,
     };
     let entry = planner.add(
         resolver_key(),

@@ -102,6 +102,7 @@ pub fn updates_in_place(old: &Value, new: &Value) -> bool {
         | (Some(Kind::Resolver(_)), Some(Kind::Resolver(_)))
         | (Some(Kind::Ntp(_)), Some(Kind::Ntp(_)))
         | (Some(Kind::HostName(_)), Some(Kind::HostName(_)))
+        | (Some(Kind::DhcpClient(_)), Some(Kind::DhcpClient(_)))
         | (Some(Kind::Connection(_)), Some(Kind::Connection(_)))
         | (Some(Kind::Credential(_)), Some(Kind::Credential(_))) => true,
         // Of addresses the key says all: what differs is another one.

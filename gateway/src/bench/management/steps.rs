@@ -11,7 +11,7 @@ use culvert_scheduler::{Change, GatewayScheduler};
 
 use super::{Table, Times};
 
-const PARTS: [Part; 3] = [Part::Dataplane, Part::Linux, Part::Iked];
+const PARTS: [Part; 4] = [Part::Dataplane, Part::Linux, Part::Iked, Part::Dhcp];
 
 /// Measures all of them, and gives the tree.
 pub fn measure(text: &str, rounds: u16, table: &mut Table<'_>) -> anyhow::Result<Tree> {

@@ -61,6 +61,11 @@ static TOO_BIG: Node = keyword(
     "messages of routers that ESP packets were too big",
 )
 .does(Action::Show(Topic::TooBig));
+static DHCP: Node = keyword(
+    "dhcp",
+    "addresses that DHCP servers have lent, by interface",
+)
+.does(Action::Show(Topic::Dhcp));
 static DROPS: Node = keyword("drops", "packets dropped, by reason")
     .does(Action::Show(Topic::Drops))
     .then(&[&ALL]);
@@ -146,10 +151,11 @@ static LOG: Node = keyword("log", "the end of what the processes write down")
     .does(Action::ShowLog)
     .then(&[&LOG_LAST, &LOG_OF]);
 
-static SHOWN: [&Node; 18] = [
+static SHOWN: [&Node; 19] = [
     &AUDIT,
     &CERTIFICATES,
     &CONFIGURATION,
+    &DHCP,
     &DROPS,
     &IKE,
     &INTERFACES,

@@ -527,6 +527,7 @@ fn loss(process: &str) -> &'static str {
             "every tunnel is negotiated anew; traffic goes on for two minutes at most until then"
         }
         "iked-bridge" => "tunnels carry traffic meanwhile; nothing is negotiated until it is back",
+        "dhcp" => "leases hold meanwhile",
         "mgmt" => "traffic goes on; this session is asked to wait for some seconds",
         _ => "what it does stops until it is back",
     }

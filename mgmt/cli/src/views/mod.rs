@@ -51,6 +51,8 @@ pub enum Topic {
     Drops,
     /// What each node of the packet graph has cost.
     Nodes,
+    /// DHCP clients with their leases.
+    Dhcp,
 }
 
 impl Topic {
@@ -71,6 +73,7 @@ impl Topic {
             Self::TooBig => &[Subject::TooBig],
             Self::Drops => &[Subject::Drops],
             Self::Nodes => &[Subject::Nodes],
+            Self::Dhcp => &[Subject::Dhcp],
         }
     }
 }

@@ -162,6 +162,20 @@ static PATHS: View = view(
         column("#age s", "age_s"),
     ],
 );
+static DHCP: View = view(
+    "dhcp_clients",
+    &[
+        column("interface", "interface"),
+        column("state", "state"),
+        column("address", "address"),
+        column("server", "server"),
+        column("routes", "routes"),
+        column("name servers", "dns_servers"),
+        column("#renew s", "renew_s"),
+        column("#expire s", "expire_s"),
+        column("refused", "refused"),
+    ],
+);
 static TOO_BIG: View = view(
     "too_big",
     &[
@@ -224,6 +238,7 @@ fn view_of(topic: Topic) -> &'static View {
         Topic::TooBig => &TOO_BIG,
         Topic::Drops => &DROPS,
         Topic::Nodes => &NODES,
+        Topic::Dhcp => &DHCP,
     }
 }
 
@@ -420,6 +435,7 @@ mod tests {
             &TOO_BIG,
             &DROPS,
             &NODES,
+            &DHCP,
         ];
         for (view, owner) in views
             .into_iter()

@@ -230,7 +230,7 @@ fn completion_offers_what_fits() {
     assert_eq!(existing("interfaces wan0 mtu", ""), Vec::<String>::new());
     assert_eq!(
         candidates("interfaces lan0", "", &tree, Purpose::Edit),
-        ["addresses"]
+        ["addresses", "dhcp_client"]
     );
 
     let found = complete(&["vrfs"], "", &Location::root(), &tree, Purpose::Existing);
@@ -305,7 +305,7 @@ fn lines_are_taken_all_or_none_and_each_fault_is_told() {
             "line 4, column 1: interfaces lan9: not there",
             "line 5, column 23: to belongs here",
             "line 6, column 1: interfaces wan0: there already",
-            "line 7, column 22: \"lan0\" is not known here; is \"vlan\" meant?; there is description, device, vrf, enabled, mtu, addresses, self_traffic, mss_clamp, mss, reverse_path, driver, parent, vlan, outer_vlan",
+            "line 7, column 22: \"lan0\" is not known here; is \"vlan\" meant?; there is description, device, vrf, enabled, mtu, addresses, self_traffic, mss_clamp, mss, reverse_path, driver, parent, vlan, outer_vlan, dhcp_client",
             "line 8, column 1: interfaces lan0: only the items of a list that is kept in order can be moved",
             "line 9, column 42: nothing belongs here: last is complete",
             "line 10, column 28: nothing belongs here: interfaces lan0 mtu is complete",

@@ -1,0 +1,277 @@
+//! The client of one interface: its machine, with socket, clock and store.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use culvert_model::bus;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::sync::oneshot;
+
+use crate::clients::Shared;
+use crate::frame;
+use crate::machine::{Held, Machine, Outgoing, Place, Settings, Time};
+use crate::message::LONGEST;
+use crate::packet_socket::PacketSocket;
+use crate::refusal::Refusal;
+
+/// Before a socket that failed is opened again: its TAP may be about to come back.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Of IPv4 without options, and UDP.
+const HEADERS: usize = 28;
+/// RFC 2132 section 9.14: the identifier is the Ethernet address.
+const TYPE_ETHERNET: u8 = 1;
+
+/// A client is to give its lease back and end; who said so is told when it has.
+#[derive(Debug)]
+pub struct Release(pub oneshot::Sender<()>);
+
+/// What is known of a client from outside, at any time.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    place: Place,
+    lease: Option<(Held, Instant)>,
+    refusals: BTreeMap<Refusal, u64>,
+    sent: u64,
+    received: u64,
+}
+
+impl Default for Snapshot {
+    /// Of one that has not begun: whether it has a lease of before is not known yet.
+    fn default() -> Self {
+        Self {
+            place: Place::Rebooting,
+            lease: None,
+            refusals: BTreeMap::new(),
+            sent: 0,
+            received: 0,
+        }
+    }
+}
+
+impl Snapshot {
+    /// Others want to know of the difference.
+    pub fn differs(&self, other: &Self) -> bool {
+        (self.place, &self.lease) != (other.place, &other.lease)
+    }
+
+    /// As it is at this moment.
+    pub fn on_the_bus(&self, interface: &str) -> bus::DhcpClientState {
+        use bus::dhcp_client_state::State;
+        let lease = self.lease.as_ref().map(|(held, origin)| {
+            let left = |at: Time| at.saturating_sub(origin.elapsed());
+            held.terms.on_the_bus(
+                left(held.renew_at),
+                left(held.rebind_at),
+                left(held.expire_at),
+            )
+        });
+        bus::DhcpClientState {
+            interface: interface.to_owned(),
+            state: match self.place {
+                Place::Init => State::Init,
+                Place::Selecting => State::Selecting,
+                Place::Requesting => State::Requesting,
+                Place::Rebooting => State::Rebooting,
+                Place::Bound => State::Bound,
+                Place::Renewing => State::Renewing,
+                Place::Rebinding => State::Rebinding,
+            }
+            .into(),
+            lease,
+            refusals: self
+                .refusals
+                .iter()
+                .map(|(reason, count)| bus::DhcpRefusals {
+                    reason: reason.to_string(),
+                    count: *count,
+                })
+                .collect(),
+            sent: self.sent,
+            received: self.received,
+        }
+    }
+}
+
+/// Works until it is released, or nobody can say so any more.
+pub async fn run(
+    wanted: bus::DhcpClient,
+    shared: Arc<Shared>,
+    mut release: oneshot::Receiver<Release>,
+) {
+    loop {
+        let opened = PacketSocket::open(&wanted.tap);
+        let failed = match opened.map(|socket| Client::new(&wanted, &shared, socket)) {
+            Ok(mut client) => tokio::select! {
+                error = client.work() => error,
+                end = &mut release => {
+                    if let Ok(Release(done)) = end {
+                        client.release();
+                        let _ = done.send(());
+                    }
+                    return;
+                }
+            },
+            Err(error) => error,
+        };
+        tracing::warn!(interface = wanted.interface, error = %failed, "cannot listen; opening anew");
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            end = &mut release => {
+                if let Ok(Release(done)) = end {
+                    // Without a socket there is nobody to tell.
+                    shared.forget(&wanted.interface);
+                    let _ = done.send(());
+                }
+                return;
+            }
+        }
+    }
+}
+
+struct Client<'a> {
+    wanted: &'a bus::DhcpClient,
+    shared: &'a Shared,
+    socket: PacketSocket,
+    origin: Instant,
+    client_id: Vec<u8>,
+    machine: Machine,
+    /// As it was stored last.
+    stored: Option<Held>,
+}
+
+impl<'a> Client<'a> {
+    fn new(wanted: &'a bus::DhcpClient, shared: &'a Shared, socket: PacketSocket) -> Self {
+        let origin = Instant::now();
+        let mac = socket.mac();
+        let client_id = if wanted.client_id.is_empty() {
+            std::iter::once(TYPE_ETHERNET).chain(mac).collect()
+        } else {
+            wanted.client_id.clone()
+        };
+        let stored = shared
+            .find(&wanted.interface, &client_id)
+            .map(|(terms, age)| Held {
+                renew_at: terms.renew.saturating_sub(age),
+                rebind_at: terms.rebind.saturating_sub(age),
+                expire_at: terms.duration.saturating_sub(age),
+                terms,
+            });
+        let settings = Settings {
+            mac,
+            client_id: client_id.clone(),
+            host_name: wanted.host_name.clone(),
+            dns: wanted.dns,
+        };
+        let random = SystemRandom::new();
+        let draw = move || {
+            let mut bytes = [0; 4];
+            // Linux gives numbers once it has begun to; without them a clock is better than nothing.
+            if random.fill(&mut bytes).is_err() {
+                return origin.elapsed().subsec_nanos();
+            }
+            u32::from_be_bytes(bytes)
+        };
+        let machine = Machine::new(settings, stored.clone(), Time::ZERO, Box::new(draw));
+        Self {
+            wanted,
+            shared,
+            socket,
+            origin,
+            client_id,
+            machine,
+            stored,
+        }
+    }
+
+    /// Until the socket fails.
+    async fn work(&mut self) -> io::Error {
+        let mut buffer = [0; LONGEST as usize + HEADERS];
+        loop {
+            let deadline = self.origin + self.advance();
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline.into()) => {}
+                length = self.socket.receive(&mut buffer) => match length {
+                    Ok(length) => self.take(buffer.get(..length).unwrap_or_default()),
+                    Err(error) => return error,
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, packet: &[u8]) {
+        let now = self.origin.elapsed();
+        match frame::unwrap(packet) {
+            Ok(None) => {}
+            Ok(Some(message)) => self.machine.receive(message, now),
+            Err(refusal) => self.machine.refuse(refusal),
+        }
+    }
+
+    /// Does what is due, and tells of it; when more is due.
+    fn advance(&mut self) -> Time {
+        let outgoing = self.machine.poll(self.origin.elapsed());
+        for message in &outgoing {
+            self.send(message);
+        }
+        self.tell();
+        self.machine.deadline()
+    }
+
+    fn send(&self, message: &Outgoing) {
+        let everybody = message.destination == Ipv4Addr::BROADCAST;
+        let Some(packet) = frame::wrap(message.source, message.destination, &message.payload)
+        else {
+            return;
+        };
+        if let Err(error) = self.socket.send(&packet, everybody) {
+            // It is sent again in its time.
+            tracing::debug!(interface = self.wanted.interface, %error, "cannot send");
+        }
+    }
+
+    fn tell(&mut self) {
+        let machine = &self.machine;
+        let (interface, place) = (&self.wanted.interface, machine.place());
+        let lease = machine.lease();
+        if place != Place::Rebooting && lease != self.stored.as_ref() {
+            match lease {
+                Some(held) => {
+                    let server = held.terms.server;
+                    tracing::info!(interface, %server, seconds = held.terms.duration.as_secs(), "lease");
+                    let age = self
+                        .origin
+                        .elapsed()
+                        .saturating_sub(held.expire_at.saturating_sub(held.terms.duration));
+                    self.shared
+                        .keep(interface, &self.client_id, &held.terms, age);
+                }
+                None => {
+                    tracing::warn!(interface, "the lease is gone");
+                    self.shared.forget(interface);
+                }
+            }
+            self.stored = lease.cloned();
+        }
+        let (sent, received) = machine.counts();
+        let snapshot = Snapshot {
+            place,
+            lease: lease.map(|held| (held.clone(), self.origin)),
+            refusals: machine.refusals().clone(),
+            sent,
+            received,
+        };
+        self.shared.tell(interface, snapshot);
+    }
+
+    fn release(&mut self) {
+        let now = self.origin.elapsed();
+        if let Some(message) = self.machine.release(now) {
+            tracing::info!(interface = self.wanted.interface, "giving the lease back");
+            self.send(&message);
+        }
+        self.shared.forget(&self.wanted.interface);
+    }
+}

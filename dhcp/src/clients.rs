@@ -1,0 +1,206 @@
+//! All clients of a gateway: those of its share of the plan, begun and ended as it says.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use culvert_model::bus::{self, operation::Verb, value::Kind};
+use tokio::sync::{oneshot, watch};
+
+use crate::client::{self, Release, Snapshot};
+use crate::store::{Store, StoreError};
+use crate::terms::Terms;
+
+/// A client that does not give its lease back in this time is left.
+const RELEASE: Duration = Duration::from_secs(1);
+
+/// What clients share.
+pub struct Shared {
+    store: Mutex<Store>,
+    states: Mutex<BTreeMap<String, Snapshot>>,
+    generation: watch::Sender<u64>,
+}
+
+impl Shared {
+    /// Without clients. Generations are unlike those of the process before.
+    pub fn new(store: Store) -> Self {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            store: Mutex::new(store),
+            states: Mutex::default(),
+            generation: watch::Sender::new(since.as_nanos() as u64 | 1),
+        }
+    }
+
+    /// Counts the changes that others want to know of.
+    pub fn generation(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    /// Every client as it is now.
+    pub fn clients(&self) -> Vec<bus::DhcpClientState> {
+        let states = lock(&self.states);
+        let one = |(name, state): (&String, &Snapshot)| state.on_the_bus(name);
+        states.iter().map(one).collect()
+    }
+
+    pub(crate) fn tell(&self, interface: &str, snapshot: Snapshot) {
+        let mut states = lock(&self.states);
+        // One that was taken away meanwhile has nothing more to say.
+        let Some(state) = states.get_mut(interface) else {
+            return;
+        };
+        let news = state.differs(&snapshot);
+        *state = snapshot;
+        if news {
+            self.generation.send_modify(|generation| *generation += 1);
+        }
+    }
+
+    fn begin(&self, interface: &str) {
+        lock(&self.states).insert(interface.to_owned(), Snapshot::default());
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    fn end(&self, interface: &str) {
+        lock(&self.states).remove(interface);
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    pub(crate) fn find(&self, interface: &str, client: &[u8]) -> Option<(Terms, Duration)> {
+        or_complain(lock(&self.store).find(interface, client)).flatten()
+    }
+
+    pub(crate) fn keep(&self, interface: &str, client: &[u8], terms: &Terms, age: Duration) {
+        or_complain(lock(&self.store).keep(interface, client, terms, age));
+    }
+
+    pub(crate) fn forget(&self, interface: &str) {
+        or_complain(lock(&self.store).forget(interface));
+    }
+}
+
+/// A lease that is not stored is good all the same.
+fn or_complain<T>(outcome: Result<T, StoreError>) -> Option<T> {
+    outcome
+        .inspect_err(|error| tracing::error!(%error, "leases do not outlive this process"))
+        .ok()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why an operation is refused.
+#[derive(Debug, thiserror::Error)]
+enum ApplyError {
+    #[error("operation {0} is unknown")]
+    Verb(i32),
+    #[error("{0} carries no DHCP client")]
+    Kind(String),
+    #[error("{0} has a client already")]
+    Taken(String),
+}
+
+/// See the module.
+pub struct Clients {
+    shared: Arc<Shared>,
+    by_key: BTreeMap<String, Running>,
+}
+
+struct Running {
+    value: bus::DhcpClient,
+    release: oneshot::Sender<Release>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Clients {
+    /// None yet.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            by_key: BTreeMap::new(),
+        }
+    }
+
+    /// Carries out operations: one result each, in their order.
+    pub async fn apply(&mut self, operations: Vec<bus::Operation>) -> Vec<bus::OperationResult> {
+        let mut results = Vec::with_capacity(operations.len());
+        for operation in operations {
+            let error = self.one(operation).await.err();
+            results.push(bus::OperationResult {
+                error: error.map(|error| bus::OperationError {
+                    retriable: false,
+                    message: error.to_string(),
+                    fields: Vec::new(),
+                }),
+            });
+        }
+        results
+    }
+
+    /// What there is.
+    pub fn retrieve(&self) -> Vec<bus::KeyedValue> {
+        let one = |(key, running): (&String, &Running)| bus::KeyedValue {
+            key: key.clone(),
+            value: Some(bus::Value {
+                kind: Some(Kind::DhcpClient(running.value.clone())),
+            }),
+        };
+        self.by_key.iter().map(one).collect()
+    }
+
+    async fn one(&mut self, operation: bus::Operation) -> Result<(), ApplyError> {
+        let key = operation.key.clone();
+        match operation.verb() {
+            Verb::Create | Verb::Update => {
+                let Some(Kind::DhcpClient(value)) = operation.value.and_then(|value| value.kind)
+                else {
+                    return Err(ApplyError::Kind(key));
+                };
+                let mut others = self.by_key.iter().filter(|(other, _)| **other != key);
+                if others.any(|(_, other)| other.value.interface == value.interface) {
+                    return Err(ApplyError::Taken(value.interface));
+                }
+                match self.by_key.remove(&key) {
+                    Some(before)
+                        if before.value.interface != value.interface
+                            || before.value.client_id != value.client_id =>
+                    {
+                        self.release(before).await;
+                        self.shared.begin(&value.interface);
+                    }
+                    // The same client goes on with what it has.
+                    Some(before) => before.task.abort(),
+                    None => self.shared.begin(&value.interface),
+                }
+                let (release, receiver) = oneshot::channel();
+                let task = client::run(value.clone(), Arc::clone(&self.shared), receiver);
+                let running = Running {
+                    value,
+                    release,
+                    task: tokio::spawn(task),
+                };
+                self.by_key.insert(key, running);
+            }
+            Verb::Delete => {
+                if let Some(before) = self.by_key.remove(&key) {
+                    self.release(before).await;
+                }
+            }
+            Verb::Unspecified => return Err(ApplyError::Verb(operation.verb)),
+        }
+        Ok(())
+    }
+
+    async fn release(&self, running: Running) {
+        let (done, released) = oneshot::channel();
+        if running.release.send(Release(done)).is_ok() {
+            let _ = tokio::time::timeout(RELEASE, released).await;
+        }
+        running.task.abort();
+        self.shared.end(&running.value.interface);
+    }
+}

@@ -1,0 +1,198 @@
+//! Leases that outlive the process, in ROOT/var/dhcp: what RFC 2131 section 3.2 asks for again after a restart.
+//!
+//! What is lost here is asked for anew, so a file that cannot be read is put aside, loudly, and a new one begun.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use culvert_model::bus;
+use prost::Message as _;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use crate::terms::Terms;
+
+/// Why leases cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Their folder.
+    #[error("{}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] rusqlite::Error),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+}
+
+/// Of this layout.
+const VERSION: u32 = 1;
+
+impl Store {
+    /// Opens or makes it.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Folder {
+            path: folder.to_owned(),
+            source,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(failed)?;
+        let path = folder.join("leases.db");
+        Self::at(&path).or_else(|error| {
+            tracing::error!(path = %path.display(), %error, "leases cannot be read; beginning anew");
+            fs::rename(&path, folder.join("leases.db.damaged")).map_err(failed)?;
+            Self::at(&path)
+        })
+    }
+
+    fn at(path: &Path) -> Result<Self, StoreError> {
+        let connection = Connection::open(path)?;
+        let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if version != VERSION {
+            connection.execute_batch(&format!(
+                "BEGIN;
+                 DROP TABLE IF EXISTS leases;
+                 CREATE TABLE leases (
+                     interface TEXT PRIMARY KEY,
+                     client BLOB NOT NULL,
+                     lease BLOB NOT NULL,
+                     began_unix_s INTEGER NOT NULL
+                 ) STRICT;
+                 PRAGMA user_version = {VERSION};
+                 COMMIT;"
+            ))?;
+        }
+        // Damage shows itself here rather than later.
+        connection.query_row("SELECT count(*) FROM leases", [], |row| {
+            row.get::<_, u32>(0)
+        })?;
+        Ok(Self { connection })
+    }
+
+    /// Keeps the lease of an interface, that `client` was given so long ago.
+    pub fn keep(
+        &self,
+        interface: &str,
+        client: &[u8],
+        terms: &Terms,
+        age: Duration,
+    ) -> Result<(), StoreError> {
+        let lease = terms.on_the_bus(terms.renew, terms.rebind, terms.duration);
+        let began = unix_time().saturating_sub(age).as_secs();
+        self.connection.execute(
+            "INSERT OR REPLACE INTO leases VALUES (?1, ?2, ?3, ?4)",
+            params![
+                interface,
+                client,
+                lease.encode_to_vec(),
+                began.cast_signed()
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// Forgets the lease of an interface.
+    pub fn forget(&self, interface: &str) -> Result<(), StoreError> {
+        self.connection
+            .execute("DELETE FROM leases WHERE interface = ?1", [interface])?;
+        Ok(())
+    }
+
+    /// The lease of an interface that this client was given, and how long ago. A clock that was set back since makes it
+    /// younger than it is; what the server says of it counts.
+    pub fn find(
+        &self,
+        interface: &str,
+        client: &[u8],
+    ) -> Result<Option<(Terms, Duration)>, StoreError> {
+        let row: Option<(Vec<u8>, i64)> = self
+            .connection
+            .query_row(
+                "SELECT lease, began_unix_s FROM leases WHERE interface = ?1 AND client = ?2",
+                params![interface, client],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .optional()?;
+        Ok(row.and_then(|(lease, began)| {
+            let lease = bus::DhcpLease::decode(lease.as_slice()).ok()?;
+            let began = Duration::from_secs(u64::try_from(began).ok()?);
+            Some((
+                Terms::from_stored(&lease)?,
+                unix_time().saturating_sub(began),
+            ))
+        }))
+    }
+}
+
+fn unix_time() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::terms::Offered;
+
+    fn terms() -> Terms {
+        Offered {
+            address: Some([192, 0, 2, 10].into()),
+            server: Some([192, 0, 2, 1].into()),
+            mask: Some([255, 255, 255, 0].into()),
+            duration: Some(3600),
+            routers: vec![[192, 0, 2, 1].into()],
+            ..Offered::default()
+        }
+        .check()
+        .unwrap()
+    }
+
+    #[test]
+    fn a_lease_outlives_the_process_for_the_same_client_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("dhcp")).unwrap();
+        store
+            .keep("wan", b"me", &terms(), Duration::from_secs(100))
+            .unwrap();
+        drop(store);
+        let store = Store::open(&folder.path().join("dhcp")).unwrap();
+        let (kept, age) = store.find("wan", b"me").unwrap().unwrap();
+        assert_eq!(kept, terms());
+        assert!((100..200).contains(&age.as_secs()), "{age:?}");
+        assert!(store.find("wan", b"another").unwrap().is_none());
+        assert!(store.find("lan", b"me").unwrap().is_none());
+        store.forget("wan").unwrap();
+        assert!(store.find("wan", b"me").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_damaged_file_is_put_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("leases.db");
+        fs::write(
+            &path,
+            b"no database at all, and long enough to be taken for one",
+        )
+        .unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        store.keep("wan", b"me", &terms(), Duration::ZERO).unwrap();
+        assert!(store.find("wan", b"me").unwrap().is_some());
+        assert!(folder.path().join("leases.db.damaged").exists());
+    }
+}
