@@ -109,8 +109,7 @@ fn an_uplink_by_dhcp_is_obtained_renewed_kept_lost_and_given_back() {
     });
     assert_eq!(report.received, report.sent, "{}", server.log());
     wait("another process", &|| {
-        gateway
-            .process("dhcp")
+        own.process("dhcp")
             .is_ok_and(|process| process.pid != before.pid)
     });
     wait("its lease", &|| {
