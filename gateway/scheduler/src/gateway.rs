@@ -60,14 +60,14 @@ impl Domain for Gateway {
     }
 }
 
-impl From<plan::Planned> for Planned<Gateway> {
-    fn from(planned: plan::Planned) -> Self {
+impl From<&plan::Planned> for Planned<Gateway> {
+    fn from(planned: &plan::Planned) -> Self {
         Self {
-            value: planned.value,
+            value: planned.value.clone(),
             part: planned.part,
-            needs: planned.needs,
-            after: planned.after,
-            origins: planned.origins,
+            needs: planned.needs.clone(),
+            after: planned.after.clone(),
+            origins: planned.origins.clone(),
         }
     }
 }

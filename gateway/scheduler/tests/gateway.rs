@@ -84,7 +84,9 @@ fn read_back(value: bus::Value) -> bus::Value {
 fn set(scheduler: &mut GatewayScheduler, text: &str) {
     let config = config_from_json(text.as_bytes()).unwrap();
     let plan = plan(&config, &DigestKey::new([1; 32])).unwrap();
-    let plan = plan.into_iter().map(|(key, value)| (key, value.into()));
+    let plan = plan
+        .into_iter()
+        .map(|(key, value)| (key, value.as_ref().into()));
     scheduler.set_plan(plan.collect()).unwrap();
 }
 

@@ -126,7 +126,9 @@ mod tests {
         .unwrap();
         let plan = plan(&config, &DigestKey::new([1; 32])).unwrap();
         let mut scheduler = GatewayScheduler::new();
-        let plan = plan.into_iter().map(|(key, one)| (key, one.into()));
+        let plan = plan
+            .into_iter()
+            .map(|(key, one)| (key, one.as_ref().into()));
         scheduler.set_plan(plan.collect()).unwrap();
         scheduler.part_up(Part::Dataplane);
         scheduler.retrieved(Part::Dataplane, []);

@@ -7,6 +7,7 @@
 //! A route counts in the VRF of the interface whose TAP it leaves by; one by a device that is no TAP is Linux's own.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use culvert_model::bus::{self, value::Kind};
@@ -105,7 +106,7 @@ fn ports(configured: &Plan) -> BTreeMap<&str, Port<'_>> {
         .collect()
 }
 
-fn value(route: &LearntRoute, ports: &BTreeMap<&str, Port<'_>>) -> Option<(Key, Planned)> {
+fn value(route: &LearntRoute, ports: &BTreeMap<&str, Port<'_>>) -> Option<(Key, Arc<Planned>)> {
     let mut needs = Vec::new();
     let mut next_hops = Vec::new();
     let mut vrf = None;
@@ -153,7 +154,7 @@ fn value(route: &LearntRoute, ports: &BTreeMap<&str, Port<'_>>) -> Option<(Key, 
         after: Vec::new(),
         origins: vec!["a route of Linux".to_owned()],
     };
-    Some((key, planned))
+    Some((key, Arc::new(planned)))
 }
 
 /// Of a route without a device.

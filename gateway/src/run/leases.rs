@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use culvert_model::bus::{self, dhcp_client_state::State, value::Kind};
@@ -214,7 +215,7 @@ impl Planning<'_> {
         let needs = vec![link_key(place.interface)];
         self.add(linux.clone(), value, Part::Linux, place, needs);
         if let Some(planned) = self.values.get_mut(&linux) {
-            planned.after = vec![key];
+            Arc::make_mut(planned).after = vec![key];
         }
     }
 
@@ -312,7 +313,7 @@ impl Planning<'_> {
             after: Vec::new(),
             origins: vec!["DHCP".to_owned()],
         };
-        self.values.insert(key, planned);
+        self.values.insert(key, Arc::new(planned));
     }
 
     /// What is configured already stays as it is.
@@ -320,12 +321,14 @@ impl Planning<'_> {
         if self.configured.contains_key(&key) {
             return;
         }
-        self.values.entry(key).or_insert_with(|| Planned {
-            value: bus::Value { kind: Some(kind) },
-            part,
-            needs,
-            after: Vec::new(),
-            origins: vec![place.origin.clone()],
+        self.values.entry(key).or_insert_with(|| {
+            Arc::new(Planned {
+                value: bus::Value { kind: Some(kind) },
+                part,
+                needs,
+                after: Vec::new(),
+                origins: vec![place.origin.clone()],
+            })
         });
     }
 }

@@ -143,11 +143,10 @@ impl Values {
         let learnt = learnt::plan(learnt, configured);
         let lent = self.leases.plan(configured, &learnt);
         let plan = configured
-            .clone()
-            .into_iter()
-            .chain(learnt)
-            .chain(lent)
-            .map(|(key, planned)| (key, Planned::<Gateway>::from(planned)))
+            .iter()
+            .chain(&learnt)
+            .chain(&lent)
+            .map(|(key, planned)| (key.clone(), Planned::<Gateway>::from(planned.as_ref())))
             .collect();
         self.changed().set_plan(plan)
     }
@@ -526,7 +525,7 @@ mod tests {
             let held = plan.filter(|(_, planned)| planned.part == part);
             let held = held.map(|(key, planned)| bus::KeyedValue {
                 key: key.into(),
-                value: Some(planned.value),
+                value: Some(planned.value.clone()),
             });
             values.retrieved(part, held.collect());
         }

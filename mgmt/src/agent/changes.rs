@@ -1,31 +1,40 @@
 //! What a new plan does to what is there, and whom it cuts off.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use culvert_model::api::PlannedChange;
 use culvert_model::config::{self, Config};
-use culvert_model::plan::{Plan, same, updates_in_place};
+use culvert_model::plan::{Key, Plan, same, updates_in_place};
 
 /// The values that the parts are told of, by key.
 pub fn changes(old: &Plan, new: &Plan) -> Vec<PlannedChange> {
-    let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
-    keys.into_iter()
-        .filter_map(|key| {
-            let verb = match (old.get(key), new.get(key)) {
-                (None, Some(_)) => "create",
-                (Some(_), None) => "delete",
-                (Some(old), Some(new)) if same(&new.value, &old.value) => return None,
-                (Some(old), Some(new)) if updates_in_place(&old.value, &new.value) => "update",
-                (Some(_), Some(_)) => "recreate",
-                (None, None) => return None,
-            };
-            Some(PlannedChange {
-                key: key.to_string(),
-                verb: verb.to_owned(),
-            })
-        })
-        .collect()
+    let mut rest = old.iter().peekable();
+    let mut changes = Vec::new();
+    let mut change = |key: &Key, verb: &str| {
+        changes.push(PlannedChange {
+            key: key.to_string(),
+            verb: verb.to_owned(),
+        });
+    };
+    for (key, planned) in new {
+        while let Some((gone, _)) = rest.next_if(|(old, _)| *old < key) {
+            change(gone, "delete");
+        }
+        match rest.next_if(|(old, _)| *old == key) {
+            None => change(key, "create"),
+            Some((_, old)) if Arc::ptr_eq(old, planned) => {}
+            Some((_, old)) if same(&planned.value, &old.value) => {}
+            Some((_, old)) if updates_in_place(&old.value, &planned.value) => {
+                change(key, "update");
+            }
+            Some(_) => change(key, "recreate"),
+        }
+    }
+    for (gone, _) in rest {
+        change(gone, "delete");
+    }
+    changes
 }
 
 /// What traffic notices of it, in sentences.

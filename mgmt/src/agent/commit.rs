@@ -44,7 +44,6 @@ struct Ready {
     tree: Tree,
     valid: Valid,
     changes: Vec<api::PlannedChange>,
-    old_plan: Arc<Plan>,
     old_number: RevisionNumber,
     dangers: Vec<String>,
 }
@@ -118,7 +117,6 @@ impl<H: Hands> Agent<H> {
             ours,
             tree,
             valid,
-            old_plan,
             old_number,
             ..
         } = ready;
@@ -126,20 +124,20 @@ impl<H: Hands> Agent<H> {
         let before = self.hands.standing().await.ok();
         let (who, order) = (caller.clone(), request.clone());
         let candidate = session.clone();
-        let Running { number, plan, .. } = self
+        let (Running { number, plan, .. }, old) = self
             .with(move |records| {
                 let now = records.now()?;
                 let still = records.is_still(&candidate, &ours);
                 let from = still.then_some(&candidate);
                 let Revision { number, .. } = store(records, &who, &order, &tree, from, &now)?;
                 let running = Running::new(number, tree.clone(), valid);
-                records.running = running.clone();
+                let old = std::mem::replace(&mut records.running, running.clone());
                 if still {
                     records.begin_anew(&candidate, number, tree);
                 } else {
                     records.carry_over(&candidate, &ours, number, &tree, &now);
                 }
-                Ok(running)
+                Ok((running, old))
             })
             .await?;
         let earlier = self.try_out(number, &session, old_number, before.as_ref());
@@ -169,9 +167,11 @@ impl<H: Hands> Agent<H> {
                 reply.revision = back.number.get();
                 reply.problems = causes;
                 reply.set_outcome(Outcome::Reverted);
-                let _ = self.apply(back.number.get(), &old_plan, None).await;
+                let _ = self.apply(back.number.get(), &old.plan, None).await;
             }
         }
+        // A large configuration takes a while to take apart.
+        tokio::task::spawn_blocking(move || drop(old));
         self.maintain();
         Ok(reply)
     }
@@ -321,7 +321,7 @@ fn prepare(
     let tree = if base == running.number {
         ours.clone()
     } else {
-        let (_, began) = records.revision(base.get())?;
+        let began = records.began(&session, base)?;
         match merge(&began, &ours, &running.tree) {
             Ok(tree) => tree,
             Err(MergeError::Conflicts(conflicts)) => {
@@ -354,15 +354,13 @@ fn prepare(
             return Ok(Err(refused(running.number, problems)));
         }
     };
-    let old = running.tree.to_config().unwrap_or_default();
     Ok(Ok(Ready {
         session,
         ours,
         tree,
         changes: changes::changes(&running.plan, &valid.plan),
-        dangers: changes::dangers(&old, &valid.config, caller.entrance()),
+        dangers: changes::dangers(&running.config, &valid.config, caller.entrance()),
         valid,
-        old_plan: running.plan,
         old_number: running.number,
     }))
 }

@@ -18,6 +18,7 @@ mod caller;
 mod candidates;
 mod changes;
 mod commit;
+mod encoded;
 mod hands;
 mod keys;
 mod probation;
@@ -30,6 +31,7 @@ mod tests;
 mod throttle;
 mod trail;
 mod trial;
+mod written;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -108,16 +110,10 @@ impl<H: Hands> Agent<H> {
             return;
         };
         let told = self.with(move |records| {
-            match records
-                .running
-                .tree
-                .to_config()
-                .map(|config| login.write(&config))
-            {
-                Ok(Ok(true)) => tracing::info!("sshd's files are new"),
-                Ok(Ok(false)) => {}
-                Ok(Err(error)) => tracing::error!(%error, "nobody can log in over SSH"),
-                Err(error) => tracing::error!(%error, "sshd's files are those of before"),
+            match login.write(&records.running.config) {
+                Ok(true) => tracing::info!("sshd's files are new"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "nobody can log in over SSH"),
             }
             Ok(())
         });

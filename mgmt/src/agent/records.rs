@@ -9,15 +9,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use culvert_model::config;
+use culvert_model::config::{self, Config};
 use culvert_model::decode::DecodeErrors;
-use culvert_model::plan::{DigestKey, Plan, PlanErrors, plan};
-use culvert_model::tree::{Tree, TreeError, merge};
+use culvert_model::plan::{Before, DigestKey, Kept, Plan, PlanErrors, plan_after};
+use culvert_model::tree::{self, Tree, TreeError, merge};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::caller::Caller;
+use super::encoded::Encoded;
 use super::refusal::Refusal;
 use super::throttle::Throttle;
+use super::written::Written;
 use crate::store::{
     Candidate, CandidateInfo, Committed, Moment, NewAuditEntry, NewRevision, Revision,
     RevisionNumber, Secret, SessionId, Source, Store, StoreError,
@@ -39,8 +41,12 @@ pub struct Running {
     pub number: RevisionNumber,
     /// With secrets.
     pub tree: Tree,
+    /// The same as generated structs.
+    pub config: Arc<Config>,
     /// What the parts shall hold.
     pub plan: Arc<Plan>,
+    /// For the next plan.
+    kept: Arc<Kept>,
     /// Who may come in: each request asks.
     pub users: Arc<[config::User]>,
     /// Of the gateway; empty: it has none.
@@ -53,11 +59,13 @@ impl Running {
     /// A configuration that was found good.
     pub fn new(number: RevisionNumber, tree: Tree, valid: Valid) -> Self {
         let targets = Arc::new(Targets::of(&valid.config));
-        let system = valid.config.system.unwrap_or_default();
+        let system = valid.config.system.clone().unwrap_or_default();
         Self {
             number,
             tree,
+            config: Arc::new(valid.config),
             plan: Arc::new(valid.plan),
+            kept: Arc::new(valid.kept),
             host_name: system.host_name().into(),
             users: system.users.into(),
             targets,
@@ -71,6 +79,8 @@ pub struct Valid {
     pub config: config::Config,
     /// What the parts shall hold.
     pub plan: Plan,
+    /// For the next plan.
+    kept: Kept,
 }
 
 /// Why a configuration cannot be applied.
@@ -120,6 +130,8 @@ pub struct Records {
     pub digests: DigestKey,
     /// What runs.
     pub running: Running,
+    /// Of the revision that was made last.
+    encoded: Encoded,
     /// Those that were used since this process began.
     candidates: HashMap<SessionId, Held>,
     /// Is told what the audit trail is told.
@@ -133,6 +145,8 @@ pub struct Records {
 struct Held {
     principal: String,
     base: RevisionNumber,
+    /// What the base is.
+    began: Tree,
     tree: Tree,
     /// The revision that it was made like as a whole, and what it was then.
     rolled_back: Option<(RevisionNumber, Tree)>,
@@ -169,6 +183,7 @@ impl Records {
             store,
             digests,
             running,
+            encoded: Encoded::default(),
             candidates: HashMap::new(),
             clock: Arc::new(Moment::now),
             syslog: None,
@@ -199,9 +214,10 @@ impl Records {
         (self.clock)()
     }
 
-    /// A configuration as the parts would have it, or everything that is wrong with it.
+    /// A configuration as the parts would have it, or everything that is wrong with it. Where it is what runs it is not
+    /// looked at again.
     pub fn valid(&self, tree: &Tree) -> Result<Valid, Invalid> {
-        valid(tree, &self.digests)
+        valid(Some(&self.running), tree, &self.digests)
     }
 
     /// A new candidate, like what runs.
@@ -252,17 +268,30 @@ impl Records {
         let Some(base) = info.base else {
             return Ok(None);
         };
-        let tree =
-            together(&content, &secrets, &self.digests).map_err(|source| Refusal::Unreadable {
+        let (_, began) = self.revision(base.get())?;
+        let written = Written { content, secrets };
+        let tree = written
+            .read(&began, &self.digests)
+            .map_err(|source| Refusal::Unreadable {
                 number: base.get(),
                 source,
             })?;
         Ok(Some(Held {
             principal: info.principal,
             base,
+            began,
             tree,
             rolled_back: None,
         }))
+    }
+
+    /// What a candidate on this base began with.
+    pub fn began(&self, session: &SessionId, base: RevisionNumber) -> Result<Tree, Refusal> {
+        match self.candidates.get(session) {
+            Some(held) if held.base == base => Ok(held.began.clone()),
+            _ if self.running.number == base => Ok(self.running.tree.clone()),
+            _ => Ok(self.revision(base.get())?.1),
+        }
     }
 
     /// Keeps what a candidate has become.
@@ -279,12 +308,14 @@ impl Records {
             Some(held) => (held.principal.clone(), held.rolled_back.take()),
             None => (principal.to_owned(), None),
         };
-        let (content, secrets) = apart(&tree, &self.digests);
+        let began = self.began(session, base)?;
+        let Written { content, secrets } = Written::of(&began, &tree, &self.digests);
         self.store
             .save_candidate(session, &principal, Some(base), &content, &secrets, now)?;
         let held = Held {
             principal,
             base,
+            began,
             tree,
             rolled_back,
         };
@@ -317,6 +348,7 @@ impl Records {
     pub fn begin_anew(&mut self, session: &SessionId, base: RevisionNumber, tree: Tree) {
         if let Some(held) = self.candidates.get_mut(session) {
             held.base = base;
+            held.began = tree.clone();
             held.tree = tree;
         }
     }
@@ -369,7 +401,12 @@ impl Records {
         }
         if let Err(error) = self.save(session, &principal, back, tree.clone(), now) {
             tracing::warn!(%session, %error, "a candidate's edits are kept in memory only");
-            self.begin_anew(session, back, tree);
+            let (_, began) = self.revision(back.get())?;
+            if let Some(held) = self.candidates.get_mut(session) {
+                held.base = back;
+                held.began = began;
+                held.tree = tree;
+            }
         }
         Ok(())
     }
@@ -445,13 +482,13 @@ impl Records {
 
     /// What a commit stores.
     pub fn new_revision(
-        &self,
+        &mut self,
         tree: &Tree,
         author: &str,
         source: Source,
         comment: &str,
     ) -> Result<NewRevision, Refusal> {
-        let (content, secrets) = apart(tree, &self.digests);
+        let (content, secrets) = self.encoded.apart(tree, &self.digests);
         Ok(NewRevision {
             parent: self.store.newest()?.map(|newest| newest.number),
             author: author.to_owned(),
@@ -548,13 +585,23 @@ pub fn audit_entry(caller: &Caller, what: &str, result: &str) -> NewAuditEntry {
 }
 
 /// A configuration as the parts would have it, or everything that is wrong with it.
-pub fn valid(tree: &Tree, digests: &DigestKey) -> Result<Valid, Invalid> {
-    tree.validate().map_err(Invalid::Schema)?;
-    let config = tree
-        .to_config()
-        .map_err(|error| Invalid::Digest(error.to_string()))?;
-    let plan = plan(&config, digests).map_err(Invalid::Plan)?;
-    Ok(Valid { config, plan })
+fn valid(before: Option<&Running>, tree: &Tree, digests: &DigestKey) -> Result<Valid, Invalid> {
+    match before {
+        Some(before) => tree.validate_after(&before.tree),
+        None => tree.validate(),
+    }
+    .map_err(Invalid::Schema)?;
+    let config = match before {
+        Some(before) => tree.to_config_after(&before.tree, &before.config),
+        None => tree.to_config(),
+    }
+    .map_err(|error| Invalid::Digest(error.to_string()))?;
+    let known = before.map(|before| Before {
+        config: &before.config,
+        kept: &before.kept,
+    });
+    let (plan, kept) = plan_after(known, &config, digests).map_err(Invalid::Plan)?;
+    Ok(Valid { config, plan, kept })
 }
 
 fn running_of(committed: &Committed, digests: &DigestKey) -> Result<Running, Refusal> {
@@ -565,7 +612,7 @@ fn running_of(committed: &Committed, digests: &DigestKey) -> Result<Running, Ref
             source,
         }
     })?;
-    let valid = valid(&tree, digests).map_err(|invalid| Refusal::Invalid {
+    let valid = valid(None, &tree, digests).map_err(|invalid| Refusal::Invalid {
         number: number.get(),
         reason: invalid.text(),
     })?;
@@ -573,16 +620,21 @@ fn running_of(committed: &Committed, digests: &DigestKey) -> Result<Running, Ref
 }
 
 /// Content and secrets, as they are stored.
-fn apart(tree: &Tree, digests: &DigestKey) -> (Vec<u8>, Vec<Secret>) {
+pub(super) fn apart(tree: &Tree, digests: &DigestKey) -> (Vec<u8>, Vec<Secret>) {
     let (tree, secrets) = tree.take_secrets(digests);
-    let secrets = secrets
-        .into_iter()
-        .map(|(path, value)| Secret { path, value })
-        .collect();
-    (tree.canonical_bytes().to_vec(), secrets)
+    (tree.canonical_bytes().to_vec(), secrets_of(secrets))
 }
 
-fn together(content: &[u8], secrets: &[Secret], digests: &DigestKey) -> Result<Tree, TreeError> {
+pub(super) fn secrets_of(taken: Vec<tree::Secret>) -> Vec<Secret> {
+    let secret = |(path, value)| Secret { path, value };
+    taken.into_iter().map(secret).collect()
+}
+
+pub(super) fn together(
+    content: &[u8],
+    secrets: &[Secret],
+    digests: &DigestKey,
+) -> Result<Tree, TreeError> {
     let secrets = secrets
         .iter()
         .map(|secret| (secret.path.as_str(), secret.value.as_slice()));

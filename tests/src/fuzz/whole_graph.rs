@@ -277,7 +277,7 @@ impl Gateway {
             .map(|(key, value)| bus::Operation {
                 verb: bus::operation::Verb::Create.into(),
                 key: key.into(),
-                value: Some(value.value),
+                value: Some(value.value.clone()),
             })
             .collect();
         let device = |name: &str| Some(if name == "lan0" { LAN_MAC } else { WAN_MAC });

@@ -121,7 +121,7 @@ impl Checker {
         let mut seen: HashMap<Vec<Option<String>>, usize> = HashMap::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
             let Value::Message(item) = item else {
-                self.single(field, item, &path::item(at, &[], index), depth);
+                self.single(field, item, &path::place(at, index), depth);
                 continue;
             };
             let keys = keys_of(item);
@@ -139,7 +139,7 @@ impl Checker {
                     .insert(key.clone());
             }
             if let Some(first) = seen.get(&keys) {
-                let first = path::item(at, &[], *first);
+                let first = path::place(at, *first);
                 self.refuse(&item_path, Reason::DuplicateKey { first });
             } else {
                 seen.insert(keys, index);

@@ -303,9 +303,12 @@ fn is_selector(text: &str) -> bool {
     network_right && rest_right
 }
 
+/// Characters of what somebody wrote that are said back.
+pub(crate) const LONGEST: usize = 64;
+
 /// A text as an error repeats it: not so long that it hides the message.
 pub(crate) fn shortened(text: &str) -> String {
-    if text.chars().count() <= 64 {
+    if text.chars().count() <= LONGEST {
         text.to_owned()
     } else {
         text.chars().take(61).chain("...".chars()).collect()

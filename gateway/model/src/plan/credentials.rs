@@ -1,26 +1,43 @@
 //! What iked-bridge loads into charon before it negotiates.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::{DigestKey, Key, Part, PlanReason, Planner};
+use super::{Before, DigestKey, Entry, Key, Part, PlanReason, Planned, Planner};
 use crate::bus::{self, credential, value::Kind};
-use crate::config::{Config, OwnerIdentity};
+use crate::config::{Config, Credentials, OwnerIdentity};
 use crate::decode::{key_bytes, path};
 
 /// The key of a credential.
 pub(super) fn credential_key(name: &str) -> Key {
-    Key(format!("credential/{name}"))
+    Key::from(format!("credential/{name}"))
 }
 
-/// Plans all credentials. One name stands for one credential, whatever its kind.
-pub(super) fn plan(config: &Config, digests: &DigestKey, planner: &mut Planner) {
-    let Some(credentials) = &config.credentials else {
-        return;
+/// Plans all credentials, and gives their values. One name stands for one credential, whatever its kind.
+pub(super) fn plan(
+    config: &Config,
+    digests: &DigestKey,
+    before: Option<Before<'_>>,
+    planner: &mut Planner,
+) -> Vec<Entry> {
+    let same = before.filter(|before| before.config.credentials == config.credentials);
+    let all = match (same, &config.credentials) {
+        (Some(before), _) => before.kept.credentials.clone(),
+        (None, Some(credentials)) => read(credentials, digests, planner),
+        (None, None) => Vec::new(),
     };
+    for credential in &all {
+        planner.share(credential);
+    }
+    all
+}
+
+fn read(credentials: &Credentials, digests: &DigestKey, planner: &mut Planner) -> Vec<Entry> {
     let mut adder = Adder {
         names: HashMap::new(),
+        all: Vec::new(),
         digests,
         planner,
     };
@@ -73,6 +90,7 @@ pub(super) fn plan(config: &Config, digests: &DigestKey, planner: &mut Planner) 
             adder.add(item.name(), kind, &origin);
         }
     }
+    adder.all
 }
 
 fn origin(list: &str, name: &str) -> String {
@@ -104,6 +122,7 @@ pub fn private_key_der(pem: &str) -> Result<Zeroizing<Vec<u8>>, String> {
 struct Adder<'a> {
     /// The origin of each name so far.
     names: HashMap<String, String>,
+    all: Vec<Entry>,
     digests: &'a DigestKey,
     planner: &'a mut Planner,
 }
@@ -124,12 +143,8 @@ impl Adder<'_> {
             digest: Vec::new(),
         };
         credential.digest = self.digests.digest(&credential);
-        self.planner.add(
-            credential_key(name),
-            Kind::Credential(credential),
-            Part::Iked,
-            origin,
-        );
+        let planned = Planned::new(Kind::Credential(credential), Part::Iked, origin);
+        self.all.push((credential_key(name), Arc::new(planned)));
     }
 
     /// What is known on both sides, and whose it is.

@@ -41,7 +41,7 @@ pub(super) fn plan(config: &Config, ports: &Ports, planner: &mut Planner) {
                 .or_else(own_name)
                 .unwrap_or_default(),
         });
-        let key = Key(format!("dhcp_client/{}", port.name));
+        let key = Key::from(format!("dhcp_client/{}", port.name));
         planner.add(key, kind, Part::Dhcp, &origin).after =
             vec![port.key.clone(), link_key(&port.name)];
     }

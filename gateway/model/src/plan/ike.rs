@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::credentials::credential_key;
 use super::eap::{self, Passwords};
-use super::linux::{linux_address_key, linux_route_key, source_address};
-use super::network::StaticRoutes;
+use super::linux::source_address;
 use super::ports::{Ports, default_vrf};
+use super::routes::Routes;
+use super::static_routes::Ways;
 use super::system::resolver_key;
-use super::{Key, Part, PlanReason, Planner};
+use super::{Before, Entry, Key, Part, PlanReason, Planned, Planner, unchanged};
 use crate::bus::{self, value::Kind};
 use crate::config::{
     Authentication, AuthenticationMethod, Child, ChildMode, Config, Connection, Credentials,
@@ -99,17 +101,20 @@ struct Known<'a> {
     /// Names of pre-shared keys by whose they are.
     secrets: HashMap<&'a str, Vec<&'a str>>,
     passwords: Passwords<'a>,
-    ports: &'a Ports,
-    routes: &'a StaticRoutes<'a>,
+    ways: Ways<'a>,
+    routes: &'a Routes,
     underlay: &'a str,
+    /// There is a resolver.
+    resolved: bool,
 }
 
 impl<'a> Known<'a> {
     fn of(
         config: &'a Config,
         ports: &'a Ports,
-        routes: &'a StaticRoutes<'a>,
+        routes: &'a Routes,
         underlay: &'a str,
+        resolved: bool,
     ) -> Self {
         let own = ports
             .values()
@@ -117,10 +122,8 @@ impl<'a> Known<'a> {
             // What comes out of a tunnel of its own IKE does not see.
             .filter(|port| !port.is_tunnel())
             .flat_map(|port| {
-                port.addresses.iter().map(|address| {
-                    let key = linux_address_key(&port.name, address.prefix);
-                    (address.prefix.addr(), key)
-                })
+                let addresses = port.addresses.iter();
+                addresses.map(|address| (address.prefix.addr(), address.linux_key.clone()))
             })
             .collect();
         let mut secrets: HashMap<&str, Vec<&str>> = HashMap::new();
@@ -138,15 +141,16 @@ impl<'a> Known<'a> {
             own,
             secrets,
             passwords: Passwords::of(config.credentials.as_ref()),
-            ports,
+            ways: Ways::new(ports, &routes.known),
             routes,
             underlay,
+            resolved,
         }
     }
 
     /// The key of the Linux address from which a peer is reached.
     fn source_address(&self, remote: IpAddr) -> Option<Key> {
-        source_address(self.ports, self.routes, self.underlay, remote)
+        source_address(&self.ways, self.underlay, remote)
     }
 
     /// The pre-shared keys that charon may choose between these two. It looks at the other's name first: where a key bears
@@ -167,25 +171,64 @@ impl<'a> Known<'a> {
     }
 }
 
-/// Plans all connections.
+/// The connections of a plan.
+#[derive(Debug)]
+pub(super) struct Connections {
+    /// As they stand in the configuration.
+    values: Vec<Entry>,
+    /// A resolver was planned.
+    resolved: bool,
+}
+
+/// Plans all connections, and gives their values.
 pub(super) fn plan(
     config: &Config,
     ports: &Ports,
-    routes: &StaticRoutes<'_>,
+    routes: &Routes,
     underlay: &str,
+    before: Option<Before<'_>>,
     planner: &mut Planner,
-) {
-    let known = Known::of(config, ports, routes, underlay);
-    let mut child_names: HashMap<&str, String> = HashMap::new();
+) -> Connections {
+    check_child_names(config, planner);
+    let resolved = planner.values.contains_key(&resolver_key());
+    // What connections refer to is that of before.
+    let kept = before.filter(|before| {
+        routes.as_before
+            && before.kept.connections.resolved == resolved
+            && before.config.tunnels == config.tunnels
+            && before.config.ip_tunnels == config.ip_tunnels
+            && before.config.credentials == config.credentials
+    });
+    let old = kept.map_or(&[][..], |before| &before.config.connections);
+    let same = unchanged(old, &config.connections, Connection::name);
+    let known = Known::of(config, ports, routes, underlay, resolved);
+    let mut values = Vec::with_capacity(config.connections.len());
+    for (connection, same) in config.connections.iter().zip(same) {
+        let taken_over = kept
+            .zip(same)
+            .and_then(|(before, place)| before.kept.connections.values.get(place));
+        let own = match taken_over {
+            Some(own) => own.clone(),
+            None => plan_connection(config, connection, &known, planner),
+        };
+        planner.share(&own);
+        values.push(own);
+    }
+    Connections { values, resolved }
+}
+
+fn check_child_names(config: &Config, planner: &mut Planner) {
+    let mut names: HashMap<&str, (&Connection, &Child)> = HashMap::new();
     for connection in &config.connections {
         for child in &connection.children {
-            let at = child_path(connection, child);
-            if let Some(other) = child_names.insert(child.name(), at.clone()) {
-                let what = child.name().to_owned();
-                planner.refuse(path::field(&at, "name"), PlanReason::Taken { what, other });
+            if let Some((other, namesake)) = names.insert(child.name(), (connection, child)) {
+                let reason = PlanReason::Taken {
+                    what: child.name().to_owned(),
+                    other: child_path(other, namesake),
+                };
+                planner.refuse(path::field(&child_path(connection, child), "name"), reason);
             }
         }
-        plan_connection(config, connection, &known, planner);
     }
 }
 
@@ -194,7 +237,7 @@ fn plan_connection(
     connection: &Connection,
     known: &Known<'_>,
     planner: &mut Planner,
-) {
+) -> Entry {
     let origin = connection_path(connection);
     let named = named_address(connection, known, &origin, planner);
     let mut needs: Vec<Key> = named.into_iter().collect();
@@ -251,16 +294,18 @@ fn plan_connection(
     {
         after.extend(known.source_address(remote));
     }
-    if remote_address.is_none() && planner.values.contains_key(&resolver_key()) {
+    if remote_address.is_none() && known.resolved {
         after.push(resolver_key());
     }
-    after.extend(
-        remote_address.and_then(|remote| route_to(known.routes, known.underlay, remote, planner)),
-    );
-    let key = Key(format!("connection/{}", connection.name()));
-    let entry = planner.add(key, Kind::Connection(value), Part::Iked, &origin);
-    entry.needs = needs;
-    entry.after = after;
+    // IKE begun before the route that leads to the peer would find no way.
+    after.extend(remote_address.and_then(|remote| known.routes.linux_key(known.underlay, remote)));
+    let key = Key::from(format!("connection/{}", connection.name()));
+    let own = Planned {
+        needs,
+        after,
+        ..Planned::new(Kind::Connection(value), Part::Iked, &origin)
+    };
+    (key, Arc::new(own))
 }
 
 /// The credentials that both rounds of authentication stand on.
@@ -375,19 +420,6 @@ fn identity(round: &Authentication, address: Option<&str>) -> String {
         (None, AuthenticationMethod::Psk) => address.unwrap_or_default().to_owned(),
         (None, _) => String::new(),
     }
-}
-
-/// The Linux route that leads to the peer, if there is one: IKE begun before it would find no way.
-fn route_to(
-    routes: &StaticRoutes<'_>,
-    underlay: &str,
-    remote: IpAddr,
-    planner: &Planner,
-) -> Option<Key> {
-    routes
-        .longest(underlay, remote, None)
-        .map(|route| linux_route_key(route.destination))
-        .filter(|key| planner.values.contains_key(key))
 }
 
 fn auth_round(round: &Authentication, identity: String, own: bool) -> bus::AuthRound {

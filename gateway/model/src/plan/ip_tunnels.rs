@@ -12,7 +12,7 @@ use crate::decode::path;
 
 /// The key of such a tunnel.
 pub(super) fn ip_tunnel_key(name: &str) -> Key {
-    Key(format!("ip_tunnel/{name}"))
+    Key::from(format!("ip_tunnel/{name}"))
 }
 
 /// Plans all of them. `if_ids` are those of the IPsec tunnels, with their paths.

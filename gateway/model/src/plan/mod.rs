@@ -44,6 +44,8 @@ mod network;
 mod pieces;
 mod policies;
 mod ports;
+mod routes;
+mod static_routes;
 mod system;
 mod users;
 mod value;
@@ -52,6 +54,7 @@ mod wwan;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 pub use credentials::private_key_der;
 pub use digest::DigestKey;
@@ -63,7 +66,7 @@ use crate::config::Config;
 
 /// The key of a value: `route/default/10.2.0.0/24`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(String);
+pub struct Key(Arc<str>);
 
 impl Key {
     /// The key as text.
@@ -88,19 +91,19 @@ impl fmt::Display for Key {
 
 impl From<String> for Key {
     fn from(text: String) -> Self {
-        Self(text)
+        Self(text.into())
     }
 }
 
 impl From<&str> for Key {
     fn from(text: &str) -> Self {
-        Self(text.to_owned())
+        Self(text.into())
     }
 }
 
 impl From<Key> for String {
     fn from(key: Key) -> Self {
-        key.0
+        key.0.as_ref().to_owned()
     }
 }
 
@@ -146,8 +149,27 @@ pub struct Planned {
     pub origins: Vec<String>,
 }
 
-/// All values of a gateway by key.
-pub type Plan = BTreeMap<Key, Planned>;
+impl Planned {
+    fn new(kind: bus::value::Kind, part: Part, origin: &str) -> Self {
+        Self {
+            value: bus::Value { kind: Some(kind) },
+            part,
+            needs: Vec::new(),
+            after: Vec::new(),
+            origins: if origin.is_empty() {
+                Vec::new()
+            } else {
+                vec![origin.to_owned()]
+            },
+        }
+    }
+}
+
+/// All values of a gateway by key. A plan shares with the one before it what is the same in both.
+pub type Plan = BTreeMap<Key, Arc<Planned>>;
+
+/// A value with its key.
+type Entry = (Key, Arc<Planned>);
 
 /// One thing that does not fit together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -496,31 +518,79 @@ fn or_nothing(known: &[String]) -> String {
 ///
 /// `digests` marks credentials, so that a part can tell which it holds without telling what they are.
 pub fn plan(config: &Config, digests: &DigestKey) -> Result<Plan, PlanErrors> {
+    plan_after(None, config, digests).map(|(plan, _)| plan)
+}
+
+/// What is kept of a plan so that the next one need not begin anew.
+#[derive(Debug)]
+pub struct Kept {
+    ports: ports::Ports,
+    underlay: String,
+    routes: routes::Routes,
+    credentials: Vec<Entry>,
+    connections: ike::Connections,
+}
+
+/// A configuration that was planned, and what was kept of that.
+#[derive(Debug, Clone, Copy)]
+pub struct Before<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// Of its plan.
+    pub kept: &'a Kept,
+}
+
+/// What [`plan`] gives, sooner where the configuration differs from the one `before` in a few places. The plan before must
+/// be one by the same `digests`.
+pub fn plan_after(
+    before: Option<Before<'_>>,
+    config: &Config,
+    digests: &DigestKey,
+) -> Result<(Plan, Kept), PlanErrors> {
     let mut planner = Planner::default();
-    let ports = ports::read(config, &mut planner);
-    let routes = network::StaticRoutes::read(config, &mut planner);
-    network::plan(config, &ports, &routes, &mut planner);
+    let (ports, taps) = ports::read(config, &mut planner);
+    network::plan(config, &ports, &mut planner);
     let underlay = ike::underlay_vrf(config, &mut planner);
-    linux::plan(&ports, &routes, &underlay, &mut planner);
+    let routes = routes::plan(config, &ports, &underlay, before, &mut planner);
+    linux::plan(&ports, &taps, &underlay, &mut planner);
     system::plan(config, &mut planner);
     dhcp::plan(config, &ports, &mut planner);
-    credentials::plan(config, digests, &mut planner);
-    ike::plan(config, &ports, &routes, &underlay, &mut planner);
+    let credentials = credentials::plan(config, digests, before, &mut planner);
+    let connections = ike::plan(config, &ports, &routes, &underlay, before, &mut planner);
     policies::plan(config, &underlay, &mut planner);
     wwan::plan(config, &ports, digests, &mut planner);
     users::plan(config, &mut planner);
-    network::plan_forwarding(&mut planner);
-    if planner.errors.is_empty() {
-        Ok(planner.values)
-    } else {
-        Err(PlanErrors(planner.errors))
-    }
+    let kept = Kept {
+        ports,
+        underlay,
+        routes,
+        credentials,
+        connections,
+    };
+    planner.finish().map(|plan| (plan, kept))
+}
+
+/// For each item of `new` the place of an equal one among `old`, as far as both are sorted by their names.
+fn unchanged<'a, T: PartialEq, N: Ord>(
+    old: &'a [T],
+    new: &'a [T],
+    name: impl Fn(&'a T) -> N,
+) -> impl Iterator<Item = Option<usize>> {
+    let mut rest = old.iter().enumerate().peekable();
+    new.iter().map(move |item| {
+        let wanted = name(item);
+        while rest.next_if(|(_, old)| name(old) < wanted).is_some() {}
+        let (place, old) = rest.peek()?;
+        (*old == item).then_some(*place)
+    })
 }
 
 /// What has been planned so far.
 #[derive(Default)]
 struct Planner {
     values: Plan,
+    /// Of the kinds that there are many of; no key is among `values`.
+    shared: Vec<Entry>,
     errors: Vec<PlanError>,
 }
 
@@ -533,19 +603,36 @@ impl Planner {
     }
 
     fn add(&mut self, key: Key, kind: bus::value::Kind, part: Part, origin: &str) -> &mut Planned {
-        self.values.entry(key).or_insert_with(|| Planned {
-            value: bus::Value { kind: Some(kind) },
-            part,
-            needs: Vec::new(),
-            after: Vec::new(),
-            origins: if origin.is_empty() {
-                Vec::new()
-            } else {
-                vec![origin.to_owned()]
-            },
-        })
+        let planned = self.values.entry(key);
+        Arc::make_mut(planned.or_insert_with(|| Arc::new(Planned::new(kind, part, origin))))
+    }
+
+    fn share(&mut self, (key, planned): &Entry) {
+        self.shared.push((key.clone(), Arc::clone(planned)));
+    }
+
+    /// Leave to forward comes last, after all else of the dataplane.
+    fn finish(mut self) -> Result<Plan, PlanErrors> {
+        if !self.errors.is_empty() {
+            return Err(PlanErrors(self.errors));
+        }
+        let mut plan: Plan = self.shared.into_iter().collect();
+        plan.append(&mut self.values);
+        let of_dataplane = plan
+            .iter()
+            .filter(|(_, planned)| planned.part == Part::Dataplane);
+        let after = of_dataplane.map(|(key, _)| key.clone()).collect();
+        let kind = bus::value::Kind::Forwarding(bus::Forwarding { enabled: true });
+        let forwarding = Planned {
+            after,
+            ..Planned::new(kind, Part::Dataplane, "")
+        };
+        plan.insert(Key::from("forwarding"), Arc::new(forwarding));
+        Ok(plan)
     }
 }
 
+#[cfg(test)]
+mod after_tests;
 #[cfg(test)]
 mod tests;

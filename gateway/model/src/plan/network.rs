@@ -1,17 +1,15 @@
-//! What the dataplane holds: VRFs, interfaces, tunnels, addresses, routes, and leave to forward.
+//! What the dataplane holds: VRFs, interfaces, tunnels, addresses, and its limits.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::ip_tunnels;
-use super::ports::{Ports, connected, default_vrf, is_link_local};
+use super::ports::{Ports, default_vrf};
 use super::{Key, Part, PlanReason, Planner, vlan};
 use crate::bus::{self, value::Kind};
 use crate::config::{
-    Config, DontFragment, Driver, Ecn, FlowLabel, Fragmentation, NextHop, OuterHeader, PathMtu,
-    ReversePath, Route, RouteAction,
+    Config, DontFragment, Driver, Ecn, FlowLabel, Fragmentation, OuterHeader, PathMtu, ReversePath,
 };
 use crate::decode::path;
 
@@ -22,36 +20,16 @@ const DEFAULT_HOP_LIMIT: u32 = 64;
 /// Of an Ethernet interface that names none.
 pub(super) const DEFAULT_MTU: u32 = 1500;
 
-/// Plans all values of the dataplane but `forwarding`.
-pub(super) fn plan(
-    config: &Config,
-    ports: &Ports,
-    routes: &StaticRoutes<'_>,
-    planner: &mut Planner,
-) {
+/// Plans all values of the dataplane but routes, policies and `forwarding`.
+pub(super) fn plan(config: &Config, ports: &Ports, planner: &mut Planner) {
     plan_vrfs(config, planner);
     plan_interfaces(config, ports, planner);
     plan_loopbacks(config, ports, planner);
     let mut if_ids = plan_tunnels(config, ports, planner);
     ip_tunnels::plan(config, ports, &mut if_ids, planner);
     plan_addresses(ports, planner);
-    plan_routes(ports, routes, planner);
     plan_reassembly(config, planner);
     plan_icmp_errors(config, planner);
-}
-
-/// Plans leave to forward, after all else of the dataplane has been planned.
-pub(super) fn plan_forwarding(planner: &mut Planner) {
-    let all: Vec<Key> = planner
-        .values
-        .iter()
-        .filter(|(_, planned)| planned.part == Part::Dataplane)
-        .map(|(key, _)| key.clone())
-        .collect();
-    let kind = Kind::Forwarding(bus::Forwarding { enabled: true });
-    planner
-        .add(Key::from("forwarding"), kind, Part::Dataplane, "")
-        .after = all;
 }
 
 /// Without any, the dataplane's own limits hold, which are the defaults of the configuration.
@@ -97,7 +75,7 @@ fn plan_vrfs(config: &Config, planner: &mut Planner) {
 }
 
 pub(super) fn vrf_key(name: &str) -> Key {
-    Key(format!("vrf/{name}"))
+    Key::from(format!("vrf/{name}"))
 }
 
 /// As the bus says it: absent never, 0 what fits the MTU.
@@ -289,7 +267,7 @@ fn plan_tunnels(config: &Config, ports: &Ports, planner: &mut Planner) -> HashMa
 
 /// The key of an address of the dataplane.
 pub(super) fn address_key(port: &str, prefix: IpNet) -> Key {
-    Key(format!("address/{port}/{prefix}"))
+    Key::from(format!("address/{port}/{prefix}"))
 }
 
 fn plan_addresses(ports: &Ports, planner: &mut Planner) {
@@ -300,270 +278,9 @@ fn plan_addresses(ports: &Ports, planner: &mut Planner) {
                 address: Some(address.prefix.into()),
                 obtained: false,
             });
-            let key = address_key(&port.name, address.prefix);
             planner
-                .add(key, kind, Part::Dataplane, &address.origin)
+                .add(address.key.clone(), kind, Part::Dataplane, &address.origin)
                 .needs = vec![port.key.clone()];
         }
     }
-}
-
-/// A static route, its texts parsed.
-pub(super) struct StaticRoute<'a> {
-    pub(super) vrf: String,
-    pub(super) destination: IpNet,
-    pub(super) hops: Vec<Hop<'a>>,
-    action: bus::route::Action,
-    pub(super) origin: String,
-}
-
-/// A next hop, its texts parsed.
-pub(super) struct Hop<'a> {
-    /// Its path in the configuration.
-    origin: String,
-    pub(super) gateway: Option<IpAddr>,
-    pub(super) interface: Option<&'a str>,
-    /// In which gateway and interface are.
-    pub(super) vrf: String,
-}
-
-impl Hop<'_> {
-    /// The destination is looked up in the VRF of the hop.
-    pub(super) fn is_lookup(&self) -> bool {
-        self.gateway.is_none() && self.interface.is_none()
-    }
-}
-
-/// The static routes of a configuration, found by what they lead to.
-pub(super) struct StaticRoutes<'a> {
-    pub(super) all: Vec<StaticRoute<'a>>,
-    /// VRF, length and network to the place in `all`.
-    by_network: HashMap<String, HashMap<IpNet, usize>>,
-}
-
-impl<'a> StaticRoutes<'a> {
-    /// Those whose texts can be parsed; the others are refused.
-    pub(super) fn read(config: &'a Config, planner: &mut Planner) -> Self {
-        let all: Vec<StaticRoute<'a>> = config
-            .routes
-            .iter()
-            .filter_map(|route| static_route(route, planner))
-            .collect();
-        let mut by_network: HashMap<String, HashMap<IpNet, usize>> = HashMap::new();
-        for (place, route) in all.iter().enumerate() {
-            let networks = by_network.entry(route.vrf.clone()).or_default();
-            networks.insert(route.destination, place);
-        }
-        Self { all, by_network }
-    }
-
-    /// The longest route of a VRF that leads to `target`, other than `except`.
-    pub(super) fn longest(
-        &self,
-        vrf: &str,
-        target: IpAddr,
-        except: Option<IpNet>,
-    ) -> Option<&StaticRoute<'a>> {
-        let networks = self.by_network.get(vrf)?;
-        let bits = if target.is_ipv4() { 32 } else { 128 };
-        (0..=bits)
-            .rev()
-            .filter_map(|length| IpNet::new(target, length).ok())
-            .map(|prefix| prefix.trunc())
-            .filter(|network| Some(*network) != except)
-            .find_map(|network| self.all.get(*networks.get(&network)?))
-    }
-}
-
-fn static_route<'a>(route: &'a Route, planner: &mut Planner) -> Option<StaticRoute<'a>> {
-    let vrf = route.vrf.clone().unwrap_or_else(default_vrf);
-    let Ok(destination) = route.destination().parse::<IpNet>() else {
-        let given = route.destination().to_owned();
-        let at = path::item("routes", &[vrf, given.clone()], 0);
-        let expected = "a network";
-        planner.refuse(at, PlanReason::Malformed { given, expected });
-        return None;
-    };
-    let destination = destination.trunc();
-    let origin = path::item("routes", &[vrf.clone(), destination.to_string()], 0);
-    let mut hops = Vec::with_capacity(route.next_hops.len());
-    for next_hop in &route.next_hops {
-        hops.push(hop(next_hop, &vrf, &origin, planner)?);
-    }
-    let action = match route.action() {
-        RouteAction::Unspecified | RouteAction::Forward => bus::route::Action::Forward,
-        RouteAction::Blackhole => bus::route::Action::Blackhole,
-        RouteAction::Unreachable => bus::route::Action::Unreachable,
-        RouteAction::Prohibit => bus::route::Action::Prohibit,
-    };
-    let wrong = match (action, hops.is_empty()) {
-        (bus::route::Action::Forward, true) => Some(PlanReason::NoNextHop),
-        (bus::route::Action::Forward, false) | (_, true) => None,
-        (_, false) => Some(PlanReason::IdleNextHops),
-    };
-    if let Some(reason) = wrong {
-        planner.refuse(path::field(&origin, "next_hops"), reason);
-        return None;
-    }
-    Some(StaticRoute {
-        vrf,
-        destination,
-        hops,
-        action,
-        origin,
-    })
-}
-
-fn hop<'a>(
-    next_hop: &'a NextHop,
-    vrf: &str,
-    route: &str,
-    planner: &mut Planner,
-) -> Option<Hop<'a>> {
-    let texts = next_hop.gateway.iter().chain(&next_hop.interface);
-    let keys: Vec<String> = texts.chain(&next_hop.vrf).cloned().collect();
-    let origin = path::item(&path::field(route, "next_hops"), &keys, 0);
-    let gateway = match &next_hop.gateway {
-        None => None,
-        Some(text) => {
-            let Ok(gateway) = text.parse::<IpAddr>() else {
-                let (given, expected) = (text.clone(), "an address");
-                planner.refuse(origin, PlanReason::Malformed { given, expected });
-                return None;
-            };
-            Some(gateway)
-        }
-    };
-    let hop = Hop {
-        origin,
-        gateway,
-        interface: next_hop.interface.as_deref(),
-        vrf: next_hop.vrf.clone().unwrap_or_else(|| vrf.to_owned()),
-    };
-    if hop.is_lookup() && hop.vrf == vrf {
-        planner.refuse(hop.origin, PlanReason::LeadsNowhere);
-        return None;
-    }
-    Some(hop)
-}
-
-fn plan_routes(ports: &Ports, routes: &StaticRoutes<'_>, planner: &mut Planner) {
-    let mut on_link: HashMap<(&str, IpNet), &str> = HashMap::new();
-    for port in ports.values() {
-        for address in &port.addresses {
-            on_link.insert((&port.vrf, address.prefix.trunc()), &port.name);
-        }
-    }
-    for route in &routes.all {
-        let connected_by = on_link.get(&(route.vrf.as_str(), route.destination));
-        if let Some(interface) = connected_by {
-            planner.refuse(
-                path::field(&route.origin, "destination"),
-                PlanReason::Connected {
-                    network: route.destination.to_string(),
-                    interface: (*interface).to_owned(),
-                },
-            );
-        }
-        let mut needs = vec![vrf_key(&route.vrf)];
-        for hop in &route.hops {
-            match hop_needs(route, hop, routes, ports) {
-                Ok(keys) => needs.extend(keys),
-                Err(reason) => planner.refuse(&*hop.origin, reason),
-            }
-        }
-        needs.sort();
-        needs.dedup();
-        let kind = Kind::Route(bus::Route {
-            vrf: route.vrf.clone(),
-            destination: Some(route.destination.into()),
-            next_hops: route
-                .hops
-                .iter()
-                .map(|hop| bus::NextHop {
-                    gateway: hop.gateway.map(Into::into),
-                    interface: hop.interface.unwrap_or_default().to_owned(),
-                    vrf: if hop.vrf == route.vrf {
-                        String::new()
-                    } else {
-                        hop.vrf.clone()
-                    },
-                })
-                .collect(),
-            action: route.action.into(),
-            learnt: false,
-        });
-        let key = Key(format!("route/{}/{}", route.vrf, route.destination));
-        planner.add(key, kind, Part::Dataplane, &route.origin).needs = needs;
-    }
-}
-
-/// What a next hop needs to be there: its interface, and the address its gateway is on the link of.
-fn hop_needs(
-    route: &StaticRoute<'_>,
-    hop: &Hop<'_>,
-    routes: &StaticRoutes<'_>,
-    ports: &Ports,
-) -> Result<Vec<Key>, PlanReason> {
-    let mut needs = vec![vrf_key(&hop.vrf)];
-    if let Some(name) = hop.interface {
-        let port = ports
-            .get(name)
-            .filter(|port| !port.key.as_str().starts_with("loopback/"))
-            .ok_or_else(|| PlanReason::Malformed {
-                given: name.to_owned(),
-                expected: "an interface or tunnel",
-            })?;
-        if port.vrf != hop.vrf {
-            return Err(PlanReason::OtherVrf {
-                interface: name.to_owned(),
-                actual: port.vrf.clone(),
-                expected: hop.vrf.clone(),
-            });
-        }
-        let has_neighbours = port.key.as_str().starts_with("interface/");
-        if hop.vrf != route.vrf && hop.gateway.is_none() && has_neighbours {
-            return Err(PlanReason::LeakWithoutGateway {
-                interface: name.to_owned(),
-                vrf: hop.vrf.clone(),
-            });
-        }
-        needs.push(port.key.clone());
-    }
-    let Some(gateway) = hop.gateway else {
-        return Ok(needs);
-    };
-    if gateway.is_ipv4() != route.destination.addr().is_ipv4() {
-        return Err(PlanReason::OtherFamily {
-            gateway: gateway.to_string(),
-            destination: route.destination.to_string(),
-        });
-    }
-    if is_link_local(gateway) {
-        if hop.interface.is_none() {
-            return Err(PlanReason::LinkLocalGateway {
-                gateway: gateway.to_string(),
-            });
-        }
-        return Ok(needs);
-    }
-    match connected(ports, &hop.vrf, hop.interface, gateway) {
-        Some((port, address)) => {
-            needs.push(port.key.clone());
-            needs.push(address_key(&port.name, address.prefix));
-        }
-        // A gateway on a named interface outside of its networks is taken to be on the link.
-        None if hop.interface.is_some() => {}
-        None => {
-            // By way of another route; the dataplane resolves it when it is written.
-            let itself = (hop.vrf == route.vrf).then_some(route.destination);
-            if routes.longest(&hop.vrf, gateway, itself).is_none() {
-                return Err(PlanReason::Unreachable {
-                    gateway: gateway.to_string(),
-                    vrf: hop.vrf.clone(),
-                });
-            }
-        }
-    }
-    Ok(needs)
 }

@@ -4,6 +4,8 @@
 //!   plan --pieces--> SetPlanRequest 0, 1, 2 ... last --Assembly--> the same plan
 //! ```
 
+use std::sync::Arc;
+
 use prost::Message as _;
 
 use super::{Key, Part, Plan, Planned};
@@ -145,7 +147,7 @@ impl Assembly {
             if self.plan.contains_key(&key) {
                 return Err(PieceError::Twice { key });
             }
-            self.plan.insert(key, planned);
+            self.plan.insert(key, Arc::new(planned));
         }
         Ok(piece.last.then(|| Assembled {
             revision: self.revision,

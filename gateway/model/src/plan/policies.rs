@@ -45,7 +45,7 @@ pub(super) fn plan(config: &Config, underlay: &str, planner: &mut Planner) {
         mss_clamp: mss_clamp(true, None),
         ..bus::Tunnel::default()
     });
-    let tunnel = Key(format!("tunnel/{TUNNEL}"));
+    let tunnel = Key::from(format!("tunnel/{TUNNEL}"));
     planner
         .add(tunnel.clone(), kind, Part::Dataplane, &origin)
         .needs = vec![vrf_key(underlay)];
@@ -60,7 +60,7 @@ pub(super) fn plan(config: &Config, underlay: &str, planner: &mut Planner) {
                 connection.remote_address.as_deref(),
             ),
         };
-        let key = Key(format!("guard/{}", child.name()));
+        let key = Key::from(format!("guard/{}", child.name()));
         let origin = child_path(connection, child);
         planner
             .add(key, Kind::Policy(guard), Part::Dataplane, &origin)
@@ -94,7 +94,7 @@ pub(super) fn plan(config: &Config, underlay: &str, planner: &mut Planner) {
             local: halves(&policy.local_selectors, None),
             remote: halves(&policy.remote_selectors, None),
         };
-        let key = Key(format!("policy/{}", policy.name()));
+        let key = Key::from(format!("policy/{}", policy.name()));
         planner
             .add(key, Kind::Policy(value), Part::Dataplane, &origin)
             .needs = vec![tunnel.clone()];

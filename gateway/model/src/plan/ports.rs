@@ -8,6 +8,8 @@ use std::ops::Deref;
 use ipnet::IpNet;
 
 use super::ip_tunnels::ip_tunnel_key;
+use super::linux::linux_address_key;
+use super::network::{DEFAULT_MTU, address_key};
 use super::{Key, PlanReason, Planner, vlan, wwan};
 use crate::config::{Config, InterfaceAddress, Loopback};
 use crate::decode::path;
@@ -15,7 +17,8 @@ use crate::decode::path;
 /// Names that exist in every network namespace, that sysctl paths give a meaning, or that the plan itself uses.
 const RESERVED_NAMES: [&str; 5] = ["lo", "all", "default", "tap", super::policies::TUNNEL];
 
-/// An interface or a tunnel.
+/// An interface or a tunnel, as routes and connections see it.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Port {
     pub(super) name: String,
     pub(super) vrf: String,
@@ -26,8 +29,6 @@ pub(super) struct Port {
     pub(super) addresses: Vec<PortAddress>,
     /// Whether Linux has a TAP of it.
     pub(super) tap: bool,
-    /// Of the TAP.
-    pub(super) tap_mtu: u32,
 }
 
 impl Port {
@@ -39,14 +40,20 @@ impl Port {
 }
 
 /// An address of a port, host bits included.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct PortAddress {
     pub(super) prefix: IpNet,
     pub(super) origin: String,
+    /// Of its value in the dataplane.
+    pub(super) key: Key,
+    /// Of its value in Linux, if there is a TAP.
+    pub(super) linux_key: Key,
 }
 
 type ByName = BTreeMap<String, Port>;
 
 /// All ports by name, and by the networks of their addresses.
+#[derive(Debug)]
 pub(super) struct Ports {
     by_name: ByName,
     /// By VRF.
@@ -71,6 +78,49 @@ impl Ports {
         }
         Self { by_name, on_link }
     }
+
+    /// The address of a VRF's ports by which `target` is on the link: the longest network that holds it.
+    pub(super) fn connected(
+        &self,
+        vrf: &str,
+        interface: Option<&str>,
+        target: IpAddr,
+    ) -> Option<(&Port, &PortAddress)> {
+        let lengths = self.on_link.get(vrf)?.iter();
+        lengths
+            .filter_map(|(Reverse(length), networks)| {
+                let network = IpNet::new(target, *length).ok()?.trunc();
+                networks.get(&network)
+            })
+            .find_map(|who| {
+                let (name, place) = who
+                    .iter()
+                    .rev()
+                    .find(|(name, _)| interface.is_none_or(|interface| interface == name))?;
+                let port = self.by_name.get(name)?;
+                Some((port, port.addresses.get(*place)?))
+            })
+    }
+}
+
+/// What is found by networks is found by names.
+impl PartialEq for Ports {
+    fn eq(&self, other: &Self) -> bool {
+        self.by_name == other.by_name
+    }
+}
+
+impl Eq for Ports {}
+
+/// The MTU of each port's TAP. It changes alone, and nothing else depends on it.
+#[derive(Debug, Default)]
+pub(super) struct Taps(HashMap<String, u32>);
+
+impl Taps {
+    /// Of a port's TAP, in bytes.
+    pub(super) fn mtu(&self, port: &Port) -> u32 {
+        self.0.get(&port.name).copied().unwrap_or(DEFAULT_MTU)
+    }
 }
 
 impl Deref for Ports {
@@ -86,8 +136,9 @@ impl Deref for Ports {
 const TUNNEL_TAP_MTU: u32 = 1280;
 
 /// Reads all ports, and checks what must hold among them.
-pub(super) fn read(config: &Config, planner: &mut Planner) -> Ports {
+pub(super) fn read(config: &Config, planner: &mut Planner) -> (Ports, Taps) {
     let mut ports = ByName::new();
+    let mut taps = HashMap::new();
     for interface in &config.interfaces {
         let name = interface.name();
         let origin = path::item("interfaces", &[name.to_owned()], 0);
@@ -99,17 +150,17 @@ pub(super) fn read(config: &Config, planner: &mut Planner) -> Ports {
         );
         let mtu = vlan::mtu(config, interface);
         vlan::check(config, interface, &origin, planner);
-        let addresses = addresses(&interface.addresses, &origin, planner);
+        let addresses = addresses(name, &interface.addresses, &origin, planner);
         check_mtu(Some(mtu), &addresses, &origin, planner);
         let port = Port {
             name: name.to_owned(),
             vrf: interface.vrf.clone().unwrap_or_else(default_vrf),
-            key: Key(format!("interface/{name}")),
+            key: Key::from(format!("interface/{name}")),
             origin,
             addresses,
             tap: interface.self_traffic.unwrap_or(true),
-            tap_mtu: mtu,
         };
+        taps.insert(port.name.clone(), mtu);
         insert(port, &mut ports, planner);
     }
     for loopback in &config.loopbacks {
@@ -125,17 +176,17 @@ pub(super) fn read(config: &Config, planner: &mut Planner) -> Ports {
             &origin,
             planner,
         );
-        let addresses = addresses(&tunnel.addresses, &origin, planner);
+        let addresses = addresses(name, &tunnel.addresses, &origin, planner);
         check_mtu(tunnel.mtu, &addresses, &origin, planner);
         let port = Port {
             name: name.to_owned(),
             vrf: tunnel.vrf.clone().unwrap_or_else(default_vrf),
-            key: Key(format!("tunnel/{name}")),
+            key: Key::from(format!("tunnel/{name}")),
             origin,
             tap: !addresses.is_empty(),
             addresses,
-            tap_mtu: tunnel.mtu.unwrap_or(TUNNEL_TAP_MTU),
         };
+        taps.insert(port.name.clone(), tunnel.mtu.unwrap_or(TUNNEL_TAP_MTU));
         insert(port, &mut ports, planner);
     }
     for tunnel in &config.ip_tunnels {
@@ -143,7 +194,7 @@ pub(super) fn read(config: &Config, planner: &mut Planner) -> Ports {
         let origin = path::item("ip_tunnels", &[name.to_owned()], 0);
         let clamp = tunnel.mss_clamp.unwrap_or(true);
         check_mss(tunnel.mss, clamp, &origin, planner);
-        let addresses = addresses(&tunnel.addresses, &origin, planner);
+        let addresses = addresses(name, &tunnel.addresses, &origin, planner);
         check_mtu(tunnel.mtu, &addresses, &origin, planner);
         let port = Port {
             name: name.to_owned(),
@@ -152,8 +203,8 @@ pub(super) fn read(config: &Config, planner: &mut Planner) -> Ports {
             origin,
             tap: !addresses.is_empty(),
             addresses,
-            tap_mtu: tunnel.mtu.unwrap_or(TUNNEL_TAP_MTU),
         };
+        taps.insert(port.name.clone(), tunnel.mtu.unwrap_or(TUNNEL_TAP_MTU));
         insert(port, &mut ports, planner);
     }
     for interface in &config.wwan_interfaces {
@@ -162,13 +213,13 @@ pub(super) fn read(config: &Config, planner: &mut Planner) -> Ports {
         insert(port, &mut ports, planner);
     }
     check_addresses(&ports, planner);
-    Ports::of(ports)
+    (Ports::of(ports), Taps(taps))
 }
 
 fn read_loopback(loopback: &Loopback, planner: &mut Planner) -> Port {
     let name = loopback.name();
     let origin = path::item("loopbacks", &[name.to_owned()], 0);
-    let addresses = addresses(&loopback.addresses, &origin, planner);
+    let addresses = addresses(name, &loopback.addresses, &origin, planner);
     for address in &addresses {
         let prefix = address.prefix;
         if prefix.prefix_len() != prefix.max_prefix_len() {
@@ -184,11 +235,10 @@ fn read_loopback(loopback: &Loopback, planner: &mut Planner) -> Port {
     Port {
         name: name.to_owned(),
         vrf: loopback.vrf.clone().unwrap_or_else(default_vrf),
-        key: Key(format!("loopback/{name}")),
+        key: Key::from(format!("loopback/{name}")),
         origin,
         addresses,
         tap: loopback.self_traffic.unwrap_or(true),
-        tap_mtu: super::network::DEFAULT_MTU,
     }
 }
 
@@ -219,7 +269,12 @@ fn insert(port: Port, ports: &mut ByName, planner: &mut Planner) {
     ports.insert(port.name.clone(), port);
 }
 
-fn addresses(list: &[InterfaceAddress], at: &str, planner: &mut Planner) -> Vec<PortAddress> {
+fn addresses(
+    port: &str,
+    list: &[InterfaceAddress],
+    at: &str,
+    planner: &mut Planner,
+) -> Vec<PortAddress> {
     let mut addresses = Vec::with_capacity(list.len());
     for item in list {
         let text = item.address();
@@ -242,7 +297,12 @@ fn addresses(list: &[InterfaceAddress], at: &str, planner: &mut Planner) -> Vec<
             );
             continue;
         }
-        addresses.push(PortAddress { prefix, origin });
+        addresses.push(PortAddress {
+            prefix,
+            origin,
+            key: address_key(port, prefix),
+            linux_key: linux_address_key(port, prefix),
+        });
     }
     addresses
 }
@@ -349,26 +409,4 @@ pub(super) fn is_link_local(address: IpAddr) -> bool {
         IpAddr::V4(_) => false,
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     }
-}
-
-/// The address of a VRF's ports by which `target` is on the link: the longest network that holds it.
-pub(super) fn connected<'a>(
-    ports: &'a Ports,
-    vrf: &str,
-    interface: Option<&str>,
-    target: IpAddr,
-) -> Option<(&'a Port, &'a PortAddress)> {
-    ports
-        .on_link
-        .get(vrf)?
-        .iter()
-        .find_map(|(Reverse(length), networks)| {
-            let network = IpNet::new(target, *length).ok()?.trunc();
-            let who = networks.get(&network)?.iter();
-            let (name, place) = who
-                .rev()
-                .find(|(name, _)| interface.is_none_or(|interface| interface == name))?;
-            let port = ports.get(name)?;
-            Some((port, port.addresses.get(*place)?))
-        })
 }

@@ -17,9 +17,6 @@ use crate::bus::{self, value::Kind, wwan};
 use crate::config::{Config, WwanAuthentication, WwanFamily, WwanInterface};
 use crate::decode::path;
 
-/// Of the TAP, until the network has said what it takes.
-const TAP_MTU: u32 = super::network::DEFAULT_MTU;
-
 /// The interface among all others. Its addresses come from the network.
 pub(super) fn port(interface: &WwanInterface) -> Port {
     let name = interface.name().to_owned();
@@ -30,17 +27,16 @@ pub(super) fn port(interface: &WwanInterface) -> Port {
         addresses: Vec::new(),
         // Who has the modem makes it, with the addresses.
         tap: false,
-        tap_mtu: interface.mtu.unwrap_or(TAP_MTU),
         name,
     }
 }
 
 fn key(name: &str) -> Key {
-    Key(format!("wwan/{name}"))
+    Key::from(format!("wwan/{name}"))
 }
 
 fn modem_key(device: &str) -> Key {
-    Key(format!("modem/{device}"))
+    Key::from(format!("modem/{device}"))
 }
 
 /// Plans all of them.

@@ -136,6 +136,19 @@ impl Change {
         }
     }
 
+    /// Puts what is there after it into a tree, and says whether anything is. `None`: it changes an order.
+    pub(super) fn put_into(&self, tree: &mut Tree) -> Option<bool> {
+        match &self.what {
+            What::Leaf {
+                after: Some(leaf), ..
+            } => tree.put_leaf(&self.location, leaf),
+            What::Added(item) => tree.put_item(&self.location, item.clone()),
+            What::Leaf { after: None, .. } | What::Removed(_) => return Some(false),
+            What::Order { .. } => return None,
+        }
+        Some(true)
+    }
+
     fn item_lines(&self, sign: &str, item: &Branch) -> Vec<String> {
         let text = match self.location.message() {
             Some(message) => set_lines_of_item(message, item, &self.location.to_string()),

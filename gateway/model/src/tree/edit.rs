@@ -135,10 +135,15 @@ impl Tree {
 
     /// Puts all that another tree says over this one; what it does not say stays.
     pub fn overlay(&mut self, other: &Self) -> Result<(), TreeError> {
-        let mut root = self.root.as_ref().clone();
-        lay_over(&mut root, shape::root(), &other.root);
-        *self = Self::bounded(root)?;
+        let mut tree = self.clone();
+        tree.lay_over(other);
+        *self = Self::bounded(tree.root.as_ref().clone())?;
         Ok(())
+    }
+
+    /// The same, whatever it comes to.
+    pub(super) fn lay_over(&mut self, other: &Self) {
+        lay_over(Arc::make_mut(&mut self.root), shape::root(), &other.root);
     }
 
     /// The list and the key of an item that is to be made like `from`.

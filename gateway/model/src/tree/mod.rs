@@ -33,6 +33,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod after;
 mod complete;
 mod diff;
 mod edit;
@@ -45,6 +46,7 @@ mod merge;
 mod node;
 mod notes;
 mod part;
+mod patch;
 mod rename;
 mod secrets;
 mod shape;
@@ -70,6 +72,7 @@ pub use leaf::Leaf;
 pub use load::{Edit, FaultReason, LineFault, VERBS};
 pub use location::{Location, Place, Setting};
 pub use merge::{Conflict, MergeError, merge};
+pub use patch::Patch;
 pub use secrets::Secret;
 pub use show::Show;
 pub use wire::Secrets;
@@ -188,6 +191,22 @@ impl Tree {
         let mut out = Sink::with_capacity(self.weight.bytes);
         wire::encode(&mut out, shape::root(), &self.root, None, secrets);
         out.into_bytes()
+    }
+
+    /// Each field of the whole on its own. Their canonical forms one after the other are that of the whole.
+    pub fn fields(&self) -> Vec<Self> {
+        let fields = self.root.entries(shape::root());
+        fields
+            .map(|(field, node)| {
+                let mut root = Branch::default();
+                root.put(field.number, node.clone());
+                Self {
+                    root: Arc::new(root),
+                    // At most.
+                    weight: self.weight,
+                }
+            })
+            .collect()
     }
 
     /// SHA-256 over the canonical form with digests in the place of secrets: the same with secrets and

@@ -69,7 +69,9 @@ impl Parts {
     }
 
     fn follow(&mut self, plan: Plan) -> anyhow::Result<()> {
-        let plan = plan.into_iter().map(|(key, value)| (key, value.into()));
+        let plan = plan
+            .into_iter()
+            .map(|(key, value)| (key, value.as_ref().into()));
         self.scheduler.set_plan(plan.collect())?;
         self.drive();
         ensure!(
