@@ -136,7 +136,8 @@ struct Client<'a> {
     shared: &'a Shared,
     socket: PacketSocket,
     origin: Instant,
-    client_id: Vec<u8>,
+    /// What the server knows it by (RFC 2132 section 9.14).
+    identifier: Vec<u8>,
     machine: Machine,
     /// As it was stored last.
     stored: Option<Held>,
@@ -180,7 +181,7 @@ impl<'a> Client<'a> {
             shared,
             socket,
             origin,
-            client_id,
+            identifier: client_id,
             machine,
             stored,
         }
@@ -246,7 +247,7 @@ impl<'a> Client<'a> {
                         .elapsed()
                         .saturating_sub(held.expire_at.saturating_sub(held.terms.duration));
                     self.shared
-                        .keep(interface, &self.client_id, &held.terms, age);
+                        .keep(interface, &self.identifier, &held.terms, age);
                 }
                 None => {
                     tracing::warn!(interface, "the lease is gone");

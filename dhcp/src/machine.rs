@@ -195,10 +195,11 @@ impl Machine {
         match &self.state {
             State::Init { at } => *at,
             State::Selecting(asking) | State::Requesting(asking, _) => asking.at,
-            State::Rebooting(asking, held) => asking.at.min(held.expire_at),
+            State::Rebooting(asking, held) | State::Rebinding(asking, held) => {
+                asking.at.min(held.expire_at)
+            }
             State::Bound(held) => held.renew_at,
             State::Renewing(asking, held) => asking.at.min(held.rebind_at),
-            State::Rebinding(asking, held) => asking.at.min(held.expire_at),
         }
     }
 
@@ -298,7 +299,7 @@ impl Machine {
     /// A lease runs from when it was asked for (RFC 2131 section 4.4.1). Clients that began together do not renew
     /// together: a little earlier each.
     fn hold(&mut self, terms: Terms, began: Time) -> Held {
-        let mut earlier = |time: Duration| time - time / 64 * ((self.random)() % 4);
+        let mut earlier = |time: Duration| time.saturating_sub(time / 64 * ((self.random)() % 4));
         Held {
             renew_at: began + earlier(terms.renew),
             rebind_at: began + terms.rebind,

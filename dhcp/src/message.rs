@@ -177,9 +177,8 @@ impl Reply {
             return Err(Refusal::OtherClient);
         }
         let options = Options::read(header, area)?;
-        let kind = match options.get(TYPE) {
-            Some(DhcpOption::MessageType(kind)) => kind,
-            _ => return Err(Refusal::NotOfServer),
+        let Some(DhcpOption::MessageType(kind)) = options.get(TYPE) else {
+            return Err(Refusal::NotOfServer);
         };
         let server = options.address(SERVER);
         let offered = || Offered {

@@ -413,22 +413,22 @@ mod tests {
             })
             .collect::<Vec<_>>()
         };
-        let (far, own, router) = ([198, 51, 100, 1], [192, 0, 2, 10], [192, 0, 2, 1]);
-        assert_eq!(routes(&[far, own, router], None), ["0.0.0.0/0 192.0.2.1"]);
+        let (far, own, near) = ([198, 51, 100, 1], [192, 0, 2, 10], [192, 0, 2, 1]);
+        assert_eq!(routes(&[far, own, near], None), ["0.0.0.0/0 192.0.2.1"]);
         assert!(routes(&[far], None).is_empty());
-        assert!(routes(&[router], Some(&[])).is_empty());
+        assert!(routes(&[near], Some(&[])).is_empty());
         let told = [
             ("0.0.0.0/0", far),
-            ("10.1.2.3/8", router),
-            ("10.0.0.0/8", router),
-            ("127.0.0.0/8", router),
-            ("224.0.0.0/4", router),
-            ("240.0.0.0/4", router),
-            ("169.254.0.0/16", router),
+            ("10.1.2.3/8", near),
+            ("10.0.0.0/8", near),
+            ("127.0.0.0/8", near),
+            ("224.0.0.0/4", near),
+            ("240.0.0.0/4", near),
+            ("169.254.0.0/16", near),
             ("192.0.2.0/24", [0; 4]),
             ("11.0.0.0/8", [203, 0, 113, 1]),
         ];
-        assert_eq!(routes(&[router], Some(&told)), ["10.0.0.0/8 192.0.2.1"]);
+        assert_eq!(routes(&[near], Some(&told)), ["10.0.0.0/8 192.0.2.1"]);
         let direct = [("0.0.0.0/0", far), ("198.51.100.1/32", [0; 4])];
         assert_eq!(
             routes(&[], Some(&direct)),
@@ -438,7 +438,7 @@ mod tests {
             .map(|one| {
                 (
                     Ipv4Net::new([10, one, 0, 0].into(), 16).unwrap(),
-                    router.into(),
+                    near.into(),
                 )
             })
             .collect();

@@ -374,13 +374,8 @@ fn operators_come_by_ssh_and_do_what_their_role_allows() {
     }
 }
 
-#[test]
-fn who_is_removed_is_logged_out_and_sshd_comes_and_goes_with_the_configuration() {
-    let mut site = Site::open();
-    let key = site.remember_host_key();
-    let namespace = site.lab.open(Place::GatewayA);
-
-    // One key of two goes: whoever came in with it goes, too, and nobody else.
+/// Whoever came in with it goes, too, and nobody else.
+fn one_key_of_two_goes(site: &Site) {
     let phone = make_key(&site.lab.folder().join("bob-phone")).unwrap();
     well(&site.script(
         "alice",
@@ -393,13 +388,15 @@ fn who_is_removed_is_logged_out_and_sshd_comes_and_goes_with_the_configuration()
     badly(&site.ssh("bob", "show configuration"));
     kept.ask("show configuration revisions", "import");
     drop(kept);
-    let public = public_key(&site, "bob");
+    let public = public_key(site, "bob");
     well(&site.script(
         "alice",
         &format!("set system users bob ssh_keys laptop public_key \"{public}\"\ncommit\n"),
     ));
+}
 
-    // Two who are in, at a terminal and without, are out within seconds; and stay out.
+/// Two who are in, at a terminal and without, are out within seconds; and stay out.
+fn two_users_go(site: &Site) {
     let mut bob = site.enter("bob", &["-tt"]);
     let mut carol = site.enter("carol", &[]);
     well(&site.script(
@@ -421,6 +418,16 @@ fn who_is_removed_is_logged_out_and_sshd_comes_and_goes_with_the_configuration()
             "{audit}"
         );
     }
+}
+
+#[test]
+fn who_is_removed_is_logged_out_and_sshd_comes_and_goes_with_the_configuration() {
+    let mut site = Site::open();
+    let key = site.remember_host_key();
+    let namespace = site.lab.open(Place::GatewayA);
+
+    one_key_of_two_goes(&site);
+    two_users_go(&site);
 
     // sshd dies: whoever is in stays, another one lets in whoever comes.
     let mut alice = site.enter("alice", &[]);

@@ -376,8 +376,8 @@ mod tests {
         plan_configured(&config, &DigestKey::new([0; 32])).unwrap()
     }
 
-    fn prefix(text: &str) -> Option<types::IpPrefix> {
-        Some(text.parse::<IpNet>().unwrap().into())
+    fn prefix(text: &str) -> types::IpPrefix {
+        text.parse::<IpNet>().unwrap().into()
     }
 
     fn address(text: &str) -> types::IpAddress {
@@ -389,12 +389,12 @@ mod tests {
             interface: "wan".to_owned(),
             state: State::Bound.into(),
             lease: Some(bus::DhcpLease {
-                address: prefix(own),
+                address: Some(prefix(own)),
                 server: Some(address("192.0.2.1")),
                 routes: routes
                     .iter()
                     .map(|(destination, gateway)| bus::DhcpRoute {
-                        destination: prefix(destination),
+                        destination: Some(prefix(destination)),
                         gateway: (!gateway.is_empty()).then(|| address(gateway)),
                     })
                     .collect(),
