@@ -14,8 +14,10 @@ use crate::clients::Shared;
 use crate::frame;
 use crate::machine::{Held, Machine, Outgoing, Place, Settings, Time};
 use crate::message::LONGEST;
+use crate::moment::Age;
 use crate::packet_socket::PacketSocket;
 use crate::refusal::Refusal;
+use crate::terms::Terms;
 
 /// Before a socket that failed is opened again: its TAP may be about to come back.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -24,9 +26,34 @@ const HEADERS: usize = 28;
 /// RFC 2132 section 9.14: the identifier is the Ethernet address.
 const TYPE_ETHERNET: u8 = 1;
 
-/// A client is to give its lease back and end; who said so is told when it has.
+/// How a client ends; who said so is told when it has.
 #[derive(Debug)]
-pub struct Release(pub oneshot::Sender<()>);
+pub enum End {
+    /// It gives its lease back.
+    Release(oneshot::Sender<()>),
+    /// Another goes on with what it has.
+    HandOver(oneshot::Sender<Before>),
+}
+
+/// What a client begins with.
+#[derive(Clone, Debug)]
+pub enum Before {
+    /// What is stored.
+    Stored,
+    /// What the client before it had; none: no lease.
+    Handed(Option<Box<Handed>>),
+}
+
+/// A lease of a client that goes on with another socket, or other settings.
+#[derive(Clone, Debug)]
+pub struct Handed {
+    /// Whose.
+    identifier: Vec<u8>,
+    held: Held,
+    /// From when its times count.
+    origin: Instant,
+    doubtful: bool,
+}
 
 /// What is known of a client from outside, at any time.
 #[derive(Clone, Debug)]
@@ -95,21 +122,31 @@ impl Snapshot {
     }
 }
 
-/// Works until it is released, or nobody can say so any more.
+/// Works until it is told to end, or nobody can say so any more.
 pub async fn run(
     wanted: bus::DhcpClient,
     shared: Arc<Shared>,
-    mut release: oneshot::Receiver<Release>,
+    mut before: Before,
+    mut end: oneshot::Receiver<End>,
 ) {
     loop {
         let opened = PacketSocket::open(&wanted.tap);
-        let failed = match opened.map(|socket| Client::new(&wanted, &shared, socket)) {
+        let failed = match opened.map(|socket| Client::new(&wanted, &shared, socket, &before)) {
             Ok(mut client) => tokio::select! {
-                error = client.work() => error,
-                end = &mut release => {
-                    if let Ok(Release(done)) = end {
-                        client.release();
-                        let _ = done.send(());
+                error = client.work() => {
+                    before = client.hand_over();
+                    error
+                }
+                end = &mut end => {
+                    match end {
+                        Ok(End::Release(done)) => {
+                            client.release();
+                            let _ = done.send(());
+                        }
+                        Ok(End::HandOver(to)) => {
+                            let _ = to.send(client.hand_over());
+                        }
+                        Err(_) => {}
                     }
                     return;
                 }
@@ -119,14 +156,57 @@ pub async fn run(
         tracing::warn!(interface = wanted.interface, error = %failed, "cannot listen; opening anew");
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
-            end = &mut release => {
-                if let Ok(Release(done)) = end {
-                    // Without a socket there is nobody to tell.
-                    shared.forget(&wanted.interface);
-                    let _ = done.send(());
+            end = &mut end => {
+                match end {
+                    Ok(End::Release(done)) => {
+                        // Without a socket there is nobody to tell.
+                        shared.forget(&wanted.interface);
+                        let _ = done.send(());
+                    }
+                    Ok(End::HandOver(to)) => {
+                        let _ = to.send(before);
+                    }
+                    Err(_) => {}
                 }
                 return;
             }
+        }
+    }
+}
+
+/// What is left of a lease at `now`, by a clock that begins then; whether it may be over all the same.
+fn left(
+    before: &Before,
+    identifier: &[u8],
+    now: Instant,
+    stored: impl FnOnce() -> Option<(Terms, Age)>,
+) -> Option<(Held, bool)> {
+    match before {
+        Before::Stored => {
+            let (terms, age) = stored()?;
+            let (age, doubtful) = match age {
+                Age::Known(age) => (age, false),
+                Age::Unknown => (Duration::ZERO, true),
+            };
+            let held = Held {
+                renew_at: terms.renew.saturating_sub(age),
+                rebind_at: terms.rebind.saturating_sub(age),
+                expire_at: terms.duration.saturating_sub(age),
+                terms,
+            };
+            Some((held, doubtful))
+        }
+        Before::Handed(handed) => {
+            // An interface with another Ethernet address is another client.
+            let handed = handed.as_ref().filter(|one| one.identifier == identifier)?;
+            let age = now.saturating_duration_since(handed.origin);
+            let held = Held {
+                renew_at: handed.held.renew_at.saturating_sub(age),
+                rebind_at: handed.held.rebind_at.saturating_sub(age),
+                expire_at: handed.held.expire_at.saturating_sub(age),
+                terms: handed.held.terms.clone(),
+            };
+            Some((held, handed.doubtful))
         }
     }
 }
@@ -144,7 +224,12 @@ struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    fn new(wanted: &'a bus::DhcpClient, shared: &'a Shared, socket: PacketSocket) -> Self {
+    fn new(
+        wanted: &'a bus::DhcpClient,
+        shared: &'a Shared,
+        socket: PacketSocket,
+        before: &Before,
+    ) -> Self {
         let origin = Instant::now();
         let mac = socket.mac();
         let client_id = if wanted.client_id.is_empty() {
@@ -152,14 +237,10 @@ impl<'a> Client<'a> {
         } else {
             wanted.client_id.clone()
         };
-        let stored = shared
-            .find(&wanted.interface, &client_id)
-            .map(|(terms, age)| Held {
-                renew_at: terms.renew.saturating_sub(age),
-                rebind_at: terms.rebind.saturating_sub(age),
-                expire_at: terms.duration.saturating_sub(age),
-                terms,
-            });
+        let stored = || shared.find(&wanted.interface, &client_id);
+        let left = left(before, &client_id, origin, stored);
+        let doubtful = left.as_ref().is_some_and(|(_, doubtful)| *doubtful);
+        let held = left.map(|(held, _)| held);
         let settings = Settings {
             mac,
             client_id: client_id.clone(),
@@ -175,7 +256,10 @@ impl<'a> Client<'a> {
             }
             u32::from_be_bytes(bytes)
         };
-        let machine = Machine::new(settings, stored.clone(), Time::ZERO, Box::new(draw));
+        let mut machine = Machine::new(settings, held.clone(), Time::ZERO, Box::new(draw));
+        if doubtful {
+            machine = machine.in_doubt();
+        }
         Self {
             wanted,
             shared,
@@ -183,8 +267,21 @@ impl<'a> Client<'a> {
             origin,
             identifier: client_id,
             machine,
-            stored,
+            stored: held,
         }
+    }
+
+    /// What another client goes on with.
+    fn hand_over(&self) -> Before {
+        let hand = |held: &Held| {
+            Box::new(Handed {
+                identifier: self.identifier.clone(),
+                held: held.clone(),
+                origin: self.origin,
+                doubtful: self.machine.doubts(),
+            })
+        };
+        Before::Handed(self.machine.held().map(hand))
     }
 
     /// Until the socket fails.
@@ -274,5 +371,72 @@ impl<'a> Client<'a> {
             self.send(&message);
         }
         self.shared.forget(&self.wanted.interface);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::terms::Offered;
+
+    fn terms() -> Terms {
+        Offered {
+            address: Some([192, 0, 2, 10].into()),
+            server: Some([192, 0, 2, 1].into()),
+            mask: Some([255, 255, 255, 0].into()),
+            duration: Some(3600),
+            ..Offered::default()
+        }
+        .check()
+        .unwrap()
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_stored_lease_of_unknown_age_is_whole_and_doubtful() {
+        let stored = |age| {
+            let found = || Some((terms(), age));
+            let (held, doubtful) = left(&Before::Stored, b"me", Instant::now(), found).unwrap();
+            (held.renew_at, held.expire_at, doubtful)
+        };
+        assert_eq!(
+            stored(Age::Known(seconds(2000))),
+            (seconds(0), seconds(1600), false)
+        );
+        assert_eq!(
+            stored(Age::Known(seconds(4000))),
+            (seconds(0), seconds(0), false)
+        );
+        assert_eq!(stored(Age::Unknown), (seconds(1800), seconds(3600), true));
+    }
+
+    #[test]
+    fn a_lease_that_is_handed_over_counts_and_what_is_stored_does_not() {
+        let origin = Instant::now();
+        let handed = Handed {
+            identifier: b"me".to_vec(),
+            held: Held {
+                renew_at: seconds(1900),
+                rebind_at: seconds(3250),
+                expire_at: seconds(3700),
+                terms: terms(),
+            },
+            origin,
+            doubtful: false,
+        };
+        let before = Before::Handed(Some(Box::new(handed)));
+        let now = origin + seconds(1000);
+        let (held, doubtful) = left(&before, b"me", now, || panic!("not asked")).unwrap();
+        assert_eq!(
+            (held.renew_at, held.rebind_at, held.expire_at, doubtful),
+            (seconds(900), seconds(2250), seconds(2700), false)
+        );
+        assert!(left(&before, b"another", now, || panic!("not asked")).is_none());
+        let none = Before::Handed(None);
+        assert!(left(&none, b"me", now, || panic!("not asked")).is_none());
     }
 }

@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use culvert_model::bus::{self, operation::Verb, value::Kind};
 use tokio::sync::{oneshot, watch};
 
-use crate::client::{self, Release, Snapshot};
+use crate::client::{self, Before, End, Snapshot};
+use crate::moment::{Age, Moment};
 use crate::store::{Store, StoreError};
 use crate::terms::Terms;
 
-/// A client that does not give its lease back in this time is left.
-const RELEASE: Duration = Duration::from_secs(1);
+/// A client that does not end in this time, having given its lease back or handed it over, is left.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What clients share.
 pub struct Shared {
@@ -69,12 +70,13 @@ impl Shared {
         self.generation.send_modify(|generation| *generation += 1);
     }
 
-    pub(crate) fn find(&self, interface: &str, client: &[u8]) -> Option<(Terms, Duration)> {
-        or_complain(lock(&self.store).find(interface, client)).flatten()
+    pub(crate) fn find(&self, interface: &str, client: &[u8]) -> Option<(Terms, Age)> {
+        or_complain(lock(&self.store).find(interface, client, &Moment::now())).flatten()
     }
 
     pub(crate) fn keep(&self, interface: &str, client: &[u8], terms: &Terms, age: Duration) {
-        or_complain(lock(&self.store).keep(interface, client, terms, age));
+        let began = Moment::now().earlier(age);
+        or_complain(lock(&self.store).keep(interface, client, terms, &began));
     }
 
     pub(crate) fn forget(&self, interface: &str) {
@@ -112,7 +114,7 @@ pub struct Clients {
 
 struct Running {
     value: bus::DhcpClient,
-    release: oneshot::Sender<Release>,
+    end: oneshot::Sender<End>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -164,23 +166,27 @@ impl Clients {
                 if others.any(|(_, other)| other.value.interface == value.interface) {
                     return Err(ApplyError::Taken(value.interface));
                 }
-                match self.by_key.remove(&key) {
+                let before = match self.by_key.remove(&key) {
                     Some(before)
                         if before.value.interface != value.interface
                             || before.value.client_id != value.client_id =>
                     {
                         self.release(before).await;
                         self.shared.begin(&value.interface);
+                        Before::Stored
                     }
                     // The same client goes on with what it has.
-                    Some(before) => before.task.abort(),
-                    None => self.shared.begin(&value.interface),
-                }
-                let (release, receiver) = oneshot::channel();
-                let task = client::run(value.clone(), Arc::clone(&self.shared), receiver);
+                    Some(before) => hand_over(before).await,
+                    None => {
+                        self.shared.begin(&value.interface);
+                        Before::Stored
+                    }
+                };
+                let (end, receiver) = oneshot::channel();
+                let task = client::run(value.clone(), Arc::clone(&self.shared), before, receiver);
                 let running = Running {
                     value,
-                    release,
+                    end,
                     task: tokio::spawn(task),
                 };
                 self.by_key.insert(key, running);
@@ -197,10 +203,23 @@ impl Clients {
 
     async fn release(&self, running: Running) {
         let (done, released) = oneshot::channel();
-        if running.release.send(Release(done)).is_ok() {
-            let _ = tokio::time::timeout(RELEASE, released).await;
+        if running.end.send(End::Release(done)).is_ok() {
+            let _ = tokio::time::timeout(PATIENCE, released).await;
         }
         running.task.abort();
         self.shared.end(&running.value.interface);
     }
+}
+
+/// Ends a client without a word to its server; what it knows goes on with the next.
+async fn hand_over(running: Running) -> Before {
+    let (hand, taken) = oneshot::channel();
+    let mut before = Before::Stored;
+    if running.end.send(End::HandOver(hand)).is_ok()
+        && let Ok(Ok(handed)) = tokio::time::timeout(PATIENCE, taken).await
+    {
+        before = handed;
+    }
+    running.task.abort();
+    before
 }

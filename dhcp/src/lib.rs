@@ -29,6 +29,7 @@ pub mod clients;
 pub mod frame;
 pub mod machine;
 pub mod message;
+pub mod moment;
 mod packet_socket;
 pub mod refusal;
 mod service;

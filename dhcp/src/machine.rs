@@ -8,6 +8,7 @@
 //!      |                                                          |  +------------+---------------+
 //!      '-- a lease of before --> Rebooting (REQUEST) --ACK--------+
 //!                                    '-- no answer: the lease holds (RFC 2131 section 3.2) --> Bound
+//!                                        (but one that nobody knows the age of does not --> Init)
 //! ```
 //!
 //! The first offer that can be used is taken. What a message may be is decided by the state: its transaction, its server
@@ -108,6 +109,8 @@ pub type Random = Box<dyn FnMut() -> u32 + Send>;
 pub struct Machine {
     settings: Settings,
     state: State,
+    /// The lease of before may be over already.
+    doubtful: bool,
     /// Since the last lease.
     failures: u32,
     random: Random,
@@ -142,6 +145,7 @@ impl Machine {
         Self {
             settings,
             state,
+            doubtful: false,
             failures: 0,
             random,
             outgoing: Vec::new(),
@@ -149,6 +153,20 @@ impl Machine {
             sent: 0,
             received: 0,
         }
+    }
+
+    /// Nobody knows how old the lease of before is: without an answer it does not hold.
+    #[must_use]
+    pub fn in_doubt(self) -> Self {
+        Self {
+            doubtful: true,
+            ..self
+        }
+    }
+
+    /// See [`Self::in_doubt`].
+    pub fn doubts(&self) -> bool {
+        self.doubtful
     }
 
     /// Where it is.
@@ -172,6 +190,14 @@ impl Machine {
             | State::Selecting(_)
             | State::Requesting(..)
             | State::Rebooting(..) => None,
+        }
+    }
+
+    /// The lease that may be used, or that is asked about.
+    pub fn held(&self) -> Option<&Held> {
+        match &self.state {
+            State::Rebooting(_, held) => Some(held),
+            _ => self.lease(),
         }
     }
 
@@ -282,6 +308,7 @@ impl Machine {
                     return Err(Refusal::BadAddress);
                 }
                 self.failures = 0;
+                self.doubtful = false;
                 self.state = State::Bound(self.hold(terms, asking.began));
             }
             (Said::Nak, Some(_)) => {
@@ -316,7 +343,12 @@ impl Machine {
             State::Requesting(asking, _) if asking.tries >= REQUESTS => self.begin_again(now),
             State::Rebooting(_, held) if held.expire_at <= now => self.begin_again(now),
             State::Rebooting(asking, held) if asking.tries >= REBOOT_REQUESTS => {
-                self.state = State::Bound(held.clone());
+                self.state = if self.doubtful {
+                    State::Init { at: now }
+                } else {
+                    State::Bound(held.clone())
+                };
+                self.doubtful = false;
             }
             State::Bound(held) => {
                 let held = held.clone();
@@ -341,6 +373,7 @@ impl Machine {
     fn begin_again(&mut self, now: Time) {
         let seconds = (1 << self.failures.min(6)).min(LONGEST_PAUSE);
         self.failures += 1;
+        self.doubtful = false;
         self.state = State::Init {
             at: now + Duration::from_secs(seconds),
         };

@@ -6,12 +6,13 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use culvert_model::bus;
 use prost::Message as _;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use crate::moment::{Age, Moment};
 use crate::terms::Terms;
 
 /// Why leases cannot be kept.
@@ -37,7 +38,7 @@ pub struct Store {
 }
 
 /// Of this layout.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 impl Store {
     /// Opens or makes it.
@@ -70,7 +71,9 @@ impl Store {
                      interface TEXT PRIMARY KEY,
                      client BLOB NOT NULL,
                      lease BLOB NOT NULL,
-                     began_unix_s INTEGER NOT NULL
+                     boot TEXT NOT NULL,
+                     began_boot_ms INTEGER NOT NULL,
+                     began_unix_ms INTEGER NOT NULL
                  ) STRICT;
                  PRAGMA user_version = {VERSION};
                  COMMIT;"
@@ -83,23 +86,25 @@ impl Store {
         Ok(Self { connection })
     }
 
-    /// Keeps the lease of an interface, that `client` was given so long ago.
+    /// Keeps the lease of an interface, that `client` was given when it began.
     pub fn keep(
         &self,
         interface: &str,
         client: &[u8],
         terms: &Terms,
-        age: Duration,
+        began: &Moment,
     ) -> Result<(), StoreError> {
         let lease = terms.on_the_bus(terms.renew, terms.rebind, terms.duration);
-        let began = unix_time().saturating_sub(age).as_secs();
+        let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         self.connection.execute(
-            "INSERT OR REPLACE INTO leases VALUES (?1, ?2, ?3, ?4)",
+            "INSERT OR REPLACE INTO leases VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![
                 interface,
                 client,
                 lease.encode_to_vec(),
-                began.cast_signed()
+                began.boot,
+                milliseconds(began.since_boot),
+                milliseconds(began.unix),
             ],
         )?;
         Ok(())
@@ -112,36 +117,33 @@ impl Store {
         Ok(())
     }
 
-    /// The lease of an interface that this client was given, and how long ago. A clock that was set back since makes it
-    /// younger than it is; what the server says of it counts.
+    /// The lease of an interface that this client was given, and how old it is at this moment.
     pub fn find(
         &self,
         interface: &str,
         client: &[u8],
-    ) -> Result<Option<(Terms, Duration)>, StoreError> {
-        let row: Option<(Vec<u8>, i64)> = self
+        now: &Moment,
+    ) -> Result<Option<(Terms, Age)>, StoreError> {
+        let row: Option<(Vec<u8>, String, i64, i64)> = self
             .connection
             .query_row(
-                "SELECT lease, began_unix_s FROM leases WHERE interface = ?1 AND client = ?2",
+                "SELECT lease, boot, began_boot_ms, began_unix_ms FROM leases
+                 WHERE interface = ?1 AND client = ?2",
                 params![interface, client],
-                |row| Ok((row.get(0)?, row.get(1)?)),
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
             )
             .optional()?;
-        Ok(row.and_then(|(lease, began)| {
+        Ok(row.and_then(|(lease, boot, since_boot, unix)| {
             let lease = bus::DhcpLease::decode(lease.as_slice()).ok()?;
-            let began = Duration::from_secs(u64::try_from(began).ok()?);
-            Some((
-                Terms::from_stored(&lease)?,
-                unix_time().saturating_sub(began),
-            ))
+            let time = |milliseconds| u64::try_from(milliseconds).map(Duration::from_millis).ok();
+            let began = Moment {
+                boot,
+                since_boot: time(since_boot)?,
+                unix: time(unix)?,
+            };
+            Some((Terms::from_stored(&lease)?, now.since(&began)))
         }))
     }
-}
-
-fn unix_time() -> Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -167,18 +169,30 @@ mod tests {
     fn a_lease_outlives_the_process_for_the_same_client_only() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("dhcp")).unwrap();
-        store
-            .keep("wan", b"me", &terms(), Duration::from_secs(100))
-            .unwrap();
+        let now = Moment::now();
+        let began = now.clone().earlier(Duration::from_millis(100_500));
+        store.keep("wan", b"me", &terms(), &began).unwrap();
         drop(store);
         let store = Store::open(&folder.path().join("dhcp")).unwrap();
-        let (kept, age) = store.find("wan", b"me").unwrap().unwrap();
+        let find = |interface, client, now| store.find(interface, client, now).unwrap();
+        let (kept, age) = find("wan", b"me".as_slice(), &now).unwrap();
         assert_eq!(kept, terms());
-        assert!((100..200).contains(&age.as_secs()), "{age:?}");
-        assert!(store.find("wan", b"another").unwrap().is_none());
-        assert!(store.find("lan", b"me").unwrap().is_none());
+        let Age::Known(age) = age else {
+            panic!("of this boot");
+        };
+        // Milliseconds are stored.
+        assert!((100_500..=100_501).contains(&age.as_millis()), "{age:?}");
+        assert!(find("wan", b"another", &now).is_none());
+        assert!(find("lan", b"me", &now).is_none());
+        // Another boot, with a clock that stands at its beginning.
+        let reset = Moment {
+            boot: "another".to_owned(),
+            unix: Duration::ZERO,
+            ..now.clone()
+        };
+        assert_eq!(find("wan", b"me", &reset), Some((terms(), Age::Unknown)));
         store.forget("wan").unwrap();
-        assert!(store.find("wan", b"me").unwrap().is_none());
+        assert!(find("wan", b"me", &now).is_none());
     }
 
     #[test]
@@ -191,8 +205,9 @@ mod tests {
         )
         .unwrap();
         let store = Store::open(folder.path()).unwrap();
-        store.keep("wan", b"me", &terms(), Duration::ZERO).unwrap();
-        assert!(store.find("wan", b"me").unwrap().is_some());
+        let now = Moment::now();
+        store.keep("wan", b"me", &terms(), &now).unwrap();
+        assert!(store.find("wan", b"me", &now).unwrap().is_some());
         assert!(folder.path().join("leases.db.damaged").exists());
     }
 }

@@ -316,6 +316,29 @@ fn a_lease_of_before_is_asked_about_and_holds_without_an_answer() {
     assert_eq!(third.lease(), Some(&held));
     assert!(third.deadline() < seconds(1801));
 
+    // One of unknown age only holds if somebody says so.
+    let mut doubtful = reboot(now).in_doubt();
+    let request = one(&mut doubtful, now);
+    doubtful.receive(&answer(&request, MessageType::Ack, SERVER, |_| {}), now);
+    assert_eq!(doubtful.lease().unwrap().expire_at, seconds(3700));
+    assert!(!doubtful.doubts());
+    let mut doubtful = reboot(now).in_doubt();
+    let mut kinds = Vec::new();
+    while doubtful.place() == Place::Rebooting {
+        assert_eq!((doubtful.held(), doubtful.lease()), (Some(&held), None));
+        let at = doubtful.deadline();
+        kinds.extend(doubtful.poll(at).iter().map(kind));
+    }
+    assert_eq!((doubtful.held(), doubtful.doubts()), (None, false));
+    assert_eq!(
+        kinds,
+        [
+            MessageType::Request,
+            MessageType::Request,
+            MessageType::Discover
+        ]
+    );
+
     // One that is over is not spoken of.
     assert_eq!(
         kind(&one(&mut reboot(seconds(3600)), seconds(3600))),
