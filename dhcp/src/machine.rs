@@ -96,6 +96,9 @@ enum State {
 #[derive(Clone, Copy, Debug)]
 struct Asking {
     transaction: u32,
+    /// The first question of all that led here.
+    first: Time,
+    /// What is lent runs from then.
     began: Time,
     tries: u32,
     /// When it is asked again.
@@ -240,7 +243,8 @@ impl Machine {
 
     /// What gives the lease back; after it nothing more is asked.
     pub fn release(&mut self, now: Time) -> Option<Outgoing> {
-        let held = self.lease()?.clone();
+        // One that is asked about has not been given up yet.
+        let held = self.held()?.clone();
         let asking = Asking::new(now, &mut self.random);
         let request = Request {
             kind: Kind::Release,
@@ -296,6 +300,7 @@ impl Machine {
             (Said::Offer(offered), None) => {
                 let terms = offered.check()?;
                 let asking = Asking {
+                    began: now,
                     tries: 0,
                     at: now,
                     ..asking
@@ -323,7 +328,7 @@ impl Machine {
         Ok(())
     }
 
-    /// A lease runs from when it was asked for (RFC 2131 section 4.4.1). Clients that began together do not renew
+    /// A lease runs from when it was requested (RFC 2131 section 4.4.1), however long a server was looked for. Clients that began together do not renew
     /// together: a little earlier each.
     fn hold(&mut self, terms: Terms, began: Time) -> Held {
         let mut earlier = |time: Duration| time.saturating_sub(time / 64 * ((self.random)() % 4));
@@ -448,7 +453,7 @@ impl Machine {
 
     /// A DISCOVER, to be changed.
     fn request(&self, asking: &Asking, now: Time) -> Request<'_> {
-        let seconds = now.saturating_sub(asking.began).as_secs();
+        let seconds = now.saturating_sub(asking.first).as_secs();
         Request {
             kind: Kind::Discover,
             transaction: asking.transaction,
@@ -468,6 +473,7 @@ impl Asking {
     fn new(now: Time, random: &mut Random) -> Self {
         Self {
             transaction: random(),
+            first: now,
             began: now,
             tries: 0,
             at: now,

@@ -162,13 +162,33 @@ fn a_lease_is_asked_for_as_table_5_says() {
     );
     let held = machine.lease().unwrap();
     assert_eq!(held.terms.address.to_string(), "192.0.2.10/24");
-    // From when it was asked for.
+    // From when it was requested.
     assert_eq!(
         (held.rebind_at, held.expire_at),
-        (seconds(3150), seconds(3600))
+        (seconds(3151), seconds(3601))
     );
-    assert!((1700..=1800).contains(&held.renew_at.as_secs()));
+    assert!((1701..=1801).contains(&held.renew_at.as_secs()));
     assert_eq!(machine.counts(), (2, 2));
+}
+
+#[test]
+fn a_lease_runs_from_its_request_however_long_a_server_was_looked_for() {
+    let mut machine = machine(None, seconds(0));
+    let mut discover = one(&mut machine, seconds(0));
+    while machine.deadline() < seconds(5000) {
+        let at = machine.deadline();
+        discover = one(&mut machine, at);
+    }
+    let now = seconds(5000);
+    machine.receive(&answer(&discover, MessageType::Offer, SERVER, |_| {}), now);
+    let request = one(&mut machine, now);
+    // Relays and servers see how long it has been without an address.
+    assert_eq!(sent(&request).secs(), 5000);
+    let at = now + seconds(2);
+    machine.receive(&answer(&request, MessageType::Ack, SERVER, |_| {}), at);
+    assert_eq!(machine.place(), Place::Bound);
+    assert_eq!(machine.lease().unwrap().expire_at, seconds(8600));
+    assert!(machine.deadline() > seconds(6700));
 }
 
 #[test]
@@ -460,6 +480,7 @@ fn options_go_on_where_names_would_be() {
 #[test]
 fn a_lease_is_given_back_to_its_server() {
     let mut bound = bound(seconds(0));
+    let held = bound.lease().unwrap().clone();
     let release = bound.release(seconds(5)).unwrap();
     assert!(bound.lease().is_none() && bound.poll(seconds(10_000)).is_empty());
     let message = sent(&release);
@@ -474,6 +495,16 @@ fn a_lease_is_given_back_to_its_server() {
     );
     assert!(!message.opts().contains(OptionCode::Hostname));
     assert!(machine(None, seconds(0)).release(seconds(0)).is_none());
+    // One that is only asked about as yet, too.
+    let mut rebooting = machine(Some(held), seconds(6));
+    rebooting.poll(seconds(6));
+    assert_eq!(rebooting.place(), Place::Rebooting);
+    let release = rebooting.release(seconds(7)).unwrap();
+    assert_eq!(
+        (kind(&release), sent(&release).ciaddr(), release.destination),
+        (MessageType::Release, OWN, SERVER)
+    );
+    assert!(rebooting.held().is_none() && rebooting.poll(seconds(10_000)).is_empty());
 }
 
 /// What may happen to a client.
