@@ -21,6 +21,8 @@ use crate::terms::Terms;
 
 /// Before a socket that failed is opened again: its TAP may be about to come back.
 const PAUSE: Duration = Duration::from_secs(1);
+/// So much younger than its lease may be what is stored.
+const LONGEST_SLACK: Duration = Duration::from_mins(1);
 /// Of IPv4 without options, and UDP.
 const HEADERS: usize = 28;
 /// RFC 2132 section 9.14: the identifier is the Ethernet address.
@@ -211,6 +213,29 @@ fn left(
     }
 }
 
+/// What is stored of a lease.
+#[derive(Debug)]
+enum Row {
+    /// Something, by another clock or not the latest.
+    Unknown,
+    /// Nothing that this client would find.
+    None,
+    Lease(Terms, Time),
+}
+
+impl Row {
+    /// A restart would not find this lease, or not with its time: the disk is spared what makes no difference.
+    fn is_behind(&self, held: &Held) -> bool {
+        match self {
+            Self::Unknown | Self::None => true,
+            Self::Lease(terms, expire_at) => {
+                let slack = LONGEST_SLACK.min(terms.duration / 8);
+                *terms != held.terms || held.expire_at.abs_diff(*expire_at) > slack
+            }
+        }
+    }
+}
+
 struct Client<'a> {
     wanted: &'a bus::DhcpClient,
     shared: &'a Shared,
@@ -219,8 +244,7 @@ struct Client<'a> {
     /// What the server knows it by (RFC 2132 section 9.14).
     identifier: Vec<u8>,
     machine: Machine,
-    /// As it was stored last.
-    stored: Option<Held>,
+    row: Row,
 }
 
 impl<'a> Client<'a> {
@@ -267,7 +291,11 @@ impl<'a> Client<'a> {
             origin,
             identifier: client_id,
             machine,
-            stored: held,
+            row: if held.is_some() {
+                Row::Unknown
+            } else {
+                Row::None
+            },
         }
     }
 
@@ -334,24 +362,22 @@ impl<'a> Client<'a> {
         let machine = &self.machine;
         let (interface, place) = (&self.wanted.interface, machine.place());
         let lease = machine.lease();
-        if place != Place::Rebooting && lease != self.stored.as_ref() {
-            match lease {
-                Some(held) => {
-                    let server = held.terms.server;
-                    tracing::info!(interface, %server, seconds = held.terms.duration.as_secs(), "lease");
-                    let age = self
-                        .origin
-                        .elapsed()
-                        .saturating_sub(held.expire_at.saturating_sub(held.terms.duration));
-                    self.shared
-                        .keep(interface, &self.identifier, &held.terms, age);
-                }
-                None => {
-                    tracing::warn!(interface, "the lease is gone");
-                    self.shared.forget(interface);
-                }
+        match lease {
+            Some(held) if self.row.is_behind(held) => {
+                let server = held.terms.server;
+                tracing::info!(interface, %server, seconds = held.terms.duration.as_secs(), "lease");
+                let age =
+                    (self.origin.elapsed() + held.terms.duration).saturating_sub(held.expire_at);
+                self.shared
+                    .keep(interface, &self.identifier, &held.terms, age);
+                self.row = Row::Lease(held.terms.clone(), held.expire_at);
             }
-            self.stored = lease.cloned();
+            None if place != Place::Rebooting && !matches!(self.row, Row::None) => {
+                tracing::warn!(interface, "the lease is gone");
+                self.shared.forget(interface);
+                self.row = Row::None;
+            }
+            Some(_) | None => {}
         }
         let (sent, received) = machine.counts();
         let snapshot = Snapshot {
@@ -394,6 +420,37 @@ mod tests {
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_renewal_is_stored_when_it_makes_a_difference() {
+        let held = |terms: &Terms, expire_at| Held {
+            renew_at: seconds(0),
+            rebind_at: seconds(0),
+            expire_at: seconds(expire_at),
+            terms: terms.clone(),
+        };
+        let terms = terms();
+        for row in [Row::Unknown, Row::None] {
+            assert!(row.is_behind(&held(&terms, 3600)));
+        }
+        let row = Row::Lease(terms.clone(), seconds(3600));
+        assert!(!row.is_behind(&held(&terms, 3600)));
+        assert!(!row.is_behind(&held(&terms, 3660)));
+        assert!(row.is_behind(&held(&terms, 3661)));
+        let other = Terms {
+            domain: "example.com".to_owned(),
+            ..terms.clone()
+        };
+        assert!(row.is_behind(&held(&other, 3600)));
+        // A short lease that is renewed early would be over by what is stored before it is stored again.
+        let short = Terms {
+            duration: seconds(40),
+            ..terms
+        };
+        let row = Row::Lease(short.clone(), seconds(40));
+        assert!(!row.is_behind(&held(&short, 45)));
+        assert!(row.is_behind(&held(&short, 46)));
     }
 
     #[test]

@@ -44,8 +44,14 @@ pub const MOST_ROUTES: usize = 64;
 pub const MOST_SERVERS: usize = 3;
 /// A shorter lease would be renewed all the time.
 const SHORTEST: u32 = 10;
-/// A longer one, or one without end (RFC 2131 section 3.3), is renewed after five years.
-const LONGEST: u32 = 10 * 365 * 86_400;
+/// A longer one, or one without end (RFC 2131 section 3.3), is used for a day: whoever lent it is asked again by then, and
+/// one that nobody on the link knows of ends.
+const LONGEST: u32 = 86_400;
+/// A server that wants to be asked again sooner than after this, and this part of the lease, is not obeyed.
+const SOONEST_RENEWAL: u32 = 60;
+const SOONEST_PART: u32 = 32;
+/// In no case sooner.
+const SHORTEST_RENEWAL: u32 = 2;
 /// A network of more addresses than this leaves is on no link; it would make much of the world a neighbour.
 const SHORTEST_PREFIX: u8 = 8;
 
@@ -83,8 +89,13 @@ impl Offered {
         let address = network(address.ok_or(Refusal::BadAddress)?, self.mask)?;
         let seconds = self.duration.filter(|seconds| *seconds >= SHORTEST);
         let seconds = seconds.ok_or(Refusal::BadTime)?.min(LONGEST);
+        let soonest = SOONEST_RENEWAL
+            .min(seconds / SOONEST_PART)
+            .max(SHORTEST_RENEWAL);
         let (renew, rebind) = match (self.renew, self.rebind) {
-            (Some(renew), Some(rebind)) if 0 < renew && renew < rebind && rebind < seconds => {
+            (Some(renew), Some(rebind))
+                if soonest <= renew && renew < rebind && rebind < seconds =>
+            {
                 (u64::from(renew) * 1000, u64::from(rebind) * 1000)
             }
             // RFC 2131 section 4.4.5.
@@ -139,9 +150,17 @@ fn network(address: Ipv4Addr, mask: Option<Ipv4Addr>) -> Result<Ipv4Net, Refusal
     Ok(network)
 }
 
+/// Another host can have this address as far as the network of `own` goes: not those of the network itself (RFC 3021: a
+/// /31 has neither).
+fn is_neighbour(address: Ipv4Addr, own: Ipv4Net) -> bool {
+    let reserved =
+        own.prefix_len() < 31 && (address == own.network() || address == own.broadcast());
+    is_host(address) && address != own.addr() && !reserved
+}
+
 /// The first router that is on the link.
 fn by_router(routers: &[Ipv4Addr], own: Ipv4Net) -> Vec<Route> {
-    let on_link = |router: &&Ipv4Addr| **router != own.addr() && own.contains(*router);
+    let on_link = |router: &&Ipv4Addr| own.contains(*router) && is_neighbour(**router, own);
     let router = routers.iter().find(on_link);
     let route = router.map(|router| Route {
         destination: Ipv4Net::default(),
@@ -158,15 +177,14 @@ fn classless(told: &[(Ipv4Net, Ipv4Addr)], own: Ipv4Net) -> Vec<Route> {
         .iter()
         .take(MOST_ROUTES)
         .map(|(destination, router)| (destination.trunc(), *router))
-        .filter(|(destination, _)| is_routable(*destination))
+        .filter(|(destination, router)| is_routable(*destination, router.is_unspecified()))
         .partition(|(_, router)| router.is_unspecified());
     // The networks on the link first.
     for (destination, router) in direct.into_iter().chain(indirect) {
         let gateway = (!router.is_unspecified()).then_some(router);
         let mut links = routes.iter().filter(|route| route.gateway.is_none());
         let reachable = gateway.is_none_or(|gateway| {
-            gateway != own.addr()
-                && is_host(gateway)
+            is_neighbour(gateway, own)
                 && (own.contains(&gateway) || links.any(|link| link.destination.contains(&gateway)))
         });
         let known = routes.iter().any(|route| route.destination == destination);
@@ -181,13 +199,17 @@ fn classless(told: &[(Ipv4Net, Ipv4Addr)], own: Ipv4Net) -> Vec<Route> {
     routes
 }
 
-fn is_routable(destination: Ipv4Net) -> bool {
+/// Halves and quarters of the world would stand before the default route of the configuration, and none of them is on a
+/// link.
+fn is_routable(destination: Ipv4Net, on_link: bool) -> bool {
+    if destination.prefix_len() < SHORTEST_PREFIX {
+        return destination.prefix_len() == 0 && !on_link;
+    }
     let network = destination.network();
-    destination.prefix_len() == 0
-        || !(network.is_loopback()
-            || network.is_multicast()
-            || network.is_link_local()
-            || network.octets()[0] >= 240)
+    !(network.is_loopback()
+        || network.is_multicast()
+        || network.is_link_local()
+        || network.octets()[0] >= 240)
 }
 
 /// What is no host name is none: it comes to stand in a file.
@@ -309,13 +331,18 @@ mod tests {
             .unwrap();
             (terms.renew.as_secs(), terms.rebind.as_secs())
         };
-        assert_eq!(times(Some(10), Some(20)), (10, 20));
+        assert_eq!(times(Some(60), Some(61)), (60, 61));
+        assert_eq!(times(Some(600), Some(3599)), (600, 3599));
         for wrong in [
             (None, None),
-            (Some(20), Some(10)),
-            (Some(0), Some(10)),
-            (Some(10), Some(3600)),
-            (Some(10), None),
+            (Some(200), Some(100)),
+            (Some(100), Some(100)),
+            (Some(0), Some(100)),
+            (Some(1), Some(2)),
+            // It would be asked all the time.
+            (Some(59), Some(100)),
+            (Some(100), Some(3600)),
+            (Some(100), None),
         ] {
             assert_eq!(times(wrong.0, wrong.1), (1800, 3150), "{wrong:?}");
         }
@@ -331,7 +358,26 @@ mod tests {
             assert_eq!(time(wrong), Err(Refusal::BadTime));
         }
         assert_eq!(time(Some(10)), Ok(10));
-        assert_eq!(time(Some(u32::MAX)), Ok(315_360_000));
+        for long in [86_400, 86_401, u32::MAX] {
+            assert_eq!(time(Some(long)), Ok(86_400));
+        }
+        // Sooner where the lease is short.
+        let renewed = |duration, renew| {
+            let offered = Offered {
+                duration: Some(duration),
+                renew: Some(renew),
+                rebind: Some(renew + 1),
+                ..offered()
+            };
+            offered.check().unwrap().renew.as_secs()
+        };
+        assert_eq!((renewed(120, 3), renewed(120, 2)), (3, 60));
+        assert_eq!((renewed(10, 2), renewed(10, 1)), (2, 5));
+        // The server's times are of the whole lease, a day of it is used.
+        let week = 7 * 86_400;
+        assert_eq!(renewed(week, 59), 43_200);
+        assert_eq!(renewed(week, 60), 60);
+        assert_eq!(renewed(week, week / 2), 43_200);
     }
 
     #[test]
@@ -417,6 +463,36 @@ mod tests {
         assert_eq!(routes(&[far, own, near], None), ["0.0.0.0/0 192.0.2.1"]);
         assert!(routes(&[far], None).is_empty());
         assert!(routes(&[near], Some(&[])).is_empty());
+        let [network, broadcast] = [[192, 0, 2, 0], [192, 0, 2, 255]];
+        assert_eq!(
+            routes(&[network, broadcast, near], None),
+            ["0.0.0.0/0 192.0.2.1"]
+        );
+        let told = [
+            ("192.0.0.0/16", [0; 4]),
+            ("10.0.0.0/8", network),
+            ("11.0.0.0/8", broadcast),
+        ];
+        assert_eq!(routes(&[], Some(&told)), ["192.0.0.0/16"]);
+        // Shorter ones than any network's, but for the default route; on the link not even that.
+        let told = [
+            ("0.0.0.0/0", near),
+            ("0.0.0.0/1", near),
+            ("128.0.0.0/1", near),
+            ("10.0.0.0/7", near),
+            ("12.0.0.0/8", near),
+        ];
+        assert_eq!(
+            routes(&[], Some(&told)),
+            ["0.0.0.0/0 192.0.2.1", "12.0.0.0/8 192.0.2.1"]
+        );
+        let told = [
+            ("0.0.0.0/0", [0; 4]),
+            ("0.0.0.0/1", [0; 4]),
+            ("198.0.0.0/7", [0; 4]),
+            ("13.0.0.0/8", far),
+        ];
+        assert!(routes(&[], Some(&told)).is_empty());
         let told = [
             ("0.0.0.0/0", far),
             ("10.1.2.3/8", near),
@@ -447,6 +523,14 @@ mod tests {
             ..offered()
         };
         assert_eq!(offered.check().unwrap().routes.len(), MOST_ROUTES);
+        // Both addresses of a /31 are hosts.
+        let point_to_point = Offered {
+            address: Some(Ipv4Addr::new(192, 0, 2, 1)),
+            mask: Some(Ipv4Addr::new(255, 255, 255, 254)),
+            routers: vec![Ipv4Addr::new(192, 0, 2, 0)],
+            ..self::offered()
+        };
+        assert_eq!(point_to_point.check().unwrap().routes.len(), 1);
     }
 
     #[test]
