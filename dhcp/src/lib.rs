@@ -20,9 +20,10 @@
 //! A server is anybody on the link. Whatever it sends is checked ([`terms`]) and counted by reason when it is taken no
 //! notice of ([`refusal`]); which of its routes are taken beside those of the configuration is decided where both are known.
 //!
-//! The client asks for its answers by broadcast as long as it has no address. It does not probe an address by itself, nor
-//! decline one: the dataplane probes each that it is given, and does not use it while somebody else does. Option 26 (MTU) is
-//! not asked for: how large packets may be is configured.
+//! The client asks for its answers by broadcast as long as it has no address. It does not probe an address by itself: the
+//! dataplane probes each that it is given, and does not use it while somebody else does. There is no DHCPDECLINE yet, so the
+//! server is not told of that, and goes on lending such an address. Option 26 (MTU) is not asked for: how large packets may
+//! be is configured.
 
 pub mod client;
 pub mod clients;
@@ -56,7 +57,7 @@ pub enum DhcpError {
     /// Its socket of the bus cannot be opened.
     #[error(transparent)]
     Bus(#[from] BusError),
-    /// Leases cannot be kept.
+    /// Leases cannot be kept, not even in memory.
     #[error("leases cannot be kept")]
     Store(#[from] store::StoreError),
     /// Signals cannot be listened to.
@@ -79,7 +80,7 @@ pub async fn run(options: Options) -> Result<(), DhcpError> {
 
 /// As [`run`], until `stop` ends.
 pub async fn run_until(options: Options, stop: impl Future<Output = ()>) -> Result<(), DhcpError> {
-    let store = store::Store::open(&options.root.join("var/dhcp"))?;
+    let store = store::Store::open_or_in_memory(&options.root.join("var/dhcp"))?;
     let shared = Arc::new(clients::Shared::new(store));
     let socket = options.root.join("run/bus/dhcp");
     let server = Server::bind(&socket, service::router(shared))?.spawn()?;

@@ -1,6 +1,7 @@
 //! Leases that outlive the process, in ROOT/var/dhcp: what RFC 2131 section 3.2 asks for again after a restart.
 //!
-//! What is lost here is asked for anew, so a file that cannot be read is put aside, loudly, and a new one begun.
+//! What is lost here is asked for anew, so a file that cannot be read is put aside, loudly, and a new one begun; where
+//! there can be none, leases are kept in memory.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -57,6 +58,15 @@ impl Store {
             tracing::error!(path = %path.display(), %error, "leases cannot be read; beginning anew");
             fs::rename(&path, folder.join("leases.db.damaged")).map_err(failed)?;
             Self::at(&path)
+        })
+    }
+
+    /// Opens it, or else one that ends with the process: a disk that is full or cannot be written to keeps no interface
+    /// from its address.
+    pub fn open_or_in_memory(folder: &Path) -> Result<Self, StoreError> {
+        Self::open(folder).or_else(|error| {
+            tracing::error!(%error, "leases cannot be kept on disk: they do not outlive this process");
+            Self::at(Path::new(":memory:"))
         })
     }
 
@@ -209,5 +219,32 @@ mod tests {
         store.keep("wan", b"me", &terms(), &now).unwrap();
         assert!(store.find("wan", b"me", &now).unwrap().is_some());
         assert!(folder.path().join("leases.db.damaged").exists());
+    }
+
+    #[test]
+    fn without_a_disk_leases_are_kept_as_long_as_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        // A file stands where the folder would be; or what cannot be a database can also not be put aside.
+        let file = folder.path().join("file");
+        fs::write(&file, b"").unwrap();
+        let stuck = folder.path().join("stuck");
+        fs::create_dir_all(stuck.join("leases.db")).unwrap();
+        fs::create_dir_all(stuck.join("leases.db.damaged/full")).unwrap();
+        for place in [file.join("dhcp"), stuck] {
+            assert!(Store::open(&place).is_err());
+            let store = Store::open_or_in_memory(&place).unwrap();
+            let now = Moment::now();
+            store.keep("wan", b"me", &terms(), &now).unwrap();
+            assert!(store.find("wan", b"me", &now).unwrap().is_some());
+            let another = Store::open_or_in_memory(&place).unwrap();
+            assert!(another.find("wan", b"me", &now).unwrap().is_none());
+        }
+        // Where there is a disk it is used.
+        let good = folder.path().join("good");
+        let now = Moment::now();
+        let store = Store::open_or_in_memory(&good).unwrap();
+        store.keep("wan", b"me", &terms(), &now).unwrap();
+        let store = Store::open(&good).unwrap();
+        assert!(store.find("wan", b"me", &now).unwrap().is_some());
     }
 }
