@@ -223,3 +223,82 @@ async fn hand_over(running: Running) -> Before {
     running.task.abort();
     before
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::terms::Offered;
+
+    /// On a device that is not there: the client waits for it.
+    fn wanted(host_name: &str) -> bus::DhcpClient {
+        bus::DhcpClient {
+            interface: "wan".to_owned(),
+            tap: "no-such-device".to_owned(),
+            client_id: b"me".to_vec(),
+            host_name: host_name.to_owned(),
+            ..bus::DhcpClient::default()
+        }
+    }
+
+    fn operation(verb: Verb, value: Option<bus::DhcpClient>) -> bus::Operation {
+        bus::Operation {
+            verb: verb.into(),
+            key: "dhcp_client/wan".to_owned(),
+            value: value.map(|value| bus::Value {
+                kind: Some(Kind::DhcpClient(value)),
+            }),
+            ..bus::Operation::default()
+        }
+    }
+
+    fn shared(folder: &tempfile::TempDir) -> Arc<Shared> {
+        Arc::new(Shared::new(Store::open(folder.path()).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn a_change_of_settings_keeps_the_lease_and_the_end_of_the_client_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let shared = shared(&folder);
+        let terms = Offered {
+            address: Some([192, 0, 2, 10].into()),
+            server: Some([192, 0, 2, 1].into()),
+            mask: Some([255, 255, 255, 0].into()),
+            duration: Some(3600),
+            ..Offered::default()
+        };
+        shared.keep("wan", b"me", &terms.check().unwrap(), Duration::ZERO);
+        let mut clients = Clients::new(Arc::clone(&shared));
+        for (verb, value, kept) in [
+            (Verb::Create, Some(wanted("one")), true),
+            (Verb::Update, Some(wanted("two")), true),
+            (Verb::Delete, None, false),
+        ] {
+            let results = clients.apply(vec![operation(verb, value.clone())]).await;
+            assert!(results.iter().all(|one| one.error.is_none()), "{results:?}");
+            // The client has run.
+            tokio::task::yield_now().await;
+            let there = clients.retrieve().pop().and_then(|one| one.value?.kind);
+            assert_eq!(there, value.map(Kind::DhcpClient));
+            assert_eq!(shared.find("wan", b"me").is_some(), kept, "{verb:?}");
+            assert_eq!(shared.clients().len(), usize::from(kept));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_handed_over_is_handed_on_without_a_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let (end, receiver) = oneshot::channel();
+        let value = wanted("one");
+        let before = Before::Handed(None);
+        let task = client::run(value.clone(), shared(&folder), before, receiver);
+        let running = Running {
+            value,
+            end,
+            task: tokio::spawn(task),
+        };
+        // Not what is stored, that is: the client before had no lease.
+        let after = hand_over(running).await;
+        assert!(matches!(after, Before::Handed(None)), "{after:?}");
+    }
+}
