@@ -248,7 +248,6 @@ mod tests {
             value: value.map(|value| bus::Value {
                 kind: Some(Kind::DhcpClient(value)),
             }),
-            ..bus::Operation::default()
         }
     }
 
