@@ -31,7 +31,9 @@ enum Settles {
     /// It is confirmed: the new one was built on it.
     Confirming,
     /// It is left behind unconfirmed.
-    Returning,
+    Leaving,
+    /// What this one had came back: where that was not confirmed either, the new one waits in its place.
+    Returning(RevisionNumber),
     /// The new one takes its place and waits.
     Within(Duration),
 }
@@ -61,7 +63,9 @@ impl Store {
     }
 
     /// Commits the content and secrets of an older revision again: a rollback, or a revert with its cause as comment. A
-    /// revision that waits for its confirmation waits no longer, and is not confirmed.
+    /// revision that waits for its confirmation waits no longer, and is not confirmed. But nobody confirmed anything by
+    /// a revert: if it goes back only to what came after the place to return to, the new revision waits for what is left
+    /// of the window.
     pub fn commit_again(
         &mut self,
         origin: RevisionNumber,
@@ -82,7 +86,11 @@ impl Store {
             secrets: old.secrets,
             candidate: None,
         };
-        self.commit_as(new, Settles::Returning, audit, now)
+        let settles = match source {
+            Source::Revert => Settles::Returning(origin),
+            _ => Settles::Leaving,
+        };
+        self.commit_as(new, settles, audit, now)
     }
 
     /// Keeps a revision whatever the history's bounds, or lets it go again.
@@ -130,27 +138,40 @@ impl Store {
             if expected != newest {
                 return Err(StoreError::Moved { expected, newest });
             }
-            let confirmed = !matches!(settles, Settles::Within(_));
-            let stored = next(&head, new, confirmed, content_hash, keys, limits, now)?;
-            let restore = newest_confirmed(transaction)?;
+            // Where to return to, and when.
+            let waits = match settles {
+                Settles::Confirming | Settles::Leaving => None,
+                Settles::Returning(origin) => {
+                    let pending = confirm::load(transaction)?;
+                    pending
+                        .filter(|pending| pending.restore < origin)
+                        .map(|pending| (pending.restore, pending.deadline))
+                }
+                Settles::Within(window) => {
+                    let restore = newest_confirmed(transaction)?;
+                    let restore = restore.ok_or(StoreError::NothingToReturnTo)?;
+                    Some((restore, now.after(window)))
+                }
+            };
+            let stored = next(&head, new, waits.is_none(), content_hash, keys, limits, now)?;
             stored.insert(transaction)?;
             head.newest = stored.revision.number.get();
             head.chain = stored.chain;
             head.revisions += 1;
             head.bytes += stored.revision.bytes;
-            let confirmed = match settles {
-                Settles::Confirming => confirm::settle(transaction)?,
-                Settles::Returning => {
-                    confirm::forget(transaction)?;
-                    None
-                }
-                Settles::Within(window) => {
+            let confirmed = match (settles, waits) {
+                (Settles::Confirming, _) => confirm::settle(transaction)?,
+                (_, Some((restore, deadline))) => {
                     let pending = Pending {
                         revision: stored.revision.number,
-                        restore: restore.ok_or(StoreError::NothingToReturnTo)?,
-                        deadline: now.after(window),
+                        restore,
+                        deadline,
                     };
                     pending.save(transaction)?;
+                    None
+                }
+                (_, None) => {
+                    confirm::forget(transaction)?;
                     None
                 }
             };
@@ -158,7 +179,7 @@ impl Store {
             if let Some(session) = &session {
                 candidate::begin_anew(transaction, session, stored.revision.number, keys, now)?;
             }
-            prune(transaction, &mut head, limits)?;
+            prune(transaction, &mut head, stored.revision.parent, limits)?;
             if let Some(entry) = audit {
                 audit::append(transaction, &mut head, entry, limits, now)?;
             }
@@ -227,17 +248,20 @@ fn next(
     Ok(stored)
 }
 
-/// Removes the oldest revisions until the history is within its bounds. What stays: pinned ones, the newest, the last
-/// confirmed one, the one that waits and the one to return to, and those that candidates are based on.
+/// Removes the oldest revisions until the history is within its bounds. What stays: pinned ones, the newest and
+/// what it was built on, which comes back if it fails; the last confirmed one, the one that waits and the one to return
+/// to; and those that candidates are based on.
 fn prune(
     transaction: &Transaction<'_>,
     head: &mut Head,
+    parent: Option<RevisionNumber>,
     limits: &Limits,
 ) -> Result<(), StoreError> {
     if head.revisions <= limits.revisions && head.bytes <= limits.bytes {
         return Ok(());
     }
     let mut kept = BTreeSet::from([head.newest]);
+    kept.extend(parent.map(RevisionNumber::get));
     kept.extend(newest_confirmed(transaction)?.map(RevisionNumber::get));
     if let Some(pending) = confirm::load(transaction)? {
         kept.extend([pending.revision.get(), pending.restore.get()]);

@@ -8,6 +8,8 @@
 //!          (window over, or a start after a crash or power cut)
 //! ```
 //!
+//! A revert of a failed commit to what waited before it confirms nothing: its revision waits for what is left.
+//!
 //! The one outcome of a crash: as long as the row is there, [`Store::running`] is the last confirmed revision, so
 //! every start loads that one. [`Store::pending_confirmation`] then tells what is left of the window by the clock that
 //! nobody can set, and nothing in any other boot than the one in which it was opened; a wall clock that is set back

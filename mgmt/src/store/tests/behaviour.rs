@@ -180,6 +180,58 @@ fn a_confirmation_or_a_commit_on_top_makes_it_good() {
 }
 
 #[test]
+fn a_revert_confirms_nothing_and_a_rollback_ends_the_window() {
+    let place = place();
+    let mut store = open(&place).store;
+    let window = Duration::from_mins(1);
+    let good = commit(&mut store, b"good").number;
+    let risk = |store: &mut Store, below: RevisionNumber, content: &[u8], now: u64| {
+        let new = new_revision(Some(below), content);
+        let stored = store.commit_confirmed(new, window, None, &at(now));
+        stored.unwrap().number
+    };
+    let risky = risk(&mut store, good, b"risky", 0);
+    let failing = risk(&mut store, risky, b"failing", 10);
+    let revert = |store: &mut Store, origin| {
+        let source = Source::Revert;
+        store.commit_again(origin, source, confirm::REVERTED_BY, "", None, &at(20))
+    };
+    let back = revert(&mut store, risky).unwrap();
+    assert!(!back.confirmed && failing < back.number);
+    let pending = store.pending_confirmation(&at(30)).unwrap().unwrap();
+    assert_eq!((pending.revision, pending.restore), (back.number, good));
+    assert_eq!(pending.remaining, Duration::from_secs(40));
+    store.maintain().unwrap();
+    drop(store);
+
+    // A start is on what was confirmed, and the one that came back may be.
+    let Opened {
+        mut store,
+        condition,
+    } = open(&place);
+    assert_eq!(condition, Condition::Sound);
+    assert_eq!(store.running().unwrap().unwrap().content, b"good");
+    let failing = risk(&mut store, back.number, b"failing", 30);
+    let back = revert(&mut store, risky).unwrap().number;
+    assert!(failing < back);
+    store.confirm(back, None, &at(40)).unwrap();
+    assert_eq!(store.running().unwrap().unwrap().content, b"risky");
+
+    // Back to what was confirmed: nothing waits any more; nor does it after a rollback by somebody.
+    let failing = risk(&mut store, back, b"failing", 50);
+    assert!(revert(&mut store, back).unwrap().confirmed && back < failing);
+    assert_eq!(store.pending_confirmation(&at(50)).unwrap(), None);
+    let newest = store.newest().unwrap().unwrap().number;
+    let risky = risk(&mut store, newest, b"risky too", 60);
+    risk(&mut store, risky, b"riskier", 60);
+    let rollback = store
+        .commit_again(risky, Source::Rollback, "ann", "", None, &at(61))
+        .unwrap();
+    assert!(rollback.confirmed);
+    assert_eq!(store.pending_confirmation(&at(61)).unwrap(), None);
+}
+
+#[test]
 fn the_history_is_bounded_and_keeps_what_it_must() {
     let place = place();
     let limits = Limits {
@@ -234,8 +286,8 @@ fn the_history_is_bounded_and_keeps_what_it_must() {
         )
         .unwrap()
         .number;
-    // The pinned one, the confirmed one, and the newest, although they are too much.
-    assert_eq!(left(&store), [1, 23, again.get()]);
+    // The pinned one, the confirmed one, the newest and what it was built on, although they are too much.
+    assert_eq!(left(&store), [1, 23, risky.get(), again.get()]);
     store.pin(again, true).unwrap_err();
     store.pin(number(23), true).unwrap();
     assert!(matches!(

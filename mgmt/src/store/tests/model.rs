@@ -22,6 +22,7 @@ enum Operation {
     Expire,
     Again {
         which: usize,
+        reverts: bool,
     },
     Pin {
         which: usize,
@@ -44,7 +45,8 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
         3 => (0..3000_usize).prop_map(|size| Operation::CommitConfirmed { size }),
         2 => any::<bool>().prop_map(|late| Operation::Confirm { late }),
         2 => Just(Operation::Expire),
-        2 => any::<usize>().prop_map(|which| Operation::Again { which }),
+        2 => (any::<usize>(), any::<bool>())
+            .prop_map(|(which, reverts)| Operation::Again { which, reverts }),
         2 => (any::<usize>(), any::<bool>())
             .prop_map(|(which, pinned)| Operation::Pin { which, pinned }),
         1 => any::<usize>().prop_map(|which| Operation::Candidate { which }),
@@ -111,6 +113,7 @@ impl Model {
         });
         let keep = [
             Some(self.newest),
+            Some(self.newest - 1),
             self.confirmed().map(|known| known.number),
             self.pending.map(|(waits, _)| waits),
             self.pending.map(|(_, restore)| restore),
@@ -237,15 +240,22 @@ fn apply(operation: &Operation, store: &mut Store, model: &mut Model, seed: u64)
             let content = model.get(restore).content.clone();
             model.push(&outcome.unwrap(), content, true);
         }
-        Operation::Again { which } => {
+        Operation::Again { which, reverts } => {
             if let Some(old) = some(which, model) {
                 let origin = number(old.number);
+                let source = if reverts {
+                    Source::Revert
+                } else {
+                    Source::Rollback
+                };
                 let revision = store
-                    .commit_again(origin, Source::Rollback, "ann", "", None, &at(1))
+                    .commit_again(origin, source, "ann", "", None, &at(1))
                     .unwrap();
                 assert_eq!(revision.origin, Some(origin));
-                model.pending = None;
-                model.push(&revision, old.content, true);
+                let unconfirmed = |(_, restore): &(u64, u64)| reverts && *restore < old.number;
+                let waits = model.pending.take().filter(unconfirmed);
+                model.pending = waits.map(|(_, restore)| (model.newest + 1, restore));
+                model.push(&revision, old.content, model.pending.is_none());
             }
         }
         Operation::Pin { which, pinned } => {
