@@ -159,7 +159,8 @@ impl<H: Hands> Agent<H> {
                 // First: whatever happens in between, its edits are not lost.
                 self.with(move |records| {
                     let now = records.now()?;
-                    records.begin_before(&session, number, old_number, old_number, &now)
+                    let commits = [(old_number, number)];
+                    records.begin_before(&session, &commits, number, old_number, &now)
                 })
                 .await?;
                 let back = self.go_back(old_number, cause).await?;

@@ -154,10 +154,12 @@ impl<H: Hands> Agent<H> {
                 tracing::warn!(cause, "going back");
                 let now = records.now()?;
                 let back = records.go_back(&cause, &now)?;
-                Ok(Some(records.run(back.number)?.clone()))
+                let running = records.run(back.number)?.clone();
+                Ok(Some((waiting.restore, running)))
             })
             .await?;
-        if let Some(back) = back {
+        if let Some((restored, back)) = back {
+            self.try_below(restored, back.number);
             if let Err(causes) = self.apply(back.number.get(), &back.plan, None).await {
                 tracing::error!(?causes, "the old configuration is not all in place");
             }

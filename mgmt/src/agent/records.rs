@@ -205,8 +205,17 @@ impl Records {
         mut self,
         clock: impl Fn() -> Result<Moment, StoreError> + Send + Sync + 'static,
     ) -> Self {
-        self.clock = Arc::new(clock);
+        self.set_clock(clock);
         self
+    }
+
+    /// From now on.
+    #[cfg(test)]
+    pub fn set_clock(
+        &mut self,
+        clock: impl Fn() -> Result<Moment, StoreError> + Send + Sync + 'static,
+    ) {
+        self.clock = Arc::new(clock);
     }
 
     /// What time it is.
@@ -366,39 +375,60 @@ impl Records {
         let Some(held) = self.candidates.get(session) else {
             return;
         };
-        let Ok(tree) = merge(was, &held.tree, committed) else {
+        // It was made like what ran: there are no edits, and least of all one that undoes the commit.
+        let carried = if held.tree == held.began {
+            committed.clone()
+        } else if let Ok(tree) = merge(was, &held.tree, committed) {
+            tree
+        } else {
             return;
         };
         let principal = held.principal.clone();
-        if let Err(error) = self.save(session, &principal, base, tree, now) {
+        if let Err(error) = self.save(session, &principal, base, carried, now) {
             tracing::warn!(%session, %error, "a candidate stays on its old base");
         }
     }
 
-    /// A candidate that became a revision which is about to be taken back goes on from what comes `back`: what it
-    /// changed of the revision that it `follows` is an edit again, to be mended and committed once more.
+    /// A candidate that became revisions which are about to be taken back goes on from what comes `back`: what they
+    /// changed is an edit again, to be mended and committed once more. `commits` are those revisions, each with the one
+    /// that it followed, oldest first; a candidate that does not begin with `base` any more has gone on without them.
     pub fn begin_before(
         &mut self,
         session: &SessionId,
-        failed: RevisionNumber,
-        follows: RevisionNumber,
+        commits: &[(RevisionNumber, RevisionNumber)],
+        base: RevisionNumber,
         back: RevisionNumber,
         now: &Moment,
     ) -> Result<(), Refusal> {
         let found = self.candidates.get(session);
-        let Some(held) = found.filter(|held| held.base == failed) else {
+        let Some(held) = found.filter(|held| held.base == base) else {
             return Ok(());
         };
-        let (principal, mut tree) = (held.principal.clone(), held.tree.clone());
-        if follows != back {
-            let (_, began) = self.revision(follows.get())?;
-            let (_, comes) = self.revision(back.get())?;
-            // What was built on others' changes that go, too, is but in the history.
-            let Ok(merged) = merge(&began, &tree, &comes) else {
+        let principal = held.principal.clone();
+        let mut reached = back;
+        let alone = commits.iter().all(|&(follows, revision)| {
+            let on = follows == reached;
+            reached = revision;
+            on
+        });
+        let tree = if alone && reached == base {
+            held.tree.clone()
+        } else {
+            // Others have committed in between.
+            let (_, mut tree) = self.revision(back.get())?;
+            for (follows, revision) in commits {
+                let (_, before) = self.revision(follows.get())?;
+                let (_, after) = self.revision(revision.get())?;
+                // What was built on others' changes that go, too, is but in the history.
+                if let Ok(merged) = merge(&before, &after, &tree) {
+                    tree = merged;
+                }
+            }
+            let Ok(tree) = merge(&held.began, &held.tree, &tree) else {
                 return Ok(());
             };
-            tree = merged;
-        }
+            tree
+        };
         if let Err(error) = self.save(session, &principal, back, tree.clone(), now) {
             tracing::warn!(%session, %error, "a candidate's edits are kept in memory only");
             let (_, began) = self.revision(back.get())?;

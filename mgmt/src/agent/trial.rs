@@ -8,7 +8,7 @@
 //! ```
 //!
 //! What was committed meanwhile was built on it and goes with it: the last one that was in place is all that is known
-//! to work. The revision that takes its place is on no trial. If it fails, too, that is shown; nobody goes back and
+//! to work. Each commit is on trial for its own time: once that is over it is what those after it go back to. The revision that takes its place is on no trial. If it fails, too, that is shown; nobody goes back and
 //! forth. Nor is a revision on trial where it is not known that the one before it was in place, and after a new start
 //! of mgmt none is.
 
@@ -23,7 +23,7 @@ use culvert_model::bus::ShowPlanReply;
 use super::commit::{failed, failures, problem};
 use super::hands::{Hands, HandsError};
 use super::{Agent, Refusal};
-use crate::store::{RevisionNumber, SessionId};
+use crate::store::{RevisionNumber, SessionId, StoreError};
 
 /// A part that was away has come back by then and said what it does not like; what fails later has other causes than
 /// the commit.
@@ -42,8 +42,6 @@ pub(super) struct Trial {
     to: RevisionNumber,
     /// What had failed there: not this one's fault.
     known: BTreeSet<String>,
-    /// Since when the gateway follows it.
-    told: Option<Instant>,
 }
 
 /// A commit that would be taken back.
@@ -52,6 +50,46 @@ struct Tried {
     session: SessionId,
     revision: RevisionNumber,
     follows: RevisionNumber,
+    /// What the session's candidate begins with since.
+    base: RevisionNumber,
+    /// Since when the gateway follows it.
+    told: Option<Instant>,
+}
+
+/// A session, its candidate's base, and its commits, each after the revision that it followed.
+type Edits = (
+    SessionId,
+    RevisionNumber,
+    Vec<(RevisionNumber, RevisionNumber)>,
+);
+
+impl Trial {
+    /// Commits stay whose time is over: it is gone back only to the last of them. None: all of them stay.
+    fn after(mut self, trying: Duration) -> Option<Self> {
+        let over = |one: &&Tried| one.told.is_some_and(|told| told.elapsed() >= trying);
+        let stay = self.commits.iter().take_while(over).count();
+        if let Some(last) = self.commits.drain(..stay).next_back() {
+            self.to = last.revision;
+        }
+        (!self.commits.is_empty()).then_some(self)
+    }
+
+    /// What came after this revision is gone. None: nothing of what is left is on trial.
+    fn until(mut self, newest: RevisionNumber) -> Option<Self> {
+        let left = self.commits.partition_point(|one| one.revision <= newest);
+        for gone in self.commits.split_off(left) {
+            let below = self.commits.iter_mut();
+            for one in below.filter(|one| one.session == gone.session) {
+                one.base = gone.base;
+            }
+        }
+        (!self.commits.is_empty()).then_some(self)
+    }
+
+    /// Whether all is as it shall be.
+    fn is_settled(&self, standing: &ShowPlanReply) -> bool {
+        standing.settled && failures(standing, &self.known).is_empty()
+    }
 }
 
 impl<H: Hands> Agent<H> {
@@ -69,8 +107,12 @@ impl<H: Hands> Agent<H> {
         before: Option<&ShowPlanReply>,
     ) -> Option<Trial> {
         let mut trial = self.trial();
-        let earlier = trial.take().filter(|earlier| earlier.revision == follows);
         let in_place = before.filter(|before| before.revision == follows.get());
+        let earlier = trial
+            .take()
+            .filter(|earlier| earlier.revision == follows)
+            .and_then(|earlier| earlier.after(self.trying))
+            .filter(|earlier| !in_place.is_some_and(|before| earlier.is_settled(before)));
         let mut tried = match (&earlier, in_place) {
             (Some(earlier), _) => earlier.clone(),
             (None, Some(before)) => Trial {
@@ -78,19 +120,24 @@ impl<H: Hands> Agent<H> {
                 commits: Vec::new(),
                 to: follows,
                 known: failed(before),
-                told: None,
             },
             (None, None) => return None,
         };
         tried.revision = revision;
-        tried.told = None;
         if tried.commits.len() >= MOST_COMMITS {
             tried.commits.remove(0);
+        }
+        for one in &mut tried.commits {
+            if one.session == *session {
+                one.base = revision;
+            }
         }
         tried.commits.push(Tried {
             session: session.clone(),
             revision,
             follows,
+            base: revision,
+            told: None,
         });
         *trial = Some(tried);
         earlier
@@ -104,13 +151,23 @@ impl<H: Hands> Agent<H> {
         });
     }
 
+    /// It is gone back from what was built on this revision: what of it is on trial still goes on with the one that has
+    /// its content again.
+    pub(super) fn try_below(&self, restored: RevisionNumber, revision: RevisionNumber) {
+        let mut trial = self.trial();
+        let below = trial.take().and_then(|trial| trial.until(restored));
+        *trial = below.map(|below| Trial { revision, ..below });
+    }
+
     /// The gateway follows a revision from now on.
     pub(super) fn was_told(&self, revision: u64) {
         let mut trial = self.trial();
         if let Some(trial) = trial.as_mut()
             && trial.revision.get() == revision
         {
-            trial.told.get_or_insert_with(Instant::now);
+            for one in &mut trial.commits {
+                one.told.get_or_insert_with(Instant::now);
+            }
         }
     }
 
@@ -132,12 +189,24 @@ impl<H: Hands> Agent<H> {
         reason: &str,
     ) -> Result<bool, Refusal> {
         let trial = self.trial().clone();
-        match trial.filter(|trial| trial.revision == revision) {
-            Some(trial) => {
-                self.take_back(trial, &[problem("", reason)]).await?;
-                Ok(true)
+        let Some(trial) = trial.filter(|trial| trial.revision == revision) else {
+            return Ok(false);
+        };
+        let Some(trial) = trial.after(self.trying) else {
+            self.stays(revision);
+            return Ok(false);
+        };
+        self.take_back(trial, &[problem("", reason)]).await?;
+        Ok(true)
+    }
+
+    /// All that is on trial was told so much earlier.
+    #[cfg(test)]
+    pub(super) fn told_earlier(&self, by: Duration) {
+        if let Some(trial) = self.trial().as_mut() {
+            for one in &mut trial.commits {
+                one.told = one.told.and_then(|told| told.checked_sub(by));
             }
-            None => Ok(false),
         }
     }
 
@@ -160,11 +229,14 @@ impl<H: Hands> Agent<H> {
             // It was taken back already.
             self.stays(trial.revision);
         } else if trial.revision.get() == standing.revision {
+            let Some(trial) = trial.after(self.trying) else {
+                self.stays(running);
+                return Ok(());
+            };
             let causes = failures(&standing, &trial.known);
-            let over = trial.told.is_some_and(|told| told.elapsed() >= self.trying);
             if !causes.is_empty() {
                 self.take_back(trial, &causes).await?;
-            } else if standing.settled || over {
+            } else if standing.settled {
                 self.stays(trial.revision);
             }
         } else {
@@ -184,15 +256,25 @@ impl<H: Hands> Agent<H> {
         let texts: Vec<&str> = causes.iter().map(|one| one.message.as_str()).collect();
         let cause = format!("revision {revision} failed later: {}", texts.join("; "));
         tracing::warn!(%revision, %to, cause, "going back");
-        self.with(move |records| {
-            let now = records.now()?;
-            for one in commits {
-                records.begin_before(&one.session, one.revision, one.follows, to, &now)?;
+        for (session, base, commits) in by_session(commits) {
+            let again = self.with(move |records| {
+                let now = records.now()?;
+                records.begin_before(&session, &commits, base, to, &now)
+            });
+            if let Err(error) = again.await {
+                tracing::warn!(%error, "what a session committed is but in the history");
             }
-            Ok(())
-        })
-        .await?;
-        let back = self.go_back(to, cause).await?;
+        }
+        let back = match self.go_back(to, cause).await {
+            Ok(back) => back,
+            Err(error) => {
+                // Anything but that may be better the next time.
+                if let Refusal::Store(StoreError::NoSuchRevision(_)) = error {
+                    self.stays(revision);
+                }
+                return Err(error);
+            }
+        };
         self.stays(revision);
         let plan = self
             .with(|records| Ok(records.running.plan.clone()))
@@ -203,4 +285,20 @@ impl<H: Hands> Agent<H> {
         self.maintain();
         Ok(())
     }
+}
+
+/// The commits of each session, with what its candidate begins with since.
+fn by_session(commits: Vec<Tried>) -> Vec<Edits> {
+    let mut sessions: Vec<Edits> = Vec::new();
+    for one in commits {
+        let commit = (one.follows, one.revision);
+        match sessions
+            .iter_mut()
+            .find(|(session, ..)| *session == one.session)
+        {
+            Some((_, _, commits)) => commits.push(commit),
+            None => sessions.push((one.session, one.base, vec![commit])),
+        }
+    }
+    sessions
 }

@@ -3,7 +3,7 @@
 //! | byte 0 | the rest |
 //! | --- | --- |
 //! | 0 | how many places are taken away, 4 bytes; each as its length, 4 bytes, and its words; what is laid over, in canonical form |
-//! | a tag | all of it in canonical form, where it does not differ so |
+//! | a tag | all of it in canonical form, where it does not differ so, or that is shorter |
 //!
 //! No field of a configuration has the number 0. Numbers are little-endian.
 
@@ -14,6 +14,8 @@ use super::records::{apart, together};
 use crate::store::Secret;
 
 const PATCH: u8 = 0;
+/// Nobody asks whether less than that is longer than all of it.
+const SHORT: usize = 16 << 10;
 
 /// What is stored of a candidate.
 pub(super) struct Written {
@@ -39,7 +41,24 @@ impl Written {
             content.extend(words.as_bytes());
         }
         content.extend(laid_over);
-        Self { content, secrets }
+        let patch = Self { content, secrets };
+        if patch.length() <= SHORT {
+            return patch;
+        }
+        // It could be too long to be stored where the tree is not.
+        let (content, secrets) = apart(tree, digests);
+        let whole = Self { content, secrets };
+        if whole.length() < patch.length() {
+            whole
+        } else {
+            patch
+        }
+    }
+
+    fn length(&self) -> usize {
+        let secrets = self.secrets.iter();
+        let secrets = secrets.map(|secret| secret.path.len() + secret.value.len());
+        self.content.len() + secrets.sum::<usize>()
     }
 
     /// What the candidate is.
@@ -125,6 +144,28 @@ mod tests {
         let written = Written::of(&before, &after, &digests());
         assert_ne!(written.content[0], PATCH);
         assert_eq!(written.read(&before, &digests()).unwrap(), after);
+    }
+
+    #[test]
+    fn what_is_shorter_as_a_whole_is_written_so() {
+        let routes = |numbers: std::ops::Range<u32>| {
+            let route = |number: u32| {
+                let (high, low) = (number >> 8, number & 255);
+                format!(r#"{{"destination": "10.{high}.{low}.0/24", "action": "blackhole"}}"#)
+            };
+            let routes: Vec<String> = numbers.map(route).collect();
+            tree(&format!(r#"{{"routes": [{}]}}"#, routes.join(",")))
+        };
+        let (many, two) = (routes(0..1000), routes(0..2));
+        let less = Written::of(&many, &two, &digests());
+        assert_ne!(less.content[0], PATCH);
+        assert!(less.content.len() < 200, "{}", less.content.len());
+        assert_eq!(less.read(&many, &digests()).unwrap(), two);
+        // A long patch that is shorter than all of it.
+        let (some, all) = (routes(0..1000), routes(0..2000));
+        let more = Written::of(&some, &all, &digests());
+        assert!(more.content[0] == PATCH && more.length() > SHORT);
+        assert_eq!(more.read(&some, &digests()).unwrap(), all);
     }
 
     #[test]

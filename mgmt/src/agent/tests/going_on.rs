@@ -99,3 +99,33 @@ async fn what_is_edited_in_the_middle_of_a_commit_is_the_next_ones() {
         "{running}"
     );
 }
+
+#[tokio::test]
+async fn what_is_discarded_in_the_middle_of_its_commit_undoes_nothing() {
+    let bench = Bench::new();
+    let one = bench.open().await;
+    bench.set(&one, &[WAN]).await;
+    let gate = Arc::new(Gate::default());
+    bench.hands.told().gate = Some(Arc::clone(&gate));
+    let meanwhile = async {
+        gate.reached.notified().await;
+        let request = api::DiscardRequest {
+            candidate: one.clone(),
+            keep: true,
+        };
+        bench.agent.discard(&root(), request).await.unwrap();
+        gate.open.notify_one();
+    };
+    let (reply, ()) = tokio::join!(bench.commit(&one), meanwhile);
+    assert_eq!((reply.outcome(), reply.revision), (Outcome::Applied, 2));
+    assert!(bench.of(&one).await.contains("wan"));
+    let bench = bench.restart().await;
+    assert_eq!(bench.commit(&one).await.outcome(), Outcome::Unchanged);
+    bench.set(&one, &[LAN]).await;
+    bench.applies(&one).await;
+    let running = bench.running().await;
+    assert!(
+        running.contains("wan") && running.contains("lan"),
+        "{running}"
+    );
+}

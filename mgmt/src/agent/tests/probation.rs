@@ -117,3 +117,31 @@ async fn a_wall_clock_that_is_set_back_moves_no_deadline_whoever_dies() {
     );
     assert_eq!(probation(&bench).await, None);
 }
+
+#[tokio::test]
+async fn what_fails_on_top_of_what_waits_for_its_confirmation_confirms_nothing() {
+    let clocks = Clocks::new();
+    let bench = Bench::new().by(&clocks);
+    let candidate = bench.open().await;
+    bench.set(&candidate, &[WAN]).await;
+    let reply = bench.commit_for(&candidate, 600).await;
+    assert_eq!((reply.outcome(), reply.revision), (Outcome::Applied, 2));
+    let failing = ("interface/lan".to_owned(), true);
+    bench.hands.told().failing.extend([failing]);
+    bench
+        .set(&candidate, &["interfaces lan addresses 10.1.0.1/24"])
+        .await;
+    let reply = bench.commit_for(&candidate, 300).await;
+    assert_eq!((reply.outcome(), reply.revision), (Outcome::Reverted, 4));
+    assert!(bench.running().await.contains("wan"));
+    // Still nobody has said that they can reach it.
+    clocks.pass(Duration::from_secs(299));
+    bench.agent.go_back_in_time().await.unwrap();
+    assert!(bench.running().await.contains("wan"));
+    clocks.pass(Duration::from_secs(1));
+    bench.agent.go_back_in_time().await.unwrap();
+    assert_eq!(
+        (bench.running().await.as_str(), bench.hands.revision()),
+        ("", 5)
+    );
+}
