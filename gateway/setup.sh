@@ -62,6 +62,13 @@ if [ -n "$missing" ]; then
             fi
             ;;
     esac
+    case "$missing" in
+        *chrony*)
+            if [ -d /run/systemd/system ]; then
+                systemctl disable --now chrony.service
+            fi
+            ;;
+    esac
 fi
 
 # A machine may have them built in, or be a container that has no modules of its own.
