@@ -13,13 +13,28 @@
 
 use std::io;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 
 /// See the page: of 0 bytes a program that collects dumps would not care.
 pub const LIMIT: u64 = 1;
 
-/// This process, and those that it starts, leave no dump when they crash.
+/// This process, and those that it starts, leave no dump when they crash. Says so where they may.
 pub fn limit() -> io::Result<()> {
+    lower()?;
+    let found = getrlimit(Resource::Core).current;
+    if found != Some(LIMIT) {
+        tracing::warn!(
+            found,
+            "a program that collects core dumps (kernel.core_pattern) gets those of charon, sshd and chronyd: the limit of \
+             core dumps cannot be made 1 byte; start culvert with LimitCORE=1, or as root with all capabilities"
+        );
+    }
+    Ok(())
+}
+
+fn lower() -> io::Result<()> {
     let limit = Rlimit {
         current: Some(LIMIT),
         maximum: Some(LIMIT),
@@ -33,7 +48,7 @@ pub fn limit() -> io::Result<()> {
 
 /// The same, and nobody but root looks into this process. For one that holds secrets.
 pub fn forbid() -> io::Result<()> {
-    limit()?;
+    lower()?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     Ok(())
 }
