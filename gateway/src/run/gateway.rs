@@ -521,6 +521,10 @@ impl Gateway {
                 Ok(values) => {
                     self.asked.remove(&part);
                     self.values.retrieved(part, values);
+                    // What was done is told here where the answer that told it was lost.
+                    if part == Part::Linux {
+                        self.follow_ntp(now);
+                    }
                 }
                 Err(error) => self.ask_again(part, life, &error),
             },
