@@ -57,7 +57,8 @@ impl LinuxError {
     fn is_retriable(&self) -> bool {
         match self {
             Self::Mirror(error) => error.is_retriable(),
-            Self::Silent | Self::Resolver(_) | Self::HostName(_) => true,
+            Self::Silent | Self::HostName(_) => true,
+            Self::Resolver(error) => !matches!(error, ResolverError::Placeless(_)),
             // What is not installed does not come by itself.
             Self::Ntp(error) => !matches!(error, NtpError::Missing(_)),
             Self::Verb(_) | Self::Kind(_) | Self::Address(_) | Self::Name(_) => false,

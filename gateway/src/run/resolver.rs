@@ -31,33 +31,50 @@ const OF_THE_MACHINE: &str = "/etc/resolv.conf";
 /// Where the machine's resolver daemons have their sockets.
 const DAEMONS: [&CStr; 2] = [c"/run/systemd/resolve", c"/run/nscd"];
 
-/// The file cannot be written.
+/// Why names are not looked up where they shall be.
 #[derive(Debug, Error)]
-#[error("cannot write {}", path.display())]
-pub struct ResolverError {
-    path: PathBuf,
-    source: io::Error,
+pub enum ResolverError {
+    /// The file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No process would see it.
+    #[error(
+        "the machine had no {0} when the gateway started, or a link that leads nowhere: make it, even empty, and start the \
+         gateway again"
+    )]
+    Placeless(&'static str),
 }
 
 /// The file of one gateway.
 #[derive(Clone, Debug)]
 pub struct ResolverFile {
     path: PathBuf,
+    /// There is a file that it is mounted upon: looked for once, since processes that run see none that is made later.
+    has_place: bool,
 }
 
 impl ResolverFile {
     /// At this path; nothing is written yet.
     pub fn at(path: PathBuf) -> Self {
-        Self { path }
+        Self {
+            path,
+            has_place: place().is_some(),
+        }
     }
 
     /// Makes it say what is configured, or with nothing configured what the machine's own says now.
     pub fn write(&self, wanted: Option<&bus::Resolver>) -> Result<(), ResolverError> {
         let text = match wanted {
+            Some(_) if !self.has_place => return Err(ResolverError::Placeless(OF_THE_MACHINE)),
             Some(resolver) => text(resolver),
             None => fs::read_to_string(OF_THE_MACHINE).unwrap_or_default(),
         };
-        self.rewrite(&text).map_err(|source| ResolverError {
+        self.rewrite(&text).map_err(|source| ResolverError::Write {
             path: self.path.clone(),
             source,
         })
@@ -83,11 +100,15 @@ impl ResolverFile {
 
 /// A process with this file system looks names up as the gateway does; where `/run` is not covered, [`hide_daemons`] too.
 pub fn graft(root: &Root, plan: &mut MountPlan) -> Result<(), NulError> {
-    // The machine's own, if there is one, is often a link to below /run.
-    match fs::canonicalize(Path::new(OF_THE_MACHINE)) {
-        Ok(place) => plan.show(&root.resolver(), &place, Kept::File),
-        Err(_) => Ok(()),
-    }
+    // Without a place no servers but those of the machine are taken.
+    place().map_or(Ok(()), |place| {
+        plan.show(&root.resolver(), &place, Kept::File)
+    })
+}
+
+/// The machine's own, if there is one, is often a link to below /run.
+fn place() -> Option<PathBuf> {
+    fs::canonicalize(OF_THE_MACHINE).ok()
 }
 
 /// Covers those of the machine's resolver daemons that there are.
@@ -122,10 +143,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_nobody_would_see_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = ResolverFile {
+            path: folder.path().join("resolv.conf"),
+            has_place: false,
+        };
+        file.write(None).unwrap();
+        let before = fs::read_to_string(&file.path).unwrap();
+        let resolver = bus::Resolver {
+            servers: vec!["192.0.2.53".into()],
+            ..bus::Resolver::default()
+        };
+        let error = file.write(Some(&resolver)).unwrap_err().to_string();
+        assert!(error.contains("/etc/resolv.conf"), "{error}");
+        assert_eq!(fs::read_to_string(&file.path).unwrap(), before);
+    }
+
+    #[test]
     fn it_is_rewritten_in_place() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("resolv.conf");
-        let file = ResolverFile::at(path.clone());
+        let file = ResolverFile {
+            path: path.clone(),
+            has_place: true,
+        };
         file.write(None).unwrap();
         let inode = fs::metadata(&path).unwrap().ino();
         assert_eq!(
