@@ -354,6 +354,11 @@ impl ControlPlane {
         self.interfaces.contains_key(&index).then_some(index)
     }
 
+    /// The indexes of all interfaces that exist or did: each is kept for its name.
+    pub fn interface_indexes(&self) -> impl Iterator<Item = u32> + use<'_> {
+        self.names.values().copied()
+    }
+
     /// Duplicate address detection is over for every address of the interface.
     pub fn addresses_ready(&self, index: u32) -> bool {
         self.interfaces

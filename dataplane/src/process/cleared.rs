@@ -5,8 +5,9 @@
 //!                    '---> less where it stood when it was cleared   people
 //! ```
 //!
-//! Nothing is written that a worker counts in: clearing takes no lock from it, and what lives by the counters (limits of
-//! SAs, alarms, whoever collects them from outside) sees them grow for as long as the process runs.
+//! Nothing is written that a worker counts in: clearing takes no lock from it, and what lives by the counters in this
+//! process (limits of SAs, alarms) sees them grow for as long as it runs. Whoever asks by `show`, also with `--json`, gets
+//! them less where they stood.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -143,8 +144,6 @@ pub(super) fn clear_counters(
     let mut cleared = std::mem::take(&mut state.cleared);
     let mut rows = 0;
     if asked(request.interfaces) || request.tunnels {
-        let there = |index: &u32| tables.interfaces.get(*index).is_some();
-        cleared.interfaces.retain(|index, _| there(index));
         let chosen = tables.interfaces.iter().filter(|(_, interface)| {
             asked(request.interfaces)
                 || matches!(
@@ -152,10 +151,12 @@ pub(super) fn clear_counters(
                     InterfaceKind::Tunnel { .. } | InterfaceKind::Encapsulation { .. }
                 )
         });
-        rows += cleared.clear_interfaces(chosen.map(|(_, interface)| {
-            let index = interface.index;
-            (index, Carried::of(state.counters(), index))
-        }));
+        let carried = |index: u32| (index, Carried::of(state.counters(), index));
+        rows += cleared.clear_interfaces(chosen.map(|(_, interface)| carried(interface.index)));
+        // Counters stay with a name: one that is gone for now shall not come back with what it carried before.
+        let gone = state.plane.interface_indexes();
+        let gone = gone.filter(|index| tables.interfaces.get(*index).is_none());
+        cleared.clear_interfaces(gone.map(carried));
     }
     if asked(request.tunnels) {
         rows += cleared.clear_sas(tables.sas.sas.iter().map(|(_, sa)| sa));

@@ -272,3 +272,19 @@ fn a_loopback_is_up_at_once_and_leads_nowhere() {
         AdjacencyKind::Drop(DropReason::NoRoute)
     );
 }
+
+#[test]
+fn an_index_is_its_names_while_nothing_has_it() {
+    let mut gateway = Box::empty();
+    gateway.create(tunnel("ipsec0", 1));
+    let index = gateway.index("ipsec0");
+    gateway.delete("tunnel/ipsec0");
+    assert_eq!(gateway.plane.interface_index("ipsec0"), None);
+    gateway.create(tunnel("ipsec1", 2));
+    let mut known: Vec<u32> = gateway.plane.interface_indexes().collect();
+    known.sort_unstable();
+    assert_eq!(known, [index, gateway.index("ipsec1")]);
+    gateway.create(tunnel("ipsec0", 1));
+    assert_eq!(gateway.index("ipsec0"), index);
+    assert_eq!(gateway.plane.interface_indexes().count(), 2);
+}
