@@ -31,7 +31,7 @@ const EACH: Duration = Duration::from_secs(20);
 const LARGEST: usize = 16 << 20;
 
 /// Name in the bundle, and what is asked.
-const QUESTIONS: [(&str, &str); 20] = [
+const QUESTIONS: [(&str, &str); 21] = [
     ("configuration", "show configuration | display set"),
     ("revisions", "show configuration revisions 100"),
     ("differences", "show configuration differences"),
@@ -51,6 +51,7 @@ const QUESTIONS: [(&str, &str); 20] = [
     ("drops", "show drops all"),
     ("nodes", "show nodes"),
     ("ntp", "show ntp"),
+    ("dhcp", "show dhcp"),
     ("log", "show log"),
 ];
 
