@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
+use std::fs::Permissions;
 use std::io::Write as _;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +19,7 @@ struct Machine {
     name: String,
     neighbour: String,
     place: TempDir,
+    program: PathBuf,
 }
 
 /// A running gateway; killed if a test ends early.
@@ -48,6 +51,7 @@ impl Machine {
         let this = Self {
             neighbour: format!("{name}-far"),
             place: tempfile::tempdir().unwrap(),
+            program: env!("CARGO_BIN_EXE_culvert").into(),
             name,
         };
         ip(&format!("netns add {}", this.name));
@@ -104,14 +108,9 @@ impl Machine {
     fn run(&self) -> Command {
         let mut command = Command::new("ip");
         command
-            .args([
-                "netns",
-                "exec",
-                &self.name,
-                env!("CARGO_BIN_EXE_culvert"),
-                "run",
-                "--keep-clock",
-            ])
+            .args(["netns", "exec", &self.name])
+            .arg(&self.program)
+            .args(["run", "--keep-clock"])
             .args(["--charon-plugin", env!("CARGO_BIN_EXE_culvert")])
             .arg("--root")
             .arg(self.root())
@@ -213,6 +212,10 @@ fn processes(root: &Path) -> Vec<u32> {
         .collect()
 }
 
+/// Before the rest of a configuration.
+const ADMIN: &str = r#"{"system": {"users": [{"name": "ada", "role": "admin", "ssh_keys": [{"name": "laptop",
+    "public_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFjPx0FZ5xwVYvVnZ0dPTLuLpM6pGz8J1l0b9WmAqCk7"}]}],
+    "ssh_server": {"listen_addresses": [{"address": "192.0.2.1"}]}}, "#;
 const ONE_NIC: &str =
     r#"{"interfaces": [{"name": "eth7", "addresses": [{"address": "192.0.2.1/24"}]}]}"#;
 
@@ -356,6 +359,38 @@ fn a_killed_dataplane_comes_back_to_the_same_tap() {
     until("an answer of the other", || machine.answers());
     // Same index, same addresses: nothing on it noticed.
     assert_eq!(tap(), before);
+    assert_eq!(gateway.stop(), Some(0));
+}
+
+#[test]
+fn processes_come_back_when_the_program_was_replaced() {
+    let mut machine = Machine::new("replaced");
+    // The account that logs in passes it.
+    fs::set_permissions(machine.place.path(), Permissions::from_mode(0o711)).unwrap();
+    machine.configure(&ONE_NIC.replacen('{', ADMIN, 1));
+    machine.program = machine.place.path().join("culvert");
+    fs::copy(env!("CARGO_BIN_EXE_culvert"), &machine.program).unwrap();
+    let gateway = machine.start();
+    until("an answer", || machine.answers());
+    until("sshd", || machine.process("sshd").is_some());
+    // As an update does it; what has the name now does not even start.
+    let update = machine.place.path().join("update");
+    fs::write(&update, "not a program").unwrap();
+    fs::rename(&update, &machine.program).unwrap();
+    for again in [false, true] {
+        if again {
+            fs::remove_file(&machine.program).unwrap();
+        }
+        for name in ["mgmt", "sshd", "dataplane"] {
+            let first = machine.process(name).unwrap();
+            let killed = Command::new("kill").args(["-9", &first]).status().unwrap();
+            assert!(killed.success());
+            until(name, || {
+                machine.process(name).is_some_and(|pid| pid != first)
+            });
+        }
+        until("an answer of another dataplane", || machine.answers());
+    }
     assert_eq!(gateway.stop(), Some(0));
 }
 

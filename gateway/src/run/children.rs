@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use culvert_plugin_wire::SOCKET_ENV;
@@ -219,6 +219,7 @@ impl Recipe {
             capabilities: Capabilities::NONE,
             changes_user: false,
             filter: BpfProgram::new(),
+            sheds_profile: matches!(process, Process::Charon | Process::Chronyd),
         };
         launch
             .command
@@ -255,7 +256,7 @@ impl Recipe {
             Process::Dhcp => launch.capabilities = Capabilities::DHCP,
             Process::IkedBridge => {}
             Process::Sshd => {
-                let shell = own_program().map_err(prepare)?;
+                let shell = mountable_program(&self.root).map_err(prepare)?;
                 launch.mounts = Some(self.login.prepare(&self.root, &shell)?);
                 // In the foreground, with its log on standard error.
                 launch
@@ -322,14 +323,30 @@ impl Recipe {
     }
 }
 
-/// The program this process runs: also when its file was replaced by an update, since the link leads to the file that
-/// was started.
+/// Leads to the file that was started, also when it has no name any more.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// The program this process runs, for a child that is still a copy of it: also when its file was replaced by an update.
+/// The link of this process' number would be closed to a child with less capabilities.
 fn own_program() -> io::Result<PathBuf> {
-    let link = PathBuf::from("/proc/self/exe");
+    let link = PathBuf::from(OWN_PROGRAM);
     let named = fs::read_link(&link)?;
-    Ok(if named.exists() {
-        named
-    } else {
-        PathBuf::from(format!("/proc/{}/exe", std::process::id()))
-    })
+    Ok(if named.exists() { named } else { link })
+}
+
+/// A file of it that can be mounted somewhere: the kernel mounts none without a name. After an update a copy, so that
+/// those who log in speak to mgmt as those did before.
+fn mountable_program(root: &Root) -> io::Result<PathBuf> {
+    let program = own_program()?;
+    if program != Path::new(OWN_PROGRAM) {
+        return Ok(program);
+    }
+    let copy = root.program_copy();
+    // Sessions may run the last one.
+    match fs::remove_file(&copy) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::copy(program, &copy)?;
+    Ok(copy)
 }

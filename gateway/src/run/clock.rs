@@ -10,8 +10,8 @@
 //! `chronyc` gets nothing of this process' privileges, little time, and is read only so far. What is not as its manual has
 //! it is no answer.
 
+use std::fs;
 use std::io;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use culvert_model::bus;
 use seccompiler::BpfProgram;
 use thiserror::Error;
 use tokio::io::AsyncReadExt as _;
+use tokio::process::Child;
 
 use super::capabilities::Capabilities;
 use super::launch::Launch;
@@ -55,23 +56,26 @@ pub enum ClockError {
 
 /// Asks the chronyd of this gateway.
 pub async fn ask(root: &Root) -> Result<bus::ShowClockReply, ClockError> {
-    match tokio::time::timeout(PATIENCE, answer(&root.ntp_socket())).await {
-        Ok(answer) => parse(&answer?),
-        Err(_) => Err(ClockError::Silent),
-    }
-}
-
-async fn answer(socket: &Path) -> Result<String, ClockError> {
     let mut command = Command::new(PROGRAM);
     command
         .env_clear()
         .args(["-c", "-N", "-m", "-h"])
-        .arg(socket)
-        .args(["sources -a", "tracking"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
+        .arg(root.ntp_socket())
+        .args(["sources -a", "tracking"]);
+    let mut child = start(command)?;
+    let number = child.id();
+    let said = said(&mut child, PATIENCE).await;
+    // One that was killed leaves its socket behind.
+    if let Some(number) = number {
+        let _ = fs::remove_file(root.ntp_sockets().join(format!("chronyc.{number}.sock")));
+    }
+    parse(&said?)
+}
+
+fn start(mut command: Command) -> Result<Child, ClockError> {
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
     let filter: BpfProgram = filter(Confined::Charon)?;
-    let mut child = Launch {
+    let launch = Launch {
         command,
         network: None,
         mounts: None,
@@ -79,19 +83,29 @@ async fn answer(socket: &Path) -> Result<String, ClockError> {
         capabilities: Capabilities::NONE,
         changes_user: false,
         filter,
-    }
-    .spawn()?;
+        sheds_profile: false,
+    };
+    Ok(launch.spawn()?)
+}
+
+/// What it says in this time; it does not outlive that.
+async fn said(child: &mut Child, patience: Duration) -> Result<String, ClockError> {
     let mut text = String::new();
-    if let Some(output) = child.stdout.take() {
-        output.take(LONGEST).read_to_string(&mut text).await?;
-    }
-    // Whoever says more is not listened to.
+    let outcome = match child.stdout.take() {
+        Some(output) => {
+            let mut output = output.take(LONGEST);
+            tokio::time::timeout(patience, output.read_to_string(&mut text)).await
+        }
+        None => Ok(Ok(0)),
+    };
+    // Whoever says more, or says it later, is not listened to.
     let _ = child.start_kill();
     let _ = child.wait().await;
-    if text.is_empty() {
-        return Err(ClockError::Silent);
+    match outcome {
+        Ok(Ok(0)) | Err(_) => Err(ClockError::Silent),
+        Ok(Ok(_)) => Ok(text),
+        Ok(Err(error)) => Err(error.into()),
     }
-    Ok(text)
 }
 
 /// Sources, then how the clock is.
@@ -209,6 +223,24 @@ mod tests {
         0.000007029,0.000013241,2.0,Normal\n";
     const NOBODY: &str = "00000000,,0,0.000000000,0.000000072,0.000000000,0.000000000,-0.036,0.000,0.000,1.000000000,\
         1.000000000,0.0,Not synchronised\n";
+
+    #[tokio::test]
+    async fn who_is_silent_does_not_outlive_its_time() {
+        for script in ["exec sleep 60", "exec 1>&-; exec sleep 60"] {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", script]);
+            let mut child = start(command).unwrap();
+            let process = format!("/proc/{}", child.id().unwrap());
+            assert!(fs::exists(&process).unwrap());
+            let answer = said(&mut child, Duration::from_millis(100)).await;
+            assert!(matches!(answer, Err(ClockError::Silent)), "{answer:?}");
+            assert!(!fs::exists(&process).unwrap(), "{script}");
+        }
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "echo right"]);
+        let mut child = start(command).unwrap();
+        assert_eq!(said(&mut child, PATIENCE).await.unwrap(), "right\n");
+    }
 
     #[test]
     fn what_chronyc_says_is_understood() {

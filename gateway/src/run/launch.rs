@@ -6,6 +6,7 @@
 //!   enter the network namespace      as CAP_SYS_ADMIN
 //!   arrange its own file system      as CAP_SYS_ADMIN
 //!   keep the descriptors it inherits
+//!   keep the distribution's AppArmor profile off its program
 //!   drop capabilities, lock securebits (root regains nothing on exec), no_new_privs
 //!   close the system calls that it never makes, where it cannot do so itself
 //!   ask for SIGKILL when the supervisor dies
@@ -16,7 +17,8 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CString, NulError};
+use std::ffi::{CStr, CString, NulError};
+use std::fs;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -44,6 +46,8 @@ pub struct Launch {
     pub changes_user: bool,
     /// For a program that does not confine itself; empty: none.
     pub filter: BpfProgram,
+    /// The distribution has an `AppArmor` profile for its program that does not know our folders.
+    pub sheds_profile: bool,
 }
 
 /// A file system of its own for one process, made of pieces of the supervisor's.
@@ -73,6 +77,9 @@ pub enum Kept {
 
 /// Covered in the file system of a process that has its own.
 const RUN: &str = "/run";
+/// `AppArmor`'s own files (Linux 5.8): the label of a process, and that of its next program.
+const APPARMOR_LABEL: &str = "/proc/self/attr/apparmor/current";
+const APPARMOR_EXEC: &CStr = c"/proc/thread-self/attr/apparmor/exec";
 /// More pieces than any process here has.
 const MOST_GRAFTS: usize = 128;
 
@@ -88,6 +95,7 @@ impl Launch {
             capabilities,
             changes_user,
             filter,
+            sheds_profile,
         } = self;
         if mounts
             .as_ref()
@@ -98,6 +106,9 @@ impl Launch {
         // A group of its own: Ctrl-C at a terminal reaches the supervisor alone, which stops the others in order.
         command.stdin(Stdio::null()).process_group(0);
         let parent = std::process::id();
+        // Of a supervisor with a profile of its own somebody wanted that.
+        let sheds_profile = sheds_profile
+            && fs::read(APPARMOR_LABEL).is_ok_and(|label| label.starts_with(b"unconfined"));
         let prepare = move || {
             if let Some(network) = &network {
                 enter_network(network)?;
@@ -114,6 +125,9 @@ impl Launch {
             }
             // SAFETY: umask cannot fail and touches no memory.
             unsafe { libc::umask(0o077) };
+            if sheds_profile {
+                shed_profile();
+            }
             if changes_user {
                 capabilities.reduce_root()?;
             } else {
@@ -264,6 +278,23 @@ fn enter_network(namespace: &OwnedFd) -> io::Result<()> {
     check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
 }
 
+/// The kernel shall choose no profile by the program's path. Our own confinement stays, and whatever fails here leaves
+/// things as they are. Written after the kernel's documentation: no test has `AppArmor`.
+fn shed_profile() {
+    let text = b"exec unconfined";
+    // SAFETY: the path is a C string.
+    let descriptor =
+        unsafe { libc::open(APPARMOR_EXEC.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) };
+    if descriptor < 0 {
+        return;
+    }
+    // SAFETY: the text is as long as is said; the descriptor was opened just above and is used nowhere else.
+    unsafe {
+        libc::write(descriptor, text.as_ptr().cast(), text.len());
+        libc::close(descriptor);
+    }
+}
+
 fn die_with(parent: u32) -> io::Result<()> {
     // SAFETY: PR_SET_PDEATHSIG takes a number and touches no memory.
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
@@ -287,7 +318,6 @@ fn check(outcome: libc::c_int) -> io::Result<libc::c_int> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use std::fs;
     use std::os::fd::AsRawFd;
     use std::time::Duration;
 
@@ -308,6 +338,7 @@ mod tests {
             capabilities: Capabilities::NONE,
             changes_user: false,
             filter: BpfProgram::new(),
+            sheds_profile: false,
         }
     }
 

@@ -7,6 +7,7 @@
 //!   ROOT/run/lock                  held while the gateway runs
 //!   ROOT/run/status.json           parts, process ids, readiness
 //!   ROOT/run/pids/NAME             process ids
+//!   ROOT/run/culvert               this program, once its file was replaced
 //!   ROOT/run/bus/NAME              sockets between our processes
 //!   ROOT/run/api                   mgmt's, for every face of the gateway
 //!   ROOT/run/charon.vici           charon's control socket
@@ -174,6 +175,11 @@ impl Root {
         self.folder.join("run/status.json")
     }
 
+    /// This program, once its file was replaced.
+    pub fn program_copy(&self) -> PathBuf {
+        self.folder.join("run/culvert")
+    }
+
     /// charon's control socket.
     pub fn vici(&self) -> PathBuf {
         self.folder.join("run/charon.vici")
@@ -238,25 +244,17 @@ impl Root {
         }
     }
 
-    /// Removes what a running gateway leaves in `run`: sockets, process numbers, status. For the holder of the lock,
+    /// Removes what a running gateway leaves in `run`: sockets, process numbers, status and so on. For the holder of the lock,
     /// before the start (the gateway before may have been killed) and at the end.
     pub fn sweep(&self, _lock: &Lock) {
-        let numbers = fs::read_dir(self.folder.join("run/pids"))
-            .into_iter()
-            .flatten()
-            .flatten()
+        let folders = ["run/pids", "run/bus", "run/ntp"].map(|name| self.folder.join(name));
+        let found = folders
+            .iter()
+            .filter_map(|folder| fs::read_dir(folder).ok())
+            .flat_map(Iterator::flatten)
             .map(|entry| entry.path());
-        let bus = fs::read_dir(self.folder.join("run/bus"))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path());
-        for path in self
-            .sockets()
-            .chain(numbers)
-            .chain(bus)
-            .chain([self.status()])
-        {
+        let others = [self.status(), self.program_copy()];
+        for path in self.sockets().chain(found).chain(others) {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(path = %path.display(), %error, "cannot remove");
@@ -310,20 +308,25 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let root = Root::prepare(place.path()).unwrap();
         let lock = root.lock().unwrap();
+        fs::create_dir_all(root.ntp_sockets()).unwrap();
         for path in [
             root.bus("dataplane"),
             root.vici(),
+            root.ntp_sockets().join("chronyc.4711.sock"),
             root.pid_file("charon"),
             root.status(),
+            root.program_copy(),
         ] {
             fs::write(path, "").unwrap();
         }
         fs::write(root.log("charon"), "kept").unwrap();
         root.sweep(&lock);
-        for folder in ["run/bus", "run/pids"] {
+        for folder in ["run/bus", "run/pids", "run/ntp"] {
             assert_eq!(fs::read_dir(place.path().join(folder)).unwrap().count(), 0);
         }
-        assert!(!root.vici().exists() && !root.status().exists());
+        for path in [root.vici(), root.status(), root.program_copy()] {
+            assert!(!path.exists(), "{}", path.display());
+        }
         assert!(root.log("charon").exists());
     }
 }
