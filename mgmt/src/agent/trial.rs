@@ -76,13 +76,7 @@ impl Trial {
 
     /// What came after this revision is gone. None: nothing of what is left is on trial.
     fn until(mut self, newest: RevisionNumber) -> Option<Self> {
-        let left = self.commits.partition_point(|one| one.revision <= newest);
-        for gone in self.commits.split_off(left) {
-            let below = self.commits.iter_mut();
-            for one in below.filter(|one| one.session == gone.session) {
-                one.base = gone.base;
-            }
-        }
+        self.commits.retain(|one| one.revision <= newest);
         (!self.commits.is_empty()).then_some(self)
     }
 

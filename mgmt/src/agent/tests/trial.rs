@@ -279,6 +279,19 @@ async fn each_commit_is_on_trial_for_its_own_time() {
     assert_eq!(bench.running().await, stays);
     let edits = bench.edits(&candidate).await;
     assert!(edits.contains("dmz"), "{edits}");
+
+    // The time of the one below is over while the one on top is on trial.
+    let most = crate::agent::trial::TRIAL * 2 / 3;
+    bench.hands.told().failing.clear();
+    bench.pending(&candidate, "interfaces lan mtu 1300").await;
+    let stays = bench.running().await;
+    bench.agent.told_earlier(most);
+    bench.pending(&candidate, "interfaces wan mtu 1400").await;
+    bench.agent.told_earlier(most);
+    bench.fails("interface/wan");
+    bench.looks().await;
+    assert_eq!(bench.sources().await[0], "revert");
+    assert_eq!(bench.running().await, stays);
 }
 
 #[tokio::test]
