@@ -32,6 +32,13 @@ use super::root::Root;
 use super::supervisor::Process;
 use crate::process::confinement::{Confined, ConfinementError, filter};
 
+/// A commit takes much memory for a moment: glibc (mallopt(3)) gives it back instead of keeping it for the next one.
+const GIVES_BACK: [(&str, &str); 3] = [
+    ("MALLOC_ARENA_MAX", "1"),
+    ("MALLOC_MMAP_THRESHOLD_", "262144"),
+    ("MALLOC_TRIM_THRESHOLD_", "1048576"),
+];
+
 /// Why a process does not start.
 #[derive(Debug, Error)]
 pub enum SpawnError {
@@ -247,6 +254,7 @@ impl Recipe {
             Process::Mgmt => {
                 let account = self.login.uid.to_string();
                 launch.command.args(["--login-account", &account]);
+                launch.command.envs(GIVES_BACK);
                 let mut mounts = MountPlan::default();
                 resolver::hide_daemons(&mut mounts);
                 resolver::graft(&self.root, &mut mounts)?;
