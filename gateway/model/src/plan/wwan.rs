@@ -223,6 +223,26 @@ mod tests {
     }
 
     #[test]
+    fn no_route_leads_by_what_may_never_come() {
+        for hop in [
+            r#"{ "interface": "mobile" }"#,
+            r#"{ "interface": "mobile", "gateway": "192.0.2.1" }"#,
+        ] {
+            let text = modem("").replace(
+                "\"wwan_interfaces\"",
+                &format!(
+                    r#""routes": [{{ "destination": "0.0.0.0/0", "next_hops": [{hop}] }}], "wwan_interfaces""#
+                ),
+            );
+            let told = errors(&text).join("");
+            assert!(
+                told.contains("\"mobile\" is not an interface or tunnel"),
+                "{told}"
+            );
+        }
+    }
+
+    #[test]
     fn names_and_devices_have_one_owner() {
         let two = |name: &str, device: &str| {
             format!(
