@@ -7,9 +7,14 @@
 //! ```
 //!
 //! A server is anybody on the link, and a route is stronger than another the longer its prefix: so nothing of a lease is
-//! taken that would lead packets away from where the configuration or a routing daemon leads them. A network of a lease
-//! that lies within a configured route, or over a network of another interface, is none to be on; a route of a lease that
-//! another route covers is left out.
+//! taken that would lead packets away from where the configuration, a routing daemon or an older lease leads them.
+//!
+//! - An address is not used whose network another interface is on, or a configured or learnt route leads to or has in it.
+//!   Of a default route that leads into a tunnel that is not asked, as a link has to be somewhere, but then the network is a
+//!   small one.
+//! - A route that a configured or learnt one covers is left out, be it the default, and so is one whose gateway is not on
+//!   the link.
+//! - Of two leases the older comes first.
 //!
 //! The process that speaks DHCP may die and come back: what it does not speak of stays, until its time is over.
 
@@ -23,8 +28,12 @@ use culvert_model::plan::{Key, Part, Plan, Planned};
 use culvert_model::types;
 use ipnet::IpNet;
 
+/// What all origins of values of leases begin with.
+pub const ORIGIN: &str = "DHCP";
 /// The client says that a lease is over before this does.
 const GRACE: Duration = Duration::from_secs(5);
+/// The shortest prefix of a link where all else goes into a tunnel.
+const SMALL: u8 = 16;
 /// Name servers of all leases together; a resolver asks no more (resolv.conf(5)).
 const MOST_SERVERS: usize = 3;
 
@@ -32,6 +41,8 @@ const MOST_SERVERS: usize = 3;
 #[derive(Debug, Default)]
 pub struct Leases {
     by_interface: BTreeMap<String, Lease>,
+    /// How many there have been.
+    taken: u64,
 }
 
 #[derive(Debug)]
@@ -39,6 +50,8 @@ struct Lease {
     /// Without its times.
     terms: bus::DhcpLease,
     over: Instant,
+    /// Which one it was of all that there have been: the older comes first.
+    age: u64,
 }
 
 impl Leases {
@@ -76,10 +89,18 @@ impl Leases {
             expire_s: 0,
             ..lease
         };
-        let new = Lease { terms, over };
-        let changed = |old: &Lease| old.terms != new.terms;
-        let changed = self.by_interface.get(&interface).is_none_or(changed);
-        self.by_interface.insert(interface, new);
+        let old = self.by_interface.get(&interface);
+        let changed = old.is_none_or(|old| old.terms != terms);
+        // Other terms are another lease: nobody keeps his place by what he lent first.
+        let age = match old {
+            Some(old) if !changed => old.age,
+            _ => {
+                self.taken += 1;
+                self.taken
+            }
+        };
+        self.by_interface
+            .insert(interface, Lease { terms, over, age });
         changed
     }
 
@@ -104,8 +125,15 @@ impl Leases {
             domains: Vec::new(),
             servers: Vec::new(),
         };
-        for (interface, lease) in &self.by_interface {
-            planning.lease(interface, &lease.terms);
+        let mut leases: Vec<(&String, &Lease)> = self.by_interface.iter().collect();
+        leases.sort_by_key(|(_, lease)| lease.age);
+        let places: Vec<(Place<'_>, &bus::DhcpLease)> = leases
+            .into_iter()
+            .filter_map(|(interface, lease)| planning.address(interface, &lease.terms))
+            .collect();
+        // An address of any lease is stronger than a route of another.
+        for (place, terms) in &places {
+            planning.routes(place, terms);
         }
         planning.resolver();
         planning.values
@@ -117,7 +145,8 @@ struct Planning<'a> {
     learnt: &'a Plan,
     values: Plan,
     domains: Vec<String>,
-    servers: Vec<String>,
+    /// Of each lease.
+    servers: Vec<Vec<String>>,
 }
 
 /// Where a lease is used.
@@ -127,20 +156,28 @@ struct Place<'a> {
     vrf: &'a str,
     /// In the VRF that Linux has routes of.
     underlay: bool,
+    /// The address, with its network.
+    own: IpNet,
     /// Where the values come from.
     origin: String,
 }
 
-impl Planning<'_> {
-    fn lease(&mut self, interface: &str, terms: &bus::DhcpLease) {
+impl<'a> Planning<'a> {
+    /// Plans the address of a lease, if it can be used where it was obtained.
+    fn address<'b>(
+        &mut self,
+        interface: &'b str,
+        terms: &'b bus::DhcpLease,
+    ) -> Option<(Place<'b>, &'b bus::DhcpLease)>
+    where
+        'a: 'b,
+    {
         let key = Key::from(format!("interface/{interface}"));
         let configured = self.configured;
         let Some(Kind::Interface(port)) = kind(configured, &key) else {
-            return;
+            return None;
         };
-        let Some(Ok(prefix)) = terms.address.as_ref().map(IpNet::try_from) else {
-            return;
-        };
+        let prefix = IpNet::try_from(terms.address.as_ref()?).ok()?;
         let place = Place {
             interface,
             key,
@@ -149,55 +186,44 @@ impl Planning<'_> {
                 kind(configured, &link_key(interface)),
                 Some(Kind::LinuxLink(link)) if link.underlay
             ),
-            origin: format!("DHCP on {interface}"),
+            own: prefix,
+            origin: format!("{ORIGIN} on {interface}"),
         };
-        if let Some(other) = self.stands_in_the_way(&place, prefix) {
+        let has = self.has(&place);
+        if let Some(other) = has
+            .as_ref()
+            .or_else(|| self.leads(&place, prefix.trunc(), true))
+        {
             tracing::error!(interface, network = %prefix.trunc(), %other, "the lease is not used: its network is taken");
-            return;
+            return None;
         }
-        self.address(&place, prefix);
-        // None: it is about to be given back.
-        let Some(Kind::DhcpClient(client)) = kind(configured, &client_key(interface)) else {
-            return;
-        };
-        for route in &terms.routes {
-            self.route(&place, prefix, route, client.default_route);
-        }
-        if client.dns {
-            let servers = terms.dns_servers.iter();
-            let servers = servers.filter_map(|server| IpAddr::try_from(server).ok());
-            self.servers
-                .extend(servers.map(|server| server.to_string()));
-            if !terms.domain.is_empty() {
-                self.domains.push(terms.domain.clone());
-            }
-        }
+        self.plan_address(&place);
+        Some((place, terms))
     }
 
-    /// What the network of a lease may not be over.
-    fn stands_in_the_way(&self, place: &Place<'_>, prefix: IpNet) -> Option<Key> {
-        let network = prefix.trunc();
+    /// Who has the address of a lease, or the network that it is of.
+    fn has(&self, place: &Place<'_>) -> Option<Key> {
+        let address = place.own.addr();
         let all = self.configured.iter().chain(&self.values);
         let mut others = all.filter(|(_, planned)| match &planned.value.kind {
-            Some(Kind::Address(address)) if address.interface != place.interface => {
-                network_of(address.address.as_ref())
-                    .is_some_and(|other| other.contains(&network) || network.contains(&other))
+            Some(Kind::Address(other)) if other.interface != place.interface => {
+                network_of(other.address.as_ref()).is_some_and(|other| other.contains(&address))
             }
             // One that leads everywhere has the links beside it.
             Some(Kind::Route(route)) if route.vrf == place.vrf && !route.learnt => {
                 network_of(route.destination.as_ref())
-                    .is_some_and(|other| other.prefix_len() > 0 && other.contains(&network))
+                    .is_some_and(|other| other.prefix_len() > 0 && other.contains(&address))
             }
             _ => false,
         });
         others.next().map(|(key, _)| key.clone())
     }
 
-    fn address(&mut self, place: &Place<'_>, prefix: IpNet) {
-        let (key, linux) = (address_key(place, prefix), linux_address_key(place, prefix));
+    fn plan_address(&mut self, place: &Place<'_>) {
+        let (key, linux) = (address_key(place), linux_address_key(place));
         let value = Kind::Address(bus::Address {
             interface: place.interface.to_owned(),
-            address: Some(prefix.into()),
+            address: Some(place.own.into()),
             obtained: true,
         });
         self.add(
@@ -209,7 +235,7 @@ impl Planning<'_> {
         );
         let value = Kind::LinuxAddress(bus::LinuxAddress {
             tap: place.interface.to_owned(),
-            address: Some(prefix.into()),
+            address: Some(place.own.into()),
             obtained: true,
         });
         let needs = vec![link_key(place.interface)];
@@ -219,86 +245,166 @@ impl Planning<'_> {
         }
     }
 
-    fn route(
-        &mut self,
-        place: &Place<'_>,
-        own: IpNet,
-        route: &bus::DhcpRoute,
-        default_route: bool,
-    ) {
-        let Some(destination) = network_of(route.destination.as_ref()) else {
+    /// Plans the routes of a lease, and remembers whom it names.
+    fn routes(&mut self, place: &Place<'_>, terms: &bus::DhcpLease) {
+        // None: it is about to be given back.
+        let configured = self.configured;
+        let Some(Kind::DhcpClient(client)) = kind(configured, &client_key(place.interface)) else {
             return;
         };
-        if destination.prefix_len() == 0 && !default_route {
-            return;
+        for route in &terms.routes {
+            let Some(destination) = network_of(route.destination.as_ref()) else {
+                continue;
+            };
+            if destination.prefix_len() == 0 && !client.default_route {
+                continue;
+            }
+            let gateway = route.gateway.as_ref();
+            let gateway = gateway.and_then(|gateway| IpAddr::try_from(gateway).ok());
+            let reached =
+                |gateway| place.own.contains(&gateway) || self.on_link(place, gateway).is_some();
+            if gateway.is_none_or(reached) {
+                self.route(place, destination, gateway);
+            }
         }
-        let covers = |planned: &Planned| match &planned.value.kind {
+        // charon, mgmt and whoever else asks them do so in this VRF.
+        if client.dns && place.underlay {
+            let servers = terms.dns_servers.iter();
+            let servers = servers.filter_map(|server| IpAddr::try_from(server).ok());
+            self.servers
+                .push(servers.map(|server| server.to_string()).collect());
+            if !terms.domain.is_empty() {
+                self.domains.push(terms.domain.clone());
+            }
+        }
+    }
+
+    /// The destination of the route of this lease that has a gateway beside its network on the link.
+    fn on_link(&self, place: &Place<'_>, gateway: IpAddr) -> Option<IpNet> {
+        self.values
+            .values()
+            .filter_map(|planned| match &planned.value.kind {
+                Some(Kind::Route(route)) if route.vrf == place.vrf => Some(route),
+                _ => None,
+            })
+            .filter(|route| match route.next_hops.as_slice() {
+                [hop] => hop.gateway.is_none() && hop.interface == place.interface,
+                _ => false,
+            })
+            .filter_map(|route| network_of(route.destination.as_ref()))
+            .find(|network| network.contains(&gateway))
+    }
+
+    /// Who leads to this network already, which is on the link, or behind a gateway there.
+    fn leads(&self, place: &Place<'_>, network: IpNet, on_link: bool) -> Option<&Key> {
+        let covers = |planned: &Planned, lent: bool| match &planned.value.kind {
             Some(Kind::Route(other)) if other.vrf == place.vrf => {
-                network_of(other.destination.as_ref())
-                    .is_some_and(|other| other.contains(&destination))
+                network_of(other.destination.as_ref()).is_some_and(|destination| {
+                    let counts = match destination.prefix_len() {
+                        0 if network.prefix_len() == 0 => true,
+                        // Beside a way out there are links.
+                        0 if on_link => network.prefix_len() < SMALL && self.protects(other),
+                        0 => !lent,
+                        _ => true,
+                    };
+                    counts && destination.contains(&network)
+                })
             }
             // A part of another link would be lost.
-            Some(Kind::Address(other)) => network_of(other.address.as_ref())
-                .is_some_and(|other| destination.prefix_len() > 0 && other.contains(&destination)),
+            Some(Kind::Address(other)) if other.interface != place.interface => {
+                network_of(other.address.as_ref()).is_some_and(|other| {
+                    network.prefix_len() > 0
+                        && (other.contains(&network)
+                            || (on_link && other.prefix_len() < 32 && network.contains(&other)))
+                })
+            }
             _ => false,
         };
-        let mut before = self.configured.iter().chain(self.learnt);
-        if let Some((other, _)) = before.find(|(_, planned)| covers(planned)) {
-            tracing::info!(interface = place.interface, %destination, %other, "a route of the lease is not taken");
+        let before = self.configured.iter().chain(self.learnt);
+        let before = before.filter(|(_, planned)| covers(planned, false));
+        let leases = self.values.iter();
+        let leases = leases.filter(|(_, planned)| covers(planned, true));
+        before.chain(leases).map(|(key, _)| key).next()
+    }
+
+    /// Whether packets by this route do not all leave by an Ethernet interface as they are.
+    fn protects(&self, route: &bus::Route) -> bool {
+        let is_ethernet = |name: &str| {
+            self.configured
+                .contains_key(&Key::from(format!("interface/{name}")))
+        };
+        let of_ethernet = |gateway: IpAddr| {
+            self.configured
+                .values()
+                .any(|planned| match &planned.value.kind {
+                    Some(Kind::Address(address)) => {
+                        is_ethernet(&address.interface)
+                            && network_of(address.address.as_ref())
+                                .is_some_and(|network| network.contains(&gateway))
+                    }
+                    _ => false,
+                })
+        };
+        let leaves = |hop: &bus::NextHop| match hop.gateway.as_ref().map(IpAddr::try_from) {
+            _ if is_ethernet(&hop.interface) => true,
+            Some(Ok(gateway)) if hop.interface.is_empty() => of_ethernet(gateway),
+            _ => false,
+        };
+        route.next_hops.is_empty() || !route.next_hops.iter().all(leaves)
+    }
+
+    /// A route of a lease, unless another leads there; without a gateway one to the link.
+    fn route(&mut self, place: &Place<'_>, destination: IpNet, gateway: Option<IpAddr>) {
+        if let Some(other) = self.leads(place, destination, gateway.is_none()) {
+            tracing::debug!(interface = place.interface, %destination, %other, "a route of the lease is not taken");
             return;
         }
-        let key = Key::from(format!("obtained/{}/{destination}", place.vrf));
-        // Of two leases the first.
-        if self.values.contains_key(&key) {
-            return;
-        }
-        let gateway = route.gateway.as_ref();
+        let beside = gateway.filter(|gateway| !place.own.contains(gateway));
+        let by = beside.and_then(|gateway| self.on_link(place, gateway));
+        let hop = gateway.map(Into::into);
         let value = Kind::Route(bus::Route {
             vrf: place.vrf.to_owned(),
             destination: Some(destination.into()),
             next_hops: vec![bus::NextHop {
-                gateway: gateway.cloned(),
+                gateway: hop.clone(),
                 interface: place.interface.to_owned(),
                 vrf: String::new(),
             }],
             action: bus::route::Action::Forward.into(),
             learnt: true,
         });
-        let needs = vec![place.key.clone(), address_key(place, own)];
-        self.add(key, value, Part::Dataplane, place, needs);
+        let key = |destination: IpNet| Key::from(format!("obtained/{}/{destination}", place.vrf));
+        let linux = |destination: IpNet| Key::from(format!("linux/route/{destination}"));
+        let mut needs = vec![place.key.clone(), address_key(place)];
+        needs.extend(by.map(key));
+        self.add(key(destination), value, Part::Dataplane, place, needs);
         if !place.underlay {
             return;
         }
-        let mut needs = vec![link_key(place.interface), linux_address_key(place, own)];
-        // A gateway elsewhere is on the link by a route before this one.
-        let gateway_address = gateway.and_then(|gateway| IpAddr::try_from(gateway).ok());
-        if let Some(gateway) = gateway_address.filter(|gateway| !own.contains(gateway)) {
-            let holds = |planned: &Planned| match &planned.value.kind {
-                Some(Kind::LinuxRoute(other)) => network_of(other.destination.as_ref())
-                    .is_some_and(|other| other.contains(&gateway)),
-                _ => false,
-            };
-            let by = self.values.iter().find(|(_, planned)| holds(planned));
-            needs.extend(by.map(|(key, _)| key.clone()));
-        }
+        let mut needs = vec![link_key(place.interface), linux_address_key(place)];
+        needs.extend(by.map(linux));
         let value = Kind::LinuxRoute(bus::LinuxRoute {
             destination: Some(destination.into()),
-            gateway: gateway.cloned(),
+            gateway: hop,
             tap: place.interface.to_owned(),
             obtained: true,
         });
-        let key = Key::from(format!("linux/route/{destination}"));
-        self.add(key, value, Part::Linux, place, needs);
+        self.add(linux(destination), value, Part::Linux, place, needs);
     }
 
     /// Unless name servers are configured.
     fn resolver(&mut self) {
         let key = Key::from("linux/resolver");
-        if self.servers.is_empty() || self.configured.contains_key(&key) {
+        if self.servers.iter().all(Vec::is_empty) || self.configured.contains_key(&key) {
             return;
         }
+        // The first of each before the second of any.
+        let mut servers = Vec::new();
+        for place in 0..MOST_SERVERS {
+            servers.extend(self.servers.iter().filter_map(|of| of.get(place)).cloned());
+        }
         let mut resolver = bus::Resolver {
-            servers: std::mem::take(&mut self.servers),
+            servers,
             domains: std::mem::take(&mut self.domains),
             obtained: true,
         };
@@ -311,7 +417,7 @@ impl Planning<'_> {
             part: Part::Linux,
             needs: Vec::new(),
             after: Vec::new(),
-            origins: vec!["DHCP".to_owned()],
+            origins: vec![ORIGIN.to_owned()],
         };
         self.values.insert(key, Arc::new(planned));
     }
@@ -349,12 +455,12 @@ fn link_key(interface: &str) -> Key {
     Key::from(format!("linux/link/{interface}"))
 }
 
-fn address_key(place: &Place<'_>, prefix: IpNet) -> Key {
-    Key::from(format!("address/{}/{prefix}", place.interface))
+fn address_key(place: &Place<'_>) -> Key {
+    Key::from(format!("address/{}/{}", place.interface, place.own))
 }
 
-fn linux_address_key(place: &Place<'_>, prefix: IpNet) -> Key {
-    Key::from(format!("linux/address/{}/{prefix}", place.interface))
+fn linux_address_key(place: &Place<'_>) -> Key {
+    Key::from(format!("linux/address/{}/{}", place.interface, place.own))
 }
 
 #[cfg(test)]
@@ -445,12 +551,14 @@ mod tests {
                 own[1],
                 "linux/resolver",
                 "linux/route/0.0.0.0/0",
-                "obtained/default/0.0.0.0/0"
+                "obtained/default/0.0.0.0/0",
             ]
         );
         // Configured name servers come first.
         let dns = r#", "system": {"dns_servers": [{"address": "8.8.8.8"}]}"#;
         assert_eq!(of(&[], dns), own);
+        // A gateway that nothing of the lease has on the link is none.
+        assert_eq!(of(&[("10.9.0.0/16", "10.9.0.1")], dns), own);
     }
 
     #[test]
@@ -487,10 +595,91 @@ mod tests {
             taken(&configured(""), &learnt),
             ["obtained/default/10.3.0.0/16"]
         );
-        // Nor does the network of the address itself.
-        assert!(keys(client("10.2.0.10/24", &[]), &tunnel, &Plan::new()).is_empty());
-        assert!(keys(client("10.1.0.10/25", &[]), &tunnel, &Plan::new()).is_empty());
-        assert!(keys(client("10.0.0.10/8", &[]), &tunnel, &Plan::new()).is_empty());
+    }
+
+    #[test]
+    fn a_network_of_a_lease_is_nobody_elses() {
+        let tunnel = configured(
+            r#", "routes": [{"destination": "10.2.0.0/16", "next_hops": [{"interface": "ipsec0"}]}]"#,
+        );
+        let of = |own: &str, learnt: &Plan| {
+            let mut all = keys(client(own, &[]), &tunnel, learnt);
+            all.retain(|key| key != "linux/resolver");
+            all
+        };
+        let none = Plan::new();
+        // Of the tunnel's networks, and of the LAN: no address at all.
+        assert!(of("10.2.0.10/24", &none).is_empty());
+        assert!(of("10.2.0.10/8", &none).is_empty());
+        assert!(of("10.1.0.10/25", &none).is_empty());
+        assert!(of("10.0.0.10/8", &none).is_empty());
+        assert_eq!(of("10.3.0.10/24", &none).len(), 2);
+        // Within what was learnt.
+        let key = Key::from("route/default/10.2.0.0/16");
+        let mut learnt = tunnel[&key].as_ref().clone();
+        if let Some(Kind::Route(route)) = &mut learnt.value.kind {
+            route.destination = Some(prefix("10.7.0.0/16"));
+            route.learnt = true;
+        }
+        let learnt = Plan::from([(Key::from("learnt/default/10.7.0.0/16"), Arc::new(learnt))]);
+        assert!(of("10.7.3.10/24", &learnt).is_empty());
+        // Where all goes into the tunnel a link is small; beside another way out in the clear it need not be.
+        let by = |port: &str| {
+            configured(&format!(
+                r#", "routes": [{{"destination": "0.0.0.0/0", "next_hops": [{{"interface": "{port}"}}]}}]"#
+            ))
+        };
+        let used = |own: &str, plan: &Plan| !keys(client(own, &[]), plan, &none).is_empty();
+        assert!(used("172.16.0.10/16", &by("ipsec0")));
+        assert!(!used("172.16.0.10/15", &by("ipsec0")));
+        assert!(used("172.16.0.10/15", &by("lan")));
+    }
+
+    #[test]
+    fn of_two_leases_the_older_comes_first() {
+        let text = r#"{"interfaces": [
+            {"name": "guest", "dhcp_client": {"enabled": true}},
+            {"name": "wan", "dhcp_client": {"enabled": true}}
+        ]}"#;
+        let config = decode::config_from_json(text.as_bytes()).unwrap();
+        let both = plan_configured(&config, &DigestKey::new([0; 32])).unwrap();
+        let of = |interface: &str, own: &str, routes: &[(&str, &str)]| bus::DhcpClientState {
+            interface: interface.to_owned(),
+            ..client(own, routes)
+        };
+        let wan = of("wan", "192.0.2.10/24", &[DEFAULT]);
+        let now = Instant::now();
+        let obtained = |guest: bus::DhcpClientState| {
+            let mut leases = Leases::default();
+            assert!(leases.heard(vec![wan.clone()], &both, now));
+            assert!(leases.heard(vec![guest, wan.clone()], &both, now));
+            let plan = leases.plan(&both, &Plan::new());
+            plan.iter()
+                .filter(|(_, planned)| planned.origins == ["DHCP on guest"])
+                .map(|(key, _)| key.to_string())
+                .filter(|key| !key.starts_with("linux/"))
+                .collect::<Vec<_>>()
+        };
+        for taken in [
+            "192.0.2.66/24",
+            "192.0.2.10/24",
+            "192.0.2.66/25",
+            "192.0.1.66/16",
+        ] {
+            assert!(obtained(of("guest", taken, &[])).is_empty(), "{taken}");
+        }
+        let told = [
+            ("192.0.2.0/25", "198.51.100.1"),
+            ("0.0.0.0/0", "198.51.100.1"),
+            ("203.0.113.0/24", "198.51.100.1"),
+        ];
+        assert_eq!(
+            obtained(of("guest", "198.51.100.9/24", &told)),
+            [
+                "address/guest/198.51.100.9/24",
+                "obtained/default/203.0.113.0/24"
+            ]
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use culvert_scheduler::{
 };
 use culvert_tap_inject::mirror::LearntRoute;
 
-use super::leases::Leases;
+use super::leases::{self, Leases};
 use super::status::ValuesStatus;
 use super::{graph, history, learnt};
 
@@ -20,6 +20,8 @@ use super::{graph, history, learnt};
 const TOLD: usize = 100;
 /// Of these many the one who set the plan is told.
 const TOLD_BY_BUS: usize = 1000;
+/// The key of the servers that the clock is set by.
+const NTP: &str = "linux/ntp";
 /// A value that failed as often as this is not what the others wait for: what is wrong with it lasts.
 const HOPELESS: u32 = 5;
 
@@ -40,8 +42,8 @@ struct Summary {
     status: ValuesStatus,
     restless: BTreeSet<Part>,
     unsettled: Vec<bus::Unsettled>,
-    /// Values that wait for a modem.
-    without_modem: usize,
+    /// Values that are not there, and that the gateway is whole without.
+    aside: usize,
     standings: BTreeMap<Told, u32>,
 }
 
@@ -250,11 +252,10 @@ impl Values {
         wakeup.into_iter().chain(self.leases.deadline()).min()
     }
 
-    /// Every part holds what is planned and nothing else. A modem may be plugged in at any time, or never: a gateway
-    /// is whole without.
+    /// Every part holds what is planned, but for what the gateway is whole without, and nothing else.
     pub fn is_converged(&self) -> bool {
         let summary = self.summary();
-        summary.status.applied + summary.without_modem == summary.status.wanted
+        summary.status.applied + summary.aside == summary.status.wanted
     }
 
     /// As far as this part is concerned nothing more is about to happen: each value is there, or something lasting is
@@ -312,9 +313,9 @@ impl Values {
                 if summary.unsettled.len() < TOLD_BY_BUS {
                     summary.unsettled.extend(unsettled(&value));
                 }
-                let waits = matches!(value.standing, Standing::Pending { .. });
-                summary.without_modem += usize::from(waits && value.part == Part::Lte);
+                let aside = is_aside(&value);
                 let (applied, restless, why) = describe(value.standing);
+                summary.aside += usize::from(aside && !applied);
                 summary.status.wanted += 1;
                 summary.status.applied += usize::from(applied);
                 if restless {
@@ -350,6 +351,16 @@ impl Values {
 
     fn time(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.start)
+    }
+}
+
+/// Whether the gateway is whole without it: a modem that may be plugged in or not, the clock, and what strangers lend.
+fn is_aside(value: &Status<Gateway>) -> bool {
+    let lent = |origin: &String| origin.starts_with(leases::ORIGIN);
+    match value.part {
+        Part::Lte => matches!(value.standing, Standing::Pending { .. }),
+        Part::Dhcp => true,
+        _ => value.key.as_str() == NTP || value.origins.iter().any(lent),
     }
 }
 
