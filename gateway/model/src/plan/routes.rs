@@ -17,7 +17,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::network::vrf_key;
-use super::ports::{Port, Ports, is_link_local};
+use super::ports::{Ports, is_link_local};
 use super::static_routes::{Hop, StaticRoute, StaticRoutes, Ways};
 use super::{Before, Entry, Key, Part, PlanReason, Planned, Planner, linux, unchanged};
 use crate::bus::{self, value::Kind};
@@ -199,7 +199,7 @@ fn add_needs(
         let port = ways
             .ports
             .get(name)
-            .filter(|port| leads_somewhere(port))
+            .filter(|port| !port.key.as_str().starts_with("loopback/"))
             .ok_or_else(|| PlanReason::Malformed {
                 given: name.to_owned(),
                 expected: "an interface or tunnel",
@@ -256,10 +256,4 @@ fn add_needs(
         }
     }
     Ok(())
-}
-
-/// Whether packets can leave by it: by a loopback none do, and an interface to a mobile network brings its own route.
-fn leads_somewhere(port: &Port) -> bool {
-    let key = port.key.as_str();
-    !key.starts_with("loopback/") && !key.starts_with("wwan/")
 }
