@@ -29,12 +29,14 @@ impl<D: Domain> Scheduler<D> {
             return Vec::new();
         }
         let mut decided = self.decide();
-        if decided.is_empty() && self.is_at_rest() {
-            decided = if self.rebuild_what_blocks() {
-                self.decide()
-            } else {
-                self.delete_circles()
-            };
+        if self.is_at_rest() {
+            // Those that block others are built anew, and then those that block these.
+            while decided.is_empty() && self.rebuild_what_blocks() {
+                decided = self.decide();
+            }
+            if decided.is_empty() {
+                decided = self.delete_circles();
+            }
         }
         decided
             .into_iter()

@@ -536,6 +536,27 @@ fn a_value_between_two_plans_is_built_anew() {
     rig.assert_converged();
 }
 
+/// As before, and 14 needed 11: once 11 has to go, 14 cannot stay either.
+#[test]
+fn values_between_two_plans_that_need_each_other_are_built_anew() {
+    let mut rig = Rig::new();
+    let value = |content, class| Value { content, class };
+    rig.set_plan(BTreeMap::from([
+        planned(1, value(0, 0), &[], &[]),
+        planned(11, value(0, 0), &[1], &[]),
+        planned(14, value(0, 0), &[11], &[]),
+    ]));
+    rig.settle();
+    rig.set_plan(BTreeMap::from([
+        planned(1, value(0, 1), &[], &[]),
+        planned(4, value(0, 0), &[], &[1]),
+        planned(11, value(1, 0), &[4], &[]),
+        planned(14, value(1, 0), &[4], &[]),
+    ]));
+    rig.settle();
+    rig.assert_converged();
+}
+
 /// 7 leaves together with the 0 that it is to need. 0 is gone first; nothing is built on 7 meanwhile.
 #[test]
 fn nothing_is_built_on_what_is_being_deleted() {
