@@ -77,6 +77,10 @@ impl<H: Hands> Agent<H> {
             return Ok(());
         }
         let _one_at_a_time = self.commits.lock().await;
+        // The commit that this waited for may have told.
+        if !self.behind.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let running = self.with(|records| Ok(records.running.clone())).await?;
         let number = running.number;
         match self.hands.follow(number.get(), &running.plan, false).await {

@@ -41,7 +41,9 @@ async fn who_does_not_take_a_plan_is_told_again_until_they_do() {
     assert!(!behind.settled && behind.waiting[0].standing == "away");
 
     bench.hands.told().deaf = false;
-    bench.agent.catch_up().await.unwrap();
+    // The other one waits for its turn, and finds it told.
+    let both = tokio::join!(bench.agent.catch_up(), bench.agent.catch_up());
+    assert!(matches!(both, (Ok(()), Ok(()))));
     assert_eq!(bench.hands.revision(), 2);
     let after = status().await;
     assert!(after.settled && after.waiting.is_empty());
