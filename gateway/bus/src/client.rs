@@ -100,7 +100,8 @@ enum Broken {
 }
 
 impl Client {
-    /// A client of the process that listens, or will listen, at `path`. Connecting goes on in the background.
+    /// A client of the process that listens, or will listen, at `path`. It connects
+    /// when that process is asked for the first time, and from then on again and again when it ends.
     pub fn new(path: &Path) -> Result<Self, BusError> {
         Self::open(path, false)
     }
@@ -427,6 +428,9 @@ impl Inner {
     /// Waits for something that needs a connection, and sees to it that there is one.
     async fn with_connection<T>(&self, waiting: impl Future<Output = T>) -> T {
         let mut waiting = pin!(waiting);
+        if let Err(error) = self.dialing.begin() {
+            tracing::warn!(path = ?self.address, %error, "cannot dial");
+        }
         loop {
             match timeout(REDIAL, &mut waiting).await {
                 Ok(done) => return done,
@@ -450,7 +454,7 @@ pub(crate) const ENVELOPE_ROOM: usize = 1024;
 fn connect(address: &Address) -> Result<(Socket, Dialing), nng::Error> {
     let socket = Socket::new(Protocol::Req0)?;
     socket.set_opt::<ResendTime>(None)?;
-    let dialing = Dialing::start(&socket, address)?;
+    let dialing = Dialing::new(&socket, address)?;
     Ok((socket, dialing))
 }
 

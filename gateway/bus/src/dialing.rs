@@ -26,12 +26,13 @@ pub(crate) struct Dialing {
     address: Address,
     socket: Socket,
     connections: Arc<AtomicUsize>,
-    dialer: Mutex<(Dialer, Instant)>,
+    /// With when it began; none: nobody has asked for a connection yet.
+    dialer: Mutex<Option<(Dialer, Instant)>>,
 }
 
 impl Dialing {
-    /// Begins to connect; options of the protocol are set before.
-    pub(crate) fn start(socket: &Socket, address: &Address) -> Result<Self, nng::Error> {
+    /// Ready to connect; options of the protocol are set before.
+    pub(crate) fn new(socket: &Socket, address: &Address) -> Result<Self, nng::Error> {
         socket.set_opt::<RecvMaxSize>(MESSAGE_LIMIT)?;
         socket.set_opt::<ReconnectMinTime>(Some(RECONNECT.0))?;
         socket.set_opt::<ReconnectMaxTime>(Some(RECONNECT.1))?;
@@ -46,13 +47,26 @@ impl Dialing {
             }
             _ => {}
         })?;
-        let dialer = Dialer::new(socket, address.url(), true)?;
         Ok(Self {
             address: address.clone(),
             socket: socket.clone(),
             connections,
-            dialer: Mutex::new((dialer, Instant::now())),
+            dialer: Mutex::new(None),
         })
+    }
+
+    /// Begins to connect, if it has not yet. Who is never asked anything may never be there: it is not dialled all the
+    /// time for nothing.
+    pub(crate) fn begin(&self) -> Result<(), nng::Error> {
+        let mut dialer = self.dialer.lock().unwrap_or_else(PoisonError::into_inner);
+        if dialer.is_none() {
+            *dialer = Some((self.dial()?, Instant::now()));
+        }
+        Ok(())
+    }
+
+    fn dial(&self) -> Result<Dialer, nng::Error> {
+        Dialer::new(&self.socket, self.address.url(), true)
     }
 
     /// Dials anew if there is no connection and the last dialling was a while ago.
@@ -62,14 +76,17 @@ impl Dialing {
         }
         let mut dialer = self.dialer.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if now.saturating_duration_since(dialer.1) < REDIAL {
+        let recent =
+            |(_, begun): &(Dialer, Instant)| now.saturating_duration_since(*begun) < REDIAL;
+        if dialer.as_ref().is_some_and(recent) {
             return;
         }
         tracing::debug!(path = ?self.address, "dialling anew");
-        match Dialer::new(&self.socket, self.address.url(), true) {
+        match self.dial() {
             Ok(fresh) => {
-                dialer.0.close();
-                *dialer = (fresh, now);
+                if let Some((old, _)) = dialer.replace((fresh, now)) {
+                    old.close();
+                }
             }
             Err(error) => tracing::warn!(path = ?self.address, %error, "cannot dial anew"),
         }

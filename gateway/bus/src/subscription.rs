@@ -95,7 +95,8 @@ impl<S: 'static, E: prost::Message + Default> Subscription<S, E> {
             let socket = Socket::new(Protocol::Sub0)?;
             socket.set_opt::<Subscribe>(Vec::new())?;
             socket.set_opt::<RecvBufferSize>(QUEUE)?;
-            let dialing = Dialing::start(&socket, &address)?;
+            let dialing = Dialing::new(&socket, &address)?;
+            dialing.begin()?;
             Ok((socket, dialing, Lane::new()?))
         };
         let (socket, dialing, lane) = open().map_err(|error| address.failed(error))?;
