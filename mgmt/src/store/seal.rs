@@ -129,14 +129,25 @@ impl SealingKey {
         to: &mut Vec<u8>,
     ) -> Result<(), StoreError> {
         let nonce: Zeroizing<[u8; NONCE_LENGTH]> = random()?;
-        to.extend_from_slice(&*nonce);
+        self.seal_by(*nonce, place, path, value, to)
+    }
+
+    fn seal_by(
+        &self,
+        nonce: [u8; NONCE_LENGTH],
+        place: Place<'_>,
+        path: &str,
+        value: &[u8],
+        to: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        to.extend_from_slice(&nonce);
         // Room for the tag before the text, so that the clear text never stays behind in a buffer that moved.
         to.reserve(value.len() + TAG_LENGTH);
         let start = to.len();
         to.extend_from_slice(value);
         let text = to.get_mut(start..).unwrap_or_default();
         let sealed = self.cipher.encrypt_inout_detached(
-            &Nonce::from(*nonce),
+            &Nonce::from(nonce),
             &place.associated_data(path),
             text.into(),
         );
@@ -194,16 +205,15 @@ impl SealingKey {
                 return Err(StoreError::DuplicateSecret(one.path.clone()));
             }
         }
+        // One question to the kernel, not one for each.
+        let mut nonces = vec![[0; NONCE_LENGTH]; sorted.len()];
+        fill(nonces.as_flattened_mut())?;
         let mut all = Vec::new();
         let mut one = Vec::new();
-        for secret in sorted {
+        for (secret, nonce) in sorted.into_iter().zip(nonces) {
             one.clear();
-            self.seal(
-                Place::Revision(revision),
-                &secret.path,
-                &secret.value,
-                &mut one,
-            )?;
+            let (place, path) = (Place::Revision(revision), &secret.path);
+            self.seal_by(nonce, place, path, &secret.value, &mut one)?;
             put_bytes(&mut all, secret.path.as_bytes());
             put_bytes(&mut all, &one);
         }
@@ -243,10 +253,13 @@ pub(super) fn paths(sealed: &[u8]) -> Option<Vec<&str>> {
 /// Random bytes from the kernel.
 pub(super) fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, StoreError> {
     let mut bytes = Zeroizing::new([0; N]);
-    SystemRandom::new()
-        .fill(&mut *bytes)
-        .map_err(|_| StoreError::Random)?;
+    fill(&mut *bytes)?;
     Ok(bytes)
+}
+
+fn fill(bytes: &mut [u8]) -> Result<(), StoreError> {
+    let filled = SystemRandom::new().fill(bytes);
+    filled.map_err(|_| StoreError::Random)
 }
 
 #[cfg(test)]
