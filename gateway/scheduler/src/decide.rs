@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::entry::{Attempt, Difference, PartState, Underway};
+use crate::entry::{Attempt, Difference, Entry, PartState, Underway};
 use crate::scheduler::Scheduler;
 use crate::view::View;
 use crate::{Batch, BatchId, Change, Domain, Operation};
@@ -25,27 +25,53 @@ impl<D: Domain> Scheduler<D> {
                 self.dirty = true;
             }
         }
-        if !std::mem::take(&mut self.dirty) {
+        if !std::mem::take(&mut self.dirty) || self.is_all_in_place() {
             return Vec::new();
         }
-        let mut decided = self.decide();
-        if self.is_at_rest() {
-            // Those that block others are built anew, and then those that block these.
-            while decided.is_empty() && self.rebuild_what_blocks() {
-                decided = self.decide();
-            }
-            if decided.is_empty() {
-                decided = self.delete_circles();
-            }
-        }
+        let decided = self.decide_or_break_up();
         decided
             .into_iter()
             .map(|(part, changes)| self.batch(part, changes))
             .collect()
     }
 
-    fn decide(&self) -> BTreeMap<D::Part, Changes<D::Key>> {
-        let view = View::new(&self.entries);
+    /// Every value is as planned, or is being made so: there is nothing to decide.
+    fn is_all_in_place(&self) -> bool {
+        let in_place = |entry: &Entry<D>| match &entry.attempt {
+            Attempt::Ready => entry.is_settled(),
+            Attempt::Underway(_) => entry.is_being_made_as_planned(),
+            Attempt::Waiting(_) | Attempt::Failed => false,
+        };
+        self.supported && self.entries.values().all(in_place)
+    }
+
+    /// Where nothing can be done although nothing is under way, values that were made from different plans wait for each
+    /// other. Those that block others are built anew, and then those that block these.
+    fn decide_or_break_up(&mut self) -> BTreeMap<D::Part, Changes<D::Key>> {
+        loop {
+            let view = View::new(&self.entries);
+            let supported = view.is_supported();
+            let decided = self.decide(&view);
+            let is_stuck = decided.is_empty() && self.is_at_rest();
+            let blocking = if is_stuck {
+                blocking(&view)
+            } else {
+                BTreeSet::new()
+            };
+            if blocking.is_empty() {
+                let decided = if is_stuck {
+                    self.delete_circles(&view)
+                } else {
+                    decided
+                };
+                self.supported = supported;
+                return decided;
+            }
+            self.rebuild(&blocking);
+        }
+    }
+
+    fn decide(&self, view: &View<'_, D>) -> BTreeMap<D::Part, Changes<D::Key>> {
         let mut changes: BTreeMap<D::Part, Changes<&D::Key>> = BTreeMap::new();
         let mut leaving_parts = BTreeSet::new();
         for node in &view.nodes {
@@ -82,27 +108,16 @@ impl<D: Domain> Scheduler<D> {
         decided
     }
 
-    /// Marks the values that keep others from leaving and cannot be updated, since what they need now waits
-    /// for those others. Whether there are any.
-    fn rebuild_what_blocks(&mut self) -> bool {
-        let view = View::new(&self.entries);
-        let leaving = view.nodes.iter().filter(|node| node.leaving);
-        let blocking: BTreeSet<D::Key> = leaving
-            .flat_map(|node| view.blockers(node))
-            .filter(|node| !node.leaving && node.difference == Difference::Update)
-            .map(|node| node.key.clone())
-            .collect();
-        for key in &blocking {
+    fn rebuild(&mut self, keys: &BTreeSet<D::Key>) {
+        for key in keys {
             if let Some(entry) = self.entries.get_mut(key) {
                 entry.rebuild = true;
             }
         }
-        !blocking.is_empty()
     }
 
     /// Values of different plans that hold each other up: all of them go, in whatever order.
-    fn delete_circles(&self) -> BTreeMap<D::Part, Changes<D::Key>> {
-        let view = View::new(&self.entries);
+    fn delete_circles(&self, view: &View<'_, D>) -> BTreeMap<D::Part, Changes<D::Key>> {
         let mut decided: BTreeMap<D::Part, Changes<D::Key>> = BTreeMap::new();
         for node in &view.nodes {
             if node.leaving && node.is_ready() && self.is_free(node.entry.part) {
@@ -153,4 +168,14 @@ impl<D: Domain> Scheduler<D> {
             operations,
         }
     }
+}
+
+/// The values that keep others from leaving and cannot be updated, since what they need now waits for those others.
+fn blocking<D: Domain>(view: &View<'_, D>) -> BTreeSet<D::Key> {
+    let leaving = view.nodes.iter().filter(|node| node.leaving);
+    leaving
+        .flat_map(|node| view.blockers(node))
+        .filter(|node| !node.leaving && node.difference == Difference::Update)
+        .map(|node| node.key.clone())
+        .collect()
 }

@@ -11,11 +11,24 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// What a part holds under a key.
-pub(crate) enum Held<V> {
+pub(crate) enum Held<D: Domain> {
     /// The part is away, or was not asked yet.
     Unknown,
     Absent,
-    Present(V),
+    /// As it was planned at some time.
+    AsPlanned(Arc<Planned<D>>),
+    /// As the part told, and no plan agreed.
+    Found(D::Value),
+}
+
+impl<D: Domain> Held<D> {
+    fn value(&self) -> Option<&D::Value> {
+        match self {
+            Self::Unknown | Self::Absent => None,
+            Self::AsPlanned(planned) => Some(&planned.value),
+            Self::Found(value) => Some(value),
+        }
+    }
 }
 
 /// How the last operation on a value went.
@@ -42,7 +55,7 @@ pub(crate) struct Entry<D: Domain> {
     pub(crate) part: D::Part,
     /// `None`: it should not be there.
     pub(crate) planned: Option<Arc<Planned<D>>>,
-    pub(crate) held: Held<D::Value>,
+    pub(crate) held: Held<D>,
     /// The plan that the held value was made from: its dependencies order its deletion.
     pub(crate) made_from: Option<Arc<Planned<D>>>,
     /// It could be updated in place, but what it needs cannot come before what it was made from goes.
@@ -72,7 +85,7 @@ impl<D: Domain> Entry<D> {
     }
 
     pub(crate) fn is_present(&self) -> bool {
-        matches!(self.held, Held::Present(_))
+        self.held.value().is_some()
     }
 
     pub(crate) fn is_failed(&self) -> bool {
@@ -88,22 +101,62 @@ impl<D: Domain> Entry<D> {
         matches!(&self.attempt, Attempt::Underway(underway) if underway.change == Change::Delete)
     }
 
+    /// Whether what was sent makes it what is planned now.
+    pub(crate) fn is_being_made_as_planned(&self) -> bool {
+        let Attempt::Underway(underway) = &self.attempt else {
+            return false;
+        };
+        let same = match (&underway.planned, &self.planned) {
+            (Some(sent), Some(planned)) => Arc::ptr_eq(sent, planned),
+            _ => false,
+        };
+        same && underway.change != Change::Delete
+    }
+
     /// Whether the part holds what is planned.
     pub(crate) fn is_settled(&self) -> bool {
         match (&self.planned, &self.held) {
-            (Some(planned), Held::Present(held)) => D::same(&planned.value, held),
-            (None, Held::Absent) => true,
-            _ => false,
+            (Some(planned), Held::AsPlanned(held)) if Arc::ptr_eq(planned, held) => true,
+            (Some(planned), held) => held
+                .value()
+                .is_some_and(|held| D::same(&planned.value, held)),
+            (None, held) => matches!(held, Held::Absent),
+        }
+    }
+
+    /// The part was found to hold this.
+    pub(crate) fn find(&mut self, value: D::Value) {
+        self.held = Held::Found(value);
+        if self.is_settled() {
+            self.settle();
+        } else if let Some(planned) = &self.planned {
+            self.made_from = Some(Arc::clone(planned));
+        }
+    }
+
+    /// What is held is as planned: it depends on what the plan says.
+    pub(crate) fn settle(&mut self) {
+        if let Some(planned) = &self.planned {
+            self.held = Held::AsPlanned(Arc::clone(planned));
+            self.made_from = Some(Arc::clone(planned));
+        }
+    }
+
+    /// The part did this with it.
+    pub(crate) fn made(&mut self, planned: Arc<Planned<D>>) {
+        self.held = Held::AsPlanned(Arc::clone(&planned));
+        self.made_from = Some(planned);
+        // The plan may have changed meanwhile in its dependencies alone.
+        if self.is_settled() {
+            self.settle();
         }
     }
 
     /// Whether it is there in another form, and what to do about that.
     pub(crate) fn difference(&self) -> Difference {
-        match (&self.planned, &self.held) {
-            (Some(planned), Held::Present(held)) if D::same(&planned.value, held) => {
-                Difference::None
-            }
-            (Some(planned), Held::Present(held)) => {
+        match (&self.planned, self.held.value()) {
+            (Some(_), Some(_)) if self.is_settled() => Difference::None,
+            (Some(planned), Some(held)) => {
                 if !self.rebuild && D::updates_in_place(held, &planned.value) {
                     Difference::Update
                 } else {

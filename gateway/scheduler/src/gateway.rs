@@ -3,7 +3,7 @@
 use culvert_model::bus::{self, value::Kind};
 use culvert_model::plan::{self, Key, Part};
 
-use crate::{Domain, Planned, Scheduler};
+use crate::{Domain, Scheduler};
 
 /// Keys, parts and values of a gateway.
 #[derive(Debug, Clone, Copy)]
@@ -57,17 +57,5 @@ impl Domain for Gateway {
             .position(|kind| key.as_str().starts_with(kind))
             .unwrap_or(ORDER.len());
         place as u32
-    }
-}
-
-impl From<&plan::Planned> for Planned<Gateway> {
-    fn from(planned: &plan::Planned) -> Self {
-        Self {
-            value: planned.value.clone(),
-            part: planned.part,
-            needs: planned.needs.clone(),
-            after: planned.after.clone(),
-            origins: planned.origins.clone(),
-        }
     }
 }

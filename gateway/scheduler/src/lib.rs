@@ -20,6 +20,7 @@
 //! A value *needs* others: without them it cannot exist, and it is taken away before they are. It comes
 //! *after* others: they must be there when it is created, but it stays when one of them goes away.
 
+mod circle;
 mod decide;
 mod entry;
 mod gateway;
@@ -28,8 +29,10 @@ mod scheduler;
 mod status;
 mod view;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::sync::Arc;
 
 pub use gateway::{Gateway, GatewayScheduler};
 pub use history::{Cause, History, Tally, Transaction, Verb};
@@ -63,19 +66,11 @@ pub trait Domain {
 }
 
 /// A value as it should be.
-#[derive(Debug, Clone)]
-pub struct Planned<D: Domain> {
-    /// What the part is told.
-    pub value: D::Value,
-    /// Who holds it.
-    pub part: D::Part,
-    /// What it cannot exist without.
-    pub needs: Vec<D::Key>,
-    /// What must have been there when it is created.
-    pub after: Vec<D::Key>,
-    /// The paths of the configuration that it comes from, for messages.
-    pub origins: Vec<String>,
-}
+pub type Planned<D> =
+    culvert_model::plan::Planned<<D as Domain>::Key, <D as Domain>::Part, <D as Domain>::Value>;
+
+/// All values as they should be. What a plan shares with the one before it is not looked at again.
+pub type Plan<D> = BTreeMap<<D as Domain>::Key, Arc<Planned<D>>>;
 
 /// Names a batch until it is completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::entry::{Attempt, Entry, Held, PartState};
-use crate::{BatchId, Change, Domain, Failure, Planned};
+use crate::{BatchId, Change, Domain, Failure, Plan, Planned, circle};
 
 /// So many values that are gone are remembered.
 const REMEMBERED: usize = 256;
@@ -37,6 +37,8 @@ pub struct Scheduler<D: Domain> {
     pub(crate) removed: VecDeque<Removed<D>>,
     /// Something happened since batches were last decided on.
     pub(crate) dirty: bool,
+    /// No planned value needs what is in no plan; false: that is not known.
+    pub(crate) supported: bool,
 }
 
 /// What is known of a value that is gone.
@@ -62,62 +64,56 @@ impl<D: Domain> Scheduler<D> {
             next_batch: 0,
             removed: VecDeque::new(),
             dirty: false,
+            supported: true,
         }
     }
 
     /// What should be, from now on. Values that failed are tried again if they differ from before.
-    pub fn set_plan(
-        &mut self,
-        plan: BTreeMap<D::Key, Planned<D>>,
-    ) -> Result<(), SetPlanError<D::Key>> {
-        let stuck = stuck(&plan);
-        if !stuck.is_empty() {
-            return Err(SetPlanError::Circle { keys: stuck });
-        }
-        let moved = plan.iter().find(|(key, planned)| {
-            self.entries
-                .get(key)
-                .is_some_and(|entry| entry.part != planned.part)
-        });
-        if let Some((key, _)) = moved {
-            return Err(SetPlanError::OtherPart { key: key.clone() });
+    pub fn set_plan(&mut self, plan: &Plan<D>) -> Result<(), SetPlanError<D::Key>> {
+        let changes = PlanChanges::between(&self.entries, plan)?;
+        if circle::is_reached::<D>(plan, &changes.relinked) {
+            let keys = circle::stuck::<D>(plan);
+            return Err(SetPlanError::Circle { keys });
         }
         self.dirty = true;
+        self.supported &= changes.are_supported(plan);
         self.removed.retain(|gone| !plan.contains_key(&gone.key));
-        for (key, entry) in &mut self.entries {
-            if entry.planned.is_some() && !plan.contains_key(key) {
+        for key in &changes.dropped {
+            if let Some(entry) = self.entries.get_mut(key) {
                 entry.planned = None;
                 retry_now(entry);
             }
         }
-        for (key, planned) in plan {
-            let part = planned.part;
-            let retrieved = self.parts.entry(part).or_default().retrieved;
-            let entry = self.entries.entry(key).or_insert_with(|| {
-                let mut entry = Entry::new(part);
-                if retrieved {
-                    entry.held = Held::Absent;
-                }
-                entry
-            });
-            let before = entry.planned.as_ref();
-            let changed = before.is_none_or(|before| {
-                !D::same(&planned.value, &before.value)
-                    || before.needs != planned.needs
-                    || before.after != planned.after
-            });
-            let planned = Arc::new(planned);
-            entry.planned = Some(Arc::clone(&planned));
-            if changed {
-                retry_now(entry);
-            }
-            // Nothing will be sent for a value that is right: it depends on what the new plan says.
-            if entry.is_settled() {
-                entry.made_from = Some(planned);
-            }
+        for (key, planned) in changes.new {
+            self.plan(key, planned);
         }
         self.forget_what_is_gone();
         Ok(())
+    }
+
+    fn plan(&mut self, key: D::Key, planned: Arc<Planned<D>>) {
+        let part = planned.part;
+        let retrieved = self.parts.entry(part).or_default().retrieved;
+        let entry = self.entries.entry(key).or_insert_with(|| {
+            let mut entry = Entry::new(part);
+            if retrieved {
+                entry.held = Held::Absent;
+            }
+            entry
+        });
+        let changed = entry.planned.as_ref().is_none_or(|before| {
+            !D::same(&planned.value, &before.value)
+                || before.needs != planned.needs
+                || before.after != planned.after
+        });
+        entry.planned = Some(planned);
+        if changed {
+            retry_now(entry);
+        }
+        // Nothing will be sent for a value that is right.
+        if entry.is_settled() {
+            entry.settle();
+        }
     }
 
     /// A part is there. It is to be asked what it holds before it is told anything.
@@ -192,10 +188,7 @@ impl<D: Domain> Scheduler<D> {
             if entry.part != part {
                 continue;
             }
-            entry.held = Held::Present(value);
-            if let Some(planned) = &entry.planned {
-                entry.made_from = Some(Arc::clone(planned));
-            }
+            entry.find(value);
         }
         self.forget_what_is_gone();
     }
@@ -250,18 +243,11 @@ impl<D: Domain> Scheduler<D> {
                                 });
                             }
                         }
-                        (_, Some(planned)) => {
-                            entry.held = Held::Present(planned.value.clone());
-                            entry.made_from = Some(planned);
-                            // The plan may have changed meanwhile in its dependencies alone.
-                            if entry.is_settled() {
-                                entry.made_from.clone_from(&entry.planned);
-                            }
-                        }
+                        (_, Some(planned)) => entry.made(planned),
                     }
                 }
                 Err(failure) => {
-                    // What failed was another plan's: this one deserves its own attempt.
+                    // What failed was planned otherwise: what is planned now deserves its own attempt.
                     let outdated = match (&underway.planned, &entry.planned) {
                         (Some(sent), Some(planned)) => !Arc::ptr_eq(sent, planned),
                         (None, None) => false,
@@ -299,38 +285,71 @@ fn retry_now<D: Domain>(entry: &mut Entry<D>) {
     }
 }
 
-/// The keys that can never be created because they wait for each other.
-fn stuck<D: Domain>(plan: &BTreeMap<D::Key, Planned<D>>) -> Vec<D::Key> {
-    let mut dependents: BTreeMap<&D::Key, Vec<&D::Key>> = BTreeMap::new();
-    let mut waiting: BTreeMap<&D::Key, usize> = BTreeMap::new();
-    let mut ready: Vec<&D::Key> = Vec::new();
-    for (key, planned) in plan {
-        let inside = planned
-            .needs
-            .iter()
-            .chain(&planned.after)
-            .filter(|other| plan.contains_key(other));
-        let mut count = 0;
-        for other in inside {
-            dependents.entry(other).or_default().push(key);
-            count += 1;
-        }
-        if count == 0 {
-            ready.push(key);
-        } else {
-            waiting.insert(key, count);
-        }
-    }
-    while let Some(key) = ready.pop() {
-        for dependent in dependents.get(key).into_iter().flatten() {
-            if let Some(count) = waiting.get_mut(dependent) {
-                *count -= 1;
-                if *count == 0 {
-                    waiting.remove(dependent);
-                    ready.push(dependent);
-                }
+/// What a plan changes of the one before it.
+struct PlanChanges<D: Domain> {
+    /// In the one before only.
+    dropped: Vec<D::Key>,
+    /// What the two do not share.
+    new: Vec<(D::Key, Arc<Planned<D>>)>,
+    /// Of these, those that depend on other keys than before.
+    relinked: Vec<D::Key>,
+}
+
+impl<D: Domain> PlanChanges<D> {
+    /// Both are walked through in the order of their keys.
+    fn between(
+        entries: &BTreeMap<D::Key, Entry<D>>,
+        plan: &Plan<D>,
+    ) -> Result<Self, SetPlanError<D::Key>> {
+        let mut changes = Self {
+            dropped: Vec::new(),
+            new: Vec::new(),
+            relinked: Vec::new(),
+        };
+        let mut entries = entries.iter().peekable();
+        for (key, planned) in plan {
+            while let Some((other, entry)) = entries.next_if(|(other, _)| *other < key) {
+                changes.gone(other, entry);
             }
+            let entry = entries.next_if(|(other, _)| *other == key);
+            let entry = entry.map(|(_, entry)| entry);
+            if entry.is_some_and(|entry| entry.part != planned.part) {
+                return Err(SetPlanError::OtherPart { key: key.clone() });
+            }
+            changes.add(key, planned, entry.and_then(|entry| entry.planned.as_ref()));
+        }
+        for (other, entry) in entries {
+            changes.gone(other, entry);
+        }
+        Ok(changes)
+    }
+
+    /// Whether no value of the plan lacks what it needs because of them, as far as is known without looking at all.
+    fn are_supported(&self, plan: &Plan<D>) -> bool {
+        let mut needs = self
+            .relinked
+            .iter()
+            .filter_map(|key| plan.get(key))
+            .flat_map(|planned| &planned.needs);
+        self.dropped.is_empty() && needs.all(|need| plan.contains_key(need))
+    }
+
+    fn gone(&mut self, key: &D::Key, entry: &Entry<D>) {
+        if entry.planned.is_some() {
+            self.dropped.push(key.clone());
         }
     }
-    waiting.into_keys().cloned().collect()
+
+    fn add(&mut self, key: &D::Key, planned: &Arc<Planned<D>>, before: Option<&Arc<Planned<D>>>) {
+        if before.is_some_and(|before| Arc::ptr_eq(before, planned)) {
+            return;
+        }
+        self.new.push((key.clone(), Arc::clone(planned)));
+        let alike = |before: &Arc<Planned<D>>| {
+            before.needs == planned.needs && before.after == planned.after
+        };
+        if !before.is_some_and(alike) {
+            self.relinked.push(key.clone());
+        }
+    }
 }

@@ -72,15 +72,15 @@ impl<K> Standing<K> {
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
-pub struct Status<D: Domain> {
+pub struct Status<'a, D: Domain> {
     /// Which value.
-    pub key: D::Key,
+    pub key: &'a D::Key,
     /// Who holds it.
     pub part: D::Part,
     /// Where it stands.
     pub standing: Standing<D::Key>,
     /// The paths of the configuration that it comes from.
-    pub origins: Vec<String>,
+    pub origins: &'a [String],
 }
 
 /// What a value depends on.
@@ -103,34 +103,28 @@ impl<K> Default for Dependencies<K> {
 
 impl<D: Domain> Scheduler<D> {
     /// All values, by key.
-    pub fn status(&self) -> Vec<Status<D>> {
-        self.entries
-            .iter()
-            .map(|(key, entry)| Status {
-                key: key.clone(),
-                part: entry.part,
-                standing: self.standing(entry),
-                origins: entry
-                    .planned
-                    .as_ref()
-                    .or(entry.made_from.as_ref())
-                    .map(|planned| planned.origins.clone())
-                    .unwrap_or_default(),
-            })
-            .collect()
+    pub fn status(&self) -> impl Iterator<Item = Status<'_, D>> {
+        self.entries.iter().map(|(key, entry)| Status {
+            key,
+            part: entry.part,
+            standing: self.standing(entry),
+            origins: entry
+                .planned
+                .as_ref()
+                .or(entry.made_from.as_ref())
+                .map(|planned| planned.origins.as_slice())
+                .unwrap_or_default(),
+        })
     }
 
     /// Values that are gone, the last one last; only the newest are remembered.
-    pub fn removed(&self) -> Vec<Status<D>> {
-        self.removed
-            .iter()
-            .map(|gone| Status {
-                key: gone.key.clone(),
-                part: gone.part,
-                standing: Standing::Removed,
-                origins: gone.origins.clone(),
-            })
-            .collect()
+    pub fn removed(&self) -> impl ExactSizeIterator<Item = Status<'_, D>> {
+        self.removed.iter().map(|gone| Status {
+            key: &gone.key,
+            part: gone.part,
+            standing: Standing::Removed,
+            origins: &gone.origins,
+        })
     }
 
     /// What a value is planned to depend on, or was made to.
@@ -185,9 +179,10 @@ impl<D: Domain> Scheduler<D> {
             Attempt::Ready => {}
         }
         let Some(planned) = &entry.planned else {
-            return match (&entry.held, &entry.made_from) {
-                (Held::Present(_), None) => Standing::Discovered,
-                _ => Standing::Removing,
+            return if entry.is_present() && entry.made_from.is_none() {
+                Standing::Discovered
+            } else {
+                Standing::Removing
             };
         };
         if matches!(entry.held, Held::Unknown) {

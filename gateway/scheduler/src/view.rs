@@ -90,6 +90,11 @@ impl<'a, D: Domain> View<'a, D> {
         unsupported
     }
 
+    /// Whether no value needs what is in no plan.
+    pub(crate) fn is_supported(&self) -> bool {
+        !self.nodes.iter().any(|node| node.unsupported)
+    }
+
     fn number(&self, key: &D::Key) -> Option<usize> {
         self.numbers.get(key).copied()
     }
@@ -157,7 +162,7 @@ impl<'a, D: Domain> View<'a, D> {
             return None;
         }
         match node.entry.held {
-            Held::Present(_) if node.difference == Difference::Update => {
+            Held::AsPlanned(_) | Held::Found(_) if node.difference == Difference::Update => {
                 let supported = planned.needs.iter().all(|need| self.stays(need));
                 supported.then_some(Change::Update(()))
             }
@@ -166,7 +171,7 @@ impl<'a, D: Domain> View<'a, D> {
                 let ready = waits.all(|other| self.is_there(other));
                 ready.then_some(Change::Create(()))
             }
-            Held::Present(_) | Held::Unknown => None,
+            Held::AsPlanned(_) | Held::Found(_) | Held::Unknown => None,
         }
     }
 }

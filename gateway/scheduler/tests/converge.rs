@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_scheduler::{
@@ -44,7 +45,7 @@ impl Domain for Toy {
     }
 }
 
-type Plan = BTreeMap<u8, Planned<Toy>>;
+type Plan = culvert_scheduler::Plan<Toy>;
 
 const PARTS: u8 = 3;
 /// Of values that come from nobody's configuration.
@@ -155,8 +156,8 @@ impl Rig {
                 needs.clone_from(&planned.needs);
             }
         }
-        self.plan = plan.clone();
-        self.scheduler.set_plan(plan).unwrap();
+        self.scheduler.set_plan(&plan).unwrap();
+        self.plan = plan;
     }
 
     /// Asks and decides, without telling results.
@@ -188,7 +189,8 @@ impl Rig {
                 return;
             }
         }
-        panic!("does not settle: {:?}", self.scheduler.status());
+        let status: Vec<_> = self.scheduler.status().collect();
+        panic!("does not settle: {status:?}");
     }
 
     fn assert_converged(&self) {
@@ -219,15 +221,19 @@ impl Rig {
     }
 }
 
-fn planned(key: u8, value: Value, needs: &[u8], after: &[u8]) -> (u8, Planned<Toy>) {
-    let planned = Planned {
+fn planned(key: u8, value: Value, needs: &[u8], after: &[u8]) -> (u8, Arc<Planned<Toy>>) {
+    let planned = Planned::<Toy> {
         value,
         part: key % PARTS,
         needs: needs.to_vec(),
         after: after.to_vec(),
         origins: vec![format!("things[{key}]")],
     };
-    (key, planned)
+    (key, Arc::new(planned))
+}
+
+fn changed(plan: &mut Plan, key: u8) -> &mut Planned<Toy> {
+    Arc::make_mut(plan.get_mut(&key).unwrap())
 }
 
 fn plain(content: u8) -> Value {
@@ -285,7 +291,7 @@ fn values_are_created_in_order_and_deleted_in_the_reverse() {
             "{deleted:?}"
         );
     }
-    assert!(rig.scheduler.status().is_empty());
+    assert_eq!(rig.scheduler.status().count(), 0);
 }
 
 #[test]
@@ -295,13 +301,13 @@ fn a_value_waits_for_what_is_missing_and_says_so() {
     rig.world.troubles = vec![false];
     let mut plan = small();
     plan.remove(&0);
-    plan.get_mut(&3).unwrap().needs.clear();
-    plan.get_mut(&7).unwrap().after = vec![3];
+    changed(&mut plan, 3).needs.clear();
+    changed(&mut plan, 7).after = vec![3];
     rig.set_plan(plan);
     rig.settle();
     let standing = |rig: &Rig, key: u8| {
-        let status = rig.scheduler.status();
-        let status = status.into_iter().find(|status| status.key == key).unwrap();
+        let mut status = rig.scheduler.status();
+        let status = status.find(|status| *status.key == key).unwrap();
         assert_eq!(status.origins, [format!("things[{key}]")]);
         status.standing
     };
@@ -318,7 +324,7 @@ fn a_value_waits_for_what_is_missing_and_says_so() {
     assert!(rig.scheduler.is_at_end());
     // Another value for it is another chance.
     let mut plan = rig.plan.clone();
-    plan.get_mut(&3).unwrap().value = plain(33);
+    changed(&mut plan, 3).value = plain(33);
     rig.set_plan(plan);
     rig.settle();
     rig.assert_converged();
@@ -336,9 +342,8 @@ fn states_tell_where_a_value_comes_from_and_what_became_of_it() {
         planned(1, value(0), &[], &[]),
     ]));
     let standings = |rig: &Rig| -> BTreeMap<u8, &str> {
-        let status = rig.scheduler.status().into_iter();
-        let status = status.chain(rig.scheduler.removed());
-        status.map(|one| (one.key, one.standing.name())).collect()
+        let status = rig.scheduler.status().chain(rig.scheduler.removed());
+        status.map(|one| (*one.key, one.standing.name())).collect()
     };
     for part in 0..PARTS {
         let values = rig.world.of(part);
@@ -370,8 +375,7 @@ fn states_tell_where_a_value_comes_from_and_what_became_of_it() {
         (9, "removed"),
     ]);
     assert_eq!(standings(&rig), after);
-    let status = rig.scheduler.status();
-    let one = status.into_iter().find(|one| one.key == 1).unwrap();
+    let one = rig.scheduler.status().find(|one| *one.key == 1).unwrap();
     assert_eq!(
         one.standing,
         Standing::Invalid {
@@ -382,8 +386,7 @@ fn states_tell_where_a_value_comes_from_and_what_became_of_it() {
     // What is planned again is not gone any longer.
     rig.set_plan(BTreeMap::from([planned(9, value(0), &[], &[])]));
     rig.settle();
-    let removed = rig.scheduler.removed().into_iter();
-    let removed: Vec<u8> = removed.map(|one| one.key).collect();
+    let removed: Vec<u8> = rig.scheduler.removed().map(|one| *one.key).collect();
     assert_eq!(removed, [3, 0]);
     rig.assert_converged();
 }
@@ -458,7 +461,7 @@ fn building_anew_takes_what_needs_it_along() {
     rig.set_plan(small());
     rig.settle();
     let mut plan = small();
-    plan.get_mut(&3).unwrap().value.class = 1;
+    changed(&mut plan, 3).value.class = 1;
     // 3, 6 and 1 go and come; 7 stays.
     assert_eq!(rig.operations(|rig| rig.set_plan(plan)), 6);
     rig.assert_converged();
@@ -474,7 +477,7 @@ fn values_that_wait_for_each_other_are_refused() {
         planned(3, plain(0), &[], &[]),
     ]);
     assert_eq!(
-        scheduler.set_plan(plan),
+        scheduler.set_plan(&plan),
         Err(SetPlanError::Circle {
             keys: vec![0, 1, 2]
         })
@@ -708,7 +711,7 @@ impl Rough {
             Event::Begin => {
                 rig.underway.clear();
                 rig.scheduler = Scheduler::new();
-                rig.scheduler.set_plan(rig.plan.clone()).unwrap();
+                rig.scheduler.set_plan(&rig.plan).unwrap();
                 for part in &rig.world.up {
                     rig.scheduler.part_up(*part);
                 }

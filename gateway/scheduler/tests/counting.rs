@@ -36,10 +36,7 @@ impl Gateway {
     fn operations(&mut self, text: &str) -> Vec<String> {
         let config = config_from_json(text.as_bytes()).unwrap();
         let plan = plan(&config, &DigestKey::new([1; 32])).unwrap();
-        let plan = plan
-            .into_iter()
-            .map(|(key, value)| (key, value.as_ref().into()));
-        self.scheduler.set_plan(plan.collect()).unwrap();
+        self.scheduler.set_plan(&plan).unwrap();
         self.drive()
     }
 

@@ -84,10 +84,7 @@ fn read_back(value: bus::Value) -> bus::Value {
 fn set(scheduler: &mut GatewayScheduler, text: &str) {
     let config = config_from_json(text.as_bytes()).unwrap();
     let plan = plan(&config, &DigestKey::new([1; 32])).unwrap();
-    let plan = plan
-        .into_iter()
-        .map(|(key, value)| (key, value.as_ref().into()));
-    scheduler.set_plan(plan.collect()).unwrap();
+    scheduler.set_plan(&plan).unwrap();
 }
 
 fn running() -> (GatewayScheduler, Parts) {
@@ -98,7 +95,11 @@ fn running() -> (GatewayScheduler, Parts) {
         scheduler.part_up(part);
     }
     parts.drive(&mut scheduler);
-    assert!(scheduler.is_converged(), "{:?}", scheduler.status());
+    assert!(
+        scheduler.is_converged(),
+        "{:?}",
+        scheduler.status().collect::<Vec<_>>()
+    );
     (scheduler, parts)
 }
 

@@ -23,8 +23,7 @@ const MOST_EDGES: usize = 20_000;
 
 /// Draws the values whose keys begin so, at most so many, and those that they depend on.
 pub fn draw(scheduler: &GatewayScheduler, prefix: &str, limit: usize) -> ShowGraphReply {
-    let mut values = scheduler.status();
-    values.extend(scheduler.removed());
+    let values: Vec<_> = scheduler.status().chain(scheduler.removed()).collect();
     let matching = values
         .iter()
         .filter(|value| value.key.as_str().starts_with(prefix))
@@ -39,9 +38,9 @@ pub fn draw(scheduler: &GatewayScheduler, prefix: &str, limit: usize) -> ShowGra
         .filter(|value| value.key.as_str().starts_with(prefix))
         .take(limit.min(MOST));
     for value in chosen {
-        node(&mut dot, &value.key, &value.standing, "");
+        node(&mut dot, value.key, &value.standing, "");
         drawn.insert(value.key.clone());
-        let dependencies = scheduler.dependencies(&value.key);
+        let dependencies = scheduler.dependencies(value.key);
         let needs = dependencies.needs.into_iter().map(|key| (key, ""));
         let after = dependencies.after.into_iter();
         for (key, style) in needs.chain(after.map(|key| (key, " [style=dashed]"))) {
@@ -60,8 +59,8 @@ pub fn draw(scheduler: &GatewayScheduler, prefix: &str, limit: usize) -> ShowGra
     }
     // What the others depend on, whether it was asked for or not.
     for value in &values {
-        if needed.remove(&value.key) && !drawn.contains(&value.key) {
-            node(&mut dot, &value.key, &value.standing, ", style=dotted");
+        if needed.remove(value.key) && !drawn.contains(value.key) {
+            node(&mut dot, value.key, &value.standing, ", style=dotted");
         }
     }
     for key in needed.difference(&drawn) {
@@ -126,10 +125,7 @@ mod tests {
         .unwrap();
         let plan = plan(&config, &DigestKey::new([1; 32])).unwrap();
         let mut scheduler = GatewayScheduler::new();
-        let plan = plan
-            .into_iter()
-            .map(|(key, one)| (key, one.as_ref().into()));
-        scheduler.set_plan(plan.collect()).unwrap();
+        scheduler.set_plan(&plan).unwrap();
         scheduler.part_up(Part::Dataplane);
         scheduler.retrieved(Part::Dataplane, []);
         loop {

@@ -21,7 +21,7 @@ use culvert_model::bus::{
     ShowGraphRequest, ShowPlanReply, ShowPlanRequest, ShowProcessesReply, ShowProcessesRequest,
     ShowTransactionsReply, ShowTransactionsRequest, refusal,
 };
-use culvert_model::plan::{Assembled, Assembly};
+use culvert_model::plan::{Assembled, Assembly, PieceError};
 use tokio::sync::oneshot;
 
 use super::supervisor::Process;
@@ -86,7 +86,7 @@ pub fn serve<F>(path: &Path, ask: F) -> Result<Running, BusError>
 where
     F: Fn(Asked) -> bool + Clone + Send + Sync + 'static,
 {
-    let assembly = Arc::new(Mutex::new(Assembly::default()));
+    let assembly = Arc::new(Mutex::new(Assembly::new()));
     let follow = ask.clone();
     let router = Router::new("run")
         .on(move |request: SetPlanRequest, _context| {
@@ -173,13 +173,20 @@ async fn set_plan(
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .take(request)
-        .map_err(|error| refuse(refusal::Code::Malformed, error.to_string()))?;
+        .map_err(|error| {
+            let code = match error {
+                PieceError::UnknownBase { .. } => refusal::Code::NotFound,
+                _ => refusal::Code::Malformed,
+            };
+            refuse(code, error.to_string())
+        })?;
     let Some(plan) = taken else {
         return Ok(SetPlanReply::default());
     };
+    let number = plan.number;
     let (answer, receiver) = oneshot::channel();
     match asked(ask, Asked::Follow { plan, answer }, receiver).await? {
-        Ok(restarts) => Ok(SetPlanReply { restarts }),
+        Ok(restarts) => Ok(SetPlanReply { restarts, number }),
         Err(reason) => Err(refuse(refusal::Code::Unsupported, reason)),
     }
 }

@@ -2,13 +2,15 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use culvert_model::bus::{self, operation, unsettled::Standing as Told};
+use culvert_model::plan::keys::NTP;
 use culvert_model::plan::{Key, Part, Plan};
 use culvert_scheduler::{
-    BatchId, Cause, Change, Failure, Gateway, GatewayScheduler, History, Planned, SetPlanError,
-    Standing, Status, Verb,
+    BatchId, Cause, Change, Failure, Gateway, GatewayScheduler, History, SetPlanError, Standing,
+    Status, Verb,
 };
 use culvert_tap_inject::mirror::LearntRoute;
 
@@ -20,8 +22,6 @@ use super::{graph, history, learnt};
 const TOLD: usize = 100;
 /// Of these many the one who set the plan is told.
 const TOLD_BY_BUS: usize = 1000;
-/// The key of the servers that the clock is set by.
-const NTP: &str = "linux/ntp";
 /// A value that failed as often as this is not what the others wait for: what is wrong with it lasts.
 const HOPELESS: u32 = 5;
 
@@ -52,7 +52,7 @@ pub struct Values {
     scheduler: GatewayScheduler,
     start: Instant,
     underway: BTreeMap<BatchId, Vec<Key>>,
-    configured: Plan,
+    configured: Arc<Plan>,
     learnt: Vec<LearntRoute>,
     leases: Leases,
     /// Who has something to hold by the configuration.
@@ -68,7 +68,7 @@ impl Values {
             scheduler: GatewayScheduler::new(),
             start: now,
             underway: BTreeMap::new(),
-            configured: Plan::new(),
+            configured: Arc::default(),
             learnt: Vec::new(),
             leases: Leases::default(),
             parts: BTreeSet::new(),
@@ -78,26 +78,22 @@ impl Values {
     }
 
     /// Planned so from now on, as a revision has it.
-    pub fn set_plan(&mut self, revision: u64, plan: Plan) -> Result<(), SetPlanError<Key>> {
+    pub fn set_plan(&mut self, revision: u64, plan: Arc<Plan>) -> Result<(), SetPlanError<Key>> {
         self.began(Cause::Commit(revision));
-        let learnt = std::mem::take(&mut self.learnt);
-        let outcome = self.schedule(&plan, &learnt);
-        self.learnt = learnt;
+        let before = std::mem::replace(&mut self.configured, plan);
+        let outcome = self.schedule();
         if outcome.is_ok() {
-            self.parts = plan.values().map(|planned| planned.part).collect();
-            self.configured = plan;
+            self.parts = self.configured.values().map(|one| one.part).collect();
+        } else {
+            self.configured = before;
         }
         outcome
     }
 
     /// These routes of others are in Linux from now on.
     pub fn set_learnt(&mut self, routes: Vec<LearntRoute>) -> Result<(), SetPlanError<Key>> {
-        self.began(Cause::Surroundings);
-        let configured = std::mem::take(&mut self.configured);
-        let outcome = self.schedule(&configured, &routes);
-        self.configured = configured;
         self.learnt = routes;
-        outcome
+        self.surroundings_changed()
     }
 
     /// What DHCP clients say of their leases.
@@ -124,12 +120,7 @@ impl Values {
 
     fn surroundings_changed(&mut self) -> Result<(), SetPlanError<Key>> {
         self.began(Cause::Surroundings);
-        let configured = std::mem::take(&mut self.configured);
-        let learnt = std::mem::take(&mut self.learnt);
-        let outcome = self.schedule(&configured, &learnt);
-        self.configured = configured;
-        self.learnt = learnt;
-        outcome
+        self.schedule()
     }
 
     /// Something is configured for this part.
@@ -137,20 +128,16 @@ impl Values {
         self.parts.contains(&part)
     }
 
-    fn schedule(
-        &mut self,
-        configured: &Plan,
-        learnt: &[LearntRoute],
-    ) -> Result<(), SetPlanError<Key>> {
-        let learnt = learnt::plan(learnt, configured);
-        let lent = self.leases.plan(configured, &learnt);
-        let plan = configured
-            .iter()
-            .chain(&learnt)
-            .chain(&lent)
-            .map(|(key, planned)| (key.clone(), Planned::<Gateway>::from(planned.as_ref())))
-            .collect();
-        self.changed().set_plan(plan)
+    fn schedule(&mut self) -> Result<(), SetPlanError<Key>> {
+        self.summary.take();
+        let learnt = learnt::plan(&self.learnt, &self.configured);
+        let lent = self.leases.plan(&self.configured, &learnt);
+        if learnt.is_empty() && lent.is_empty() {
+            return self.scheduler.set_plan(&self.configured);
+        }
+        let all = self.configured.iter().chain(&learnt).chain(&lent);
+        let all = all.map(|(key, planned)| (key.clone(), Arc::clone(planned)));
+        self.scheduler.set_plan(&all.collect())
     }
 
     /// A part is there.
@@ -355,7 +342,7 @@ impl Values {
 }
 
 /// Whether the gateway is whole without it: a modem that may be plugged in or not, the clock, and what strangers lend.
-fn is_aside(value: &Status<Gateway>) -> bool {
+fn is_aside(value: &Status<'_, Gateway>) -> bool {
     let lent = |origin: &String| origin.starts_with(leases::ORIGIN);
     match value.part {
         Part::Lte => matches!(value.standing, Standing::Pending { .. }),
@@ -415,11 +402,11 @@ fn told(standing: &Standing<Key>) -> Told {
 }
 
 /// What the one who set the plan is told of a value that is not as planned.
-fn unsettled(value: &Status<Gateway>) -> Option<bus::Unsettled> {
+fn unsettled(value: &Status<'_, Gateway>) -> Option<bus::Unsettled> {
     let mut unsettled = bus::Unsettled {
         key: value.key.to_string(),
         standing: told(&value.standing).into(),
-        origins: value.origins.clone(),
+        origins: value.origins.to_vec(),
         ..bus::Unsettled::default()
     };
     match &value.standing {
@@ -468,7 +455,10 @@ mod tests {
         .unwrap();
         let mut values = Values::new(now);
         values
-            .set_plan(7, plan(&config, &DigestKey::new([0; 32])).unwrap())
+            .set_plan(
+                7,
+                Arc::new(plan(&config, &DigestKey::new([0; 32])).unwrap()),
+            )
             .unwrap();
         values
     }
@@ -532,10 +522,10 @@ mod tests {
         // Who caused what can be read afterwards; asking again with nothing wrong sends nothing.
         values.resynchronise([Part::Dataplane, Part::Linux]);
         for part in [Part::Dataplane, Part::Linux] {
-            let plan = values.configured.clone().into_iter();
+            let plan = values.configured.iter();
             let held = plan.filter(|(_, planned)| planned.part == part);
             let held = held.map(|(key, planned)| bus::KeyedValue {
-                key: key.into(),
+                key: key.to_string(),
                 value: Some(planned.value.clone()),
             });
             values.retrieved(part, held.collect());
@@ -571,7 +561,7 @@ mod tests {
         let config = decode::config_from_json(text.as_bytes()).unwrap();
         let mut values = Values::new(now);
         let planned = plan(&config, &DigestKey::new([7; 32])).unwrap();
-        values.set_plan(1, planned).unwrap();
+        values.set_plan(1, Arc::new(planned)).unwrap();
         assert!(!values.is_settled(Part::Lte));
         for part in [Part::Linux, Part::Dataplane, Part::Lte] {
             values.part_up(part);

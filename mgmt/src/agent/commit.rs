@@ -206,7 +206,7 @@ impl<H: Hands> Agent<H> {
     pub(super) async fn apply(
         &self,
         revision: u64,
-        plan: &Plan,
+        plan: &Arc<Plan>,
         before: Option<&ShowPlanReply>,
     ) -> Result<Progress, Vec<Problem>> {
         self.let_in().await;

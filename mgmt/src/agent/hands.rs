@@ -1,14 +1,15 @@
 //! What carries out a plan: `culvert run`, over the bus.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use culvert_bus::{BusError, CallError, Client};
 use culvert_model::bus::{
-    ResynchroniseRequest, SetPlanRequest, ShowGraphReply, ShowGraphRequest, ShowPlanReply,
-    ShowPlanRequest, ShowTransactionsRequest, Transaction, refusal,
+    ResynchroniseRequest, SetPlanReply, SetPlanRequest, ShowGraphReply, ShowGraphRequest,
+    ShowPlanReply, ShowPlanRequest, ShowTransactionsRequest, Transaction, refusal,
 };
-use culvert_model::plan::{Plan, pieces};
+use culvert_model::plan::{Base, Plan, pieces};
 
 /// Taking a full table in, and moving NICs.
 const TAKE: Duration = Duration::from_secs(30);
@@ -32,7 +33,7 @@ pub trait Hands: Send + Sync + 'static {
     fn follow(
         &self,
         revision: u64,
-        plan: &Plan,
+        plan: &Arc<Plan>,
         check: bool,
     ) -> impl Future<Output = Result<Vec<String>, HandsError>> + Send;
 
@@ -59,6 +60,8 @@ pub trait Hands: Send + Sync + 'static {
 /// `culvert run`.
 pub struct Run {
     client: Client,
+    /// What it follows: the next plan is told as the difference to it.
+    told: Mutex<Option<Base>>,
 }
 
 impl Run {
@@ -66,7 +69,20 @@ impl Run {
     pub fn new(path: &Path) -> Result<Self, BusError> {
         Ok(Self {
             client: Client::for_secrets(path)?,
+            told: Mutex::new(None),
         })
+    }
+
+    fn told(&self) -> MutexGuard<'_, Option<Base>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn send(&self, pieces: Vec<SetPlanRequest>) -> Result<SetPlanReply, CallError> {
+        let mut reply = SetPlanReply::default();
+        for piece in pieces {
+            reply = self.client.call(&piece, TAKE).await?;
+        }
+        Ok(reply)
     }
 }
 
@@ -74,20 +90,28 @@ impl Hands for Run {
     async fn follow(
         &self,
         revision: u64,
-        plan: &Plan,
+        plan: &Arc<Plan>,
         check: bool,
     ) -> Result<Vec<String>, HandsError> {
-        let mut restarts = Vec::new();
-        let pieces: Vec<SetPlanRequest> = pieces(plan, revision, check);
-        for piece in pieces {
-            restarts = self
-                .client
-                .call(&piece, TAKE)
-                .await
-                .map_err(error)?
-                .restarts;
+        // Whatever becomes of a plan that is to be followed: without an answer its number is not known.
+        let mut base = self.told().take();
+        let mut outcome = self
+            .send(pieces(plan, base.as_ref(), revision, check))
+            .await;
+        if base.is_some() && outcome.as_ref().is_err_and(has_another_base) {
+            base = None;
+            outcome = self.send(pieces(plan, None, revision, check)).await;
         }
-        Ok(restarts)
+        if check {
+            // Nothing has changed there.
+            *self.told() = base;
+        } else if let Ok(reply) = &outcome {
+            *self.told() = Some(Base {
+                number: reply.number,
+                plan: Arc::clone(plan),
+            });
+        }
+        outcome.map(|reply| reply.restarts).map_err(error)
     }
 
     async fn standing(&self) -> Result<ShowPlanReply, HandsError> {
@@ -115,6 +139,11 @@ impl Hands for Run {
         };
         self.client.call(&request, ASK).await.map_err(error)
     }
+}
+
+/// It began anew.
+fn has_another_base(error: &CallError) -> bool {
+    matches!(error, CallError::Refused { code, .. } if *code == refusal::Code::NotFound)
 }
 
 fn error(error: CallError) -> HandsError {

@@ -64,7 +64,7 @@ impl Running {
             number,
             tree,
             config: Arc::new(valid.config),
-            plan: Arc::new(valid.plan),
+            plan: valid.plan,
             kept: Arc::new(valid.kept),
             host_name: system.host_name().into(),
             users: system.users.into(),
@@ -78,7 +78,7 @@ pub struct Valid {
     /// As generated structs.
     pub config: config::Config,
     /// What the parts shall hold.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// For the next plan.
     kept: Kept,
 }
@@ -631,7 +631,11 @@ fn valid(before: Option<&Running>, tree: &Tree, digests: &DigestKey) -> Result<V
         kept: &before.kept,
     });
     let (plan, kept) = plan_after(known, &config, digests).map_err(Invalid::Plan)?;
-    Ok(Valid { config, plan, kept })
+    Ok(Valid {
+        config,
+        plan: Arc::new(plan),
+        kept,
+    })
 }
 
 fn running_of(committed: &Committed, digests: &DigestKey) -> Result<Running, Refusal> {

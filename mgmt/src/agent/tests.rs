@@ -28,7 +28,7 @@ mod wwan;
 /// What hands were told, and how they shall behave.
 #[derive(Default)]
 struct Told {
-    followed: Vec<(u64, Plan)>,
+    followed: Vec<(u64, Arc<Plan>)>,
     /// Keys that fail, and whether for good.
     failing: BTreeMap<String, bool>,
     refusal: Option<String>,
@@ -74,7 +74,7 @@ impl Hands for Fake {
     async fn follow(
         &self,
         revision: u64,
-        plan: &Plan,
+        plan: &Arc<Plan>,
         check: bool,
     ) -> Result<Vec<String>, HandsError> {
         let gate = if check { self.told().gate.take() } else { None };
@@ -98,7 +98,7 @@ impl Hands for Fake {
             {
                 return Err(HandsError::Refused(format!("there is no {key}")));
             }
-            told.followed.push((revision, plan.clone()));
+            told.followed.push((revision, Arc::clone(plan)));
         }
         Ok(Vec::new())
     }

@@ -31,7 +31,7 @@ impl Hands for Quiet {
     async fn follow(
         &self,
         revision: u64,
-        _: &Plan,
+        _: &Arc<Plan>,
         check: bool,
     ) -> Result<Vec<String>, HandsError> {
         tokio::time::sleep(WHILE).await;

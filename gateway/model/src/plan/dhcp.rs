@@ -1,8 +1,8 @@
 //! Interfaces that ask a DHCP server for an address.
 
-use super::linux::link_key;
+use super::keys::{dhcp_client_key, link_key};
 use super::ports::Ports;
-use super::{Key, Part, PlanReason, Planner};
+use super::{Part, PlanReason, Planner};
 use crate::bus::{self, value::Kind};
 use crate::config::{Config, DhcpClient};
 use crate::decode::path;
@@ -41,7 +41,7 @@ pub(super) fn plan(config: &Config, ports: &Ports, planner: &mut Planner) {
                 .or_else(own_name)
                 .unwrap_or_default(),
         });
-        let key = Key::from(format!("dhcp_client/{}", port.name));
+        let key = dhcp_client_key(&port.name);
         planner.add(key, kind, Part::Dhcp, &origin).after =
             vec![port.key.clone(), link_key(&port.name)];
     }

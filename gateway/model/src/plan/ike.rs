@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::credentials::credential_key;
 use super::eap::{self, Passwords};
+use super::keys::RESOLVER;
 use super::linux::source_address;
 use super::ports::{Ports, default_vrf};
 use super::routes::Routes;
 use super::static_routes::Ways;
-use super::system::resolver_key;
 use super::{Before, Entry, Key, Part, PlanReason, Planned, Planner, unchanged};
 use crate::bus::{self, value::Kind};
 use crate::config::{
@@ -190,7 +190,7 @@ pub(super) fn plan(
     planner: &mut Planner,
 ) -> Connections {
     check_child_names(config, planner);
-    let resolved = planner.values.contains_key(&resolver_key());
+    let resolved = planner.values.contains_key(&Key::from(RESOLVER));
     // What connections refer to is that of before.
     let kept = before.filter(|before| {
         routes.as_before
@@ -295,7 +295,7 @@ fn plan_connection(
         after.extend(known.source_address(remote));
     }
     if remote_address.is_none() && known.resolved {
-        after.push(resolver_key());
+        after.push(Key::from(RESOLVER));
     }
     // IKE begun before the route that leads to the peer would find no way.
     after.extend(remote_address.and_then(|remote| known.routes.linux_key(known.underlay, remote)));

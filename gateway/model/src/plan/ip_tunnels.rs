@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::network::{address_key, mss_clamp, outer_header, reverse_path, vrf_key};
+use super::keys::address_key;
+use super::network::{mss_clamp, outer_header, reverse_path, vrf_key};
 use super::ports::{Ports, default_vrf};
 use super::{Key, Part, PlanReason, Planner};
 use crate::bus::{self, value::Kind};

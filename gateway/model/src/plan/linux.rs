@@ -5,8 +5,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
+use super::keys::{link_key, linux_route_key};
 use super::ports::{Port, PortAddress, Ports, Taps};
 use super::static_routes::{StaticRoute, Ways};
 use super::{Key, Part, Planned, Planner};
@@ -20,21 +19,6 @@ pub(super) fn plan(ports: &Ports, taps: &Taps, underlay: &str, planner: &mut Pla
     for port in ports.values().filter(|port| port.tap) {
         plan_port(port, taps, underlay, planner);
     }
-}
-
-/// The key of a TAP.
-pub(super) fn link_key(tap: &str) -> Key {
-    Key::from(format!("linux/link/{tap}"))
-}
-
-/// The key of an address of a TAP.
-pub(super) fn linux_address_key(tap: &str, prefix: IpNet) -> Key {
-    Key::from(format!("linux/address/{tap}/{prefix}"))
-}
-
-/// The key of a route of Linux.
-pub(super) fn linux_route_key(destination: IpNet) -> Key {
-    Key::from(format!("linux/route/{destination}"))
 }
 
 fn plan_port(port: &Port, taps: &Taps, underlay: &str, planner: &mut Planner) {

@@ -39,6 +39,7 @@ mod digest;
 mod eap;
 mod ike;
 mod ip_tunnels;
+pub mod keys;
 mod linux;
 mod network;
 mod pieces;
@@ -58,7 +59,7 @@ use std::sync::Arc;
 
 pub use credentials::private_key_der;
 pub use digest::DigestKey;
-pub use pieces::{Assembled, Assembly, PieceError, pieces};
+pub use pieces::{Assembled, Assembly, Base, PieceError, pieces};
 pub use value::{same, updates_in_place};
 
 use crate::bus;
@@ -136,15 +137,15 @@ impl fmt::Display for Part {
 
 /// One value, and how it stands to the others.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Planned {
+pub struct Planned<K = Key, P = Part, V = bus::Value> {
     /// What the part is told.
-    pub value: bus::Value,
+    pub value: V,
     /// Who holds it.
-    pub part: Part,
+    pub part: P,
     /// What it cannot exist without.
-    pub needs: Vec<Key>,
+    pub needs: Vec<K>,
     /// What must have been there when it is created.
-    pub after: Vec<Key>,
+    pub after: Vec<K>,
     /// The paths of the configuration that it comes from; empty: it is always there.
     pub origins: Vec<String>,
 }

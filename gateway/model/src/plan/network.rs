@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use ipnet::IpNet;
-
 use super::ip_tunnels;
 use super::ports::{Ports, default_vrf};
 use super::{Key, Part, PlanReason, Planner, vlan};
@@ -263,11 +261,6 @@ fn plan_tunnels(config: &Config, ports: &Ports, planner: &mut Planner) -> HashMa
             .needs = needs;
     }
     if_ids
-}
-
-/// The key of an address of the dataplane.
-pub(super) fn address_key(port: &str, prefix: IpNet) -> Key {
-    Key::from(format!("address/{port}/{prefix}"))
 }
 
 fn plan_addresses(ports: &Ports, planner: &mut Planner) {

@@ -8,8 +8,8 @@ use std::ops::Deref;
 use ipnet::IpNet;
 
 use super::ip_tunnels::ip_tunnel_key;
-use super::linux::linux_address_key;
-use super::network::{DEFAULT_MTU, address_key};
+use super::keys::{address_key, interface_key, linux_address_key};
+use super::network::DEFAULT_MTU;
 use super::{Key, PlanReason, Planner, vlan, wwan};
 use crate::config::{Config, InterfaceAddress, Loopback};
 use crate::decode::path;
@@ -155,7 +155,7 @@ pub(super) fn read(config: &Config, planner: &mut Planner) -> (Ports, Taps) {
         let port = Port {
             name: name.to_owned(),
             vrf: interface.vrf.clone().unwrap_or_else(default_vrf),
-            key: Key::from(format!("interface/{name}")),
+            key: interface_key(name),
             origin,
             addresses,
             tap: interface.self_traffic.unwrap_or(true),

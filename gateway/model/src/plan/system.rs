@@ -2,6 +2,7 @@
 
 use jiff::tz;
 
+use super::keys::{NTP, RESOLVER};
 use super::{Key, Part, PlanReason, Planner};
 use crate::bus::{self, value::Kind};
 use crate::config::{Config, System};
@@ -10,11 +11,6 @@ use crate::config::{Config, System};
 const ALIKE: f64 = 0.8;
 /// What is said of a zone that is like none.
 const ANY_ZONE: &str = "UTC, Europe/Zurich, America/New_York ...";
-
-/// The key of where names are looked up.
-pub(super) fn resolver_key() -> Key {
-    Key::from("linux/resolver")
-}
 
 /// Plans what the configuration says of it.
 pub(super) fn plan(config: &Config, planner: &mut Planner) {
@@ -61,7 +57,7 @@ fn plan_resolver(system: &System, planner: &mut Planner) {
         obtained: false,
     };
     let entry = planner.add(
-        resolver_key(),
+        Key::from(RESOLVER),
         Kind::Resolver(resolver),
         Part::Linux,
         "system.dns_servers",
@@ -82,12 +78,7 @@ fn plan_ntp(system: &System, planner: &mut Planner) {
     let kind = Kind::Ntp(bus::Ntp {
         servers: servers.collect(),
     });
-    planner.add(
-        Key::from("linux/ntp"),
-        kind,
-        Part::Linux,
-        "system.ntp_servers",
-    );
+    planner.add(Key::from(NTP), kind, Part::Linux, "system.ntp_servers");
 }
 
 /// The zone whose name is most like this one.

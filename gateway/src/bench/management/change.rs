@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ impl Hands for Obedient {
     async fn follow(
         &self,
         revision: u64,
-        _plan: &Plan,
+        _plan: &Arc<Plan>,
         check: bool,
     ) -> Result<Vec<String>, HandsError> {
         if !check {

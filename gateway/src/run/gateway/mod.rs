@@ -11,6 +11,11 @@
 //! Nothing here waits for anything but the next event: every question to another process is a task of its own that
 //! reports back with the process' number, so that an answer of one that is gone is known as such.
 
+mod asked;
+mod follow;
+mod services;
+mod standing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -31,10 +36,10 @@ use super::parts::{PartError, Parts};
 use super::plan_calls::{self, Asked};
 use super::ports::{Ports, Wanted};
 use super::sessions::{self, Sessions};
-use super::status::{ProcessStatus, Status, StatusFile};
+use super::status::StatusFile;
 use super::supervisor::{Action, Phase, Process, Supervisor};
 use super::values::{Batch, Values};
-use super::{RunError, charon, clock, groups, login, ntp};
+use super::{RunError, charon, groups, login, ntp};
 
 /// Between probes of a process that starts: its readiness is somebody's waiting time.
 const EAGER: Duration = Duration::from_millis(50);
@@ -221,13 +226,6 @@ impl Gateway {
         }
     }
 
-    /// There is a plan to follow.
-    fn begin_to_follow(&mut self, now: Instant) {
-        self.part_up(Part::Linux);
-        self.part_up(Part::Lte);
-        self.supervisor.allow(Process::Dataplane, now);
-    }
-
     fn listen_to_mgmt(&mut self) -> Result<(), RunError> {
         let sender = self.sender.clone();
         let running = plan_calls::serve(&self.recipe.root.bus("run"), move |asked| {
@@ -355,59 +353,6 @@ impl Gateway {
         let task = tokio::spawn(groups::tell(self.parts.clone()));
         if let Some(old) = self.groups.replace(task) {
             old.abort();
-        }
-    }
-
-    /// The process that speaks DHCP runs while there is something for it to do, and until it has given back what it had.
-    fn follow_dhcp(&mut self, now: Instant) {
-        if let Err(error) = self.values.expire_leases(now) {
-            tracing::error!(%error, "leases that are over are not taken away");
-        }
-        if self.values.is_configured(Part::Dhcp) {
-            self.supervisor.allow(Process::Dhcp, now);
-        } else if self.supervisor.phase(Process::Dhcp) != Phase::Blocked
-            && self.values.is_settled(Part::Dhcp)
-        {
-            self.supervisor.withdraw(Process::Dhcp, now);
-        }
-    }
-
-    /// Asks for leases until the process is not wanted any more; those that are known stay while it is away.
-    fn watch_leases(&mut self) {
-        if self.leases.is_some() {
-            return;
-        }
-        let (parts, sender) = (self.parts.clone(), self.sender.clone());
-        self.leases = Some(tokio::spawn(async move {
-            let mut seen = 0;
-            loop {
-                match parts.watch_dhcp(seen).await {
-                    Some(reply) if reply.generation == seen => {}
-                    Some(reply) => {
-                        seen = reply.generation;
-                        if sender.send(Happened::Leases(reply.clients)).is_err() {
-                            return;
-                        }
-                    }
-                    None => {
-                        seen = 0;
-                        tokio::time::sleep(PART_PAUSE).await;
-                    }
-                }
-            }
-        }));
-    }
-
-    fn dhcp_ended(&mut self) {
-        self.part_down(Part::Dhcp);
-        if self.values.is_configured(Part::Dhcp) {
-            return;
-        }
-        if let Some(task) = self.leases.take() {
-            task.abort();
-        }
-        if let Err(error) = self.values.set_leases(Vec::new(), Instant::now()) {
-            tracing::error!(%error, "leases are not taken away");
         }
     }
 
@@ -666,268 +611,6 @@ impl Gateway {
     fn look_again(&mut self) {
         tracing::info!("asking every part what it holds");
         self.values.resynchronise(self.lives.keys().copied());
-    }
-
-    /// Whether these ports are others than there are, or are about to be.
-    fn restarts_for(&self, wanted: &Wanted) -> bool {
-        self.next_ports.as_ref().unwrap_or(self.ports.wanted()) != wanted
-    }
-
-    /// Descriptors are inherited at the start only, and charon chooses its interfaces then: it comes back when the file
-    /// that names them is written.
-    async fn restart_for(&mut self, wanted: Wanted, now: Instant) -> Result<(), RunError> {
-        tracing::warn!("other interfaces: restarting the dataplane and charon");
-        self.supervisor.withdraw(Process::Charon, now);
-        if let Phase::Waiting { .. } = self.supervisor.phase(Process::Dataplane) {
-            // It has ended already, and nobody holds the old ones.
-            return self.change_ports(wanted).await;
-        }
-        self.next_ports = Some(wanted);
-        self.supervisor.restart(Process::Dataplane, now);
-        Ok(())
-    }
-
-    /// mgmt has given up waiting where nobody takes the answer.
-    async fn asked(&mut self, asked: Asked, now: Instant) {
-        match asked {
-            Asked::Follow { plan, answer } => {
-                let outcome = self.follow(plan, now).await;
-                let _ = answer.send(outcome.map_err(|error| format!("{error:#}")));
-            }
-            Asked::Show { answer } => {
-                let status = self.values.status();
-                let parts = [
-                    Part::Dataplane,
-                    Part::Linux,
-                    Part::Iked,
-                    Part::Dhcp,
-                    Part::Lte,
-                ];
-                let _ = answer.send(bus::ShowPlanReply {
-                    revision: self.revision,
-                    settled: parts.into_iter().all(|part| self.values.is_settled(part))
-                        && self.next_ports.is_none(),
-                    wanted: status.wanted as u32,
-                    applied: status.applied as u32,
-                    unsettled: self.values.unsettled(),
-                    ready: self.was_ready,
-                    standings: self.values.standings(),
-                });
-            }
-            Asked::Resynchronise { answer } => {
-                self.look_again();
-                let _ = answer.send(bus::ResynchroniseReply {});
-            }
-            Asked::Transactions { limit, answer } => {
-                let _ = answer.send(bus::ShowTransactionsReply {
-                    transactions: self.values.transactions(limit),
-                });
-            }
-            Asked::Graph {
-                prefix,
-                limit,
-                answer,
-            } => {
-                let _ = answer.send(self.values.graph(&prefix, limit));
-            }
-            Asked::Processes { answer } => {
-                let status = self.status.last().cloned().unwrap_or_default();
-                let _ = answer.send(bus::ShowProcessesReply {
-                    processes: status
-                        .processes
-                        .into_iter()
-                        .map(|(name, process)| bus::ProcessState {
-                            name: name.to_owned(),
-                            state: process.state.to_owned(),
-                            pid: process.pid,
-                            restarts: process.restarts,
-                        })
-                        .collect(),
-                    ready: status.ready,
-                    healthy: status.healthy,
-                    stopping: status.stopping,
-                    uptime_s: self.begun.elapsed().as_secs(),
-                });
-            }
-            Asked::Clock { answer } => {
-                if self.told_chronyd.is_none() {
-                    let _ = answer.send(Ok(bus::ShowClockReply::default()));
-                    return;
-                }
-                let root = self.recipe.root.clone();
-                tokio::spawn(async move {
-                    let clock = clock::ask(&root).await;
-                    let _ = answer.send(clock.map_err(|error| error.to_string()));
-                });
-            }
-            Asked::Restart { process, answer } => {
-                let runs = matches!(
-                    self.supervisor.phase(process),
-                    Phase::Starting { .. } | Phase::Ready { .. }
-                );
-                let outcome = match (self.stopping, runs) {
-                    (true, _) => Err("the gateway is stopping".to_owned()),
-                    (false, false) => Err(format!("{process} does not run now")),
-                    (false, true) => {
-                        tracing::warn!(%process, "restarting, as asked");
-                        self.supervisor.restart(process, now);
-                        Ok(())
-                    }
-                };
-                let _ = answer.send(outcome);
-            }
-        }
-    }
-
-    /// Follows mgmt's plan from now on; what is already as planned is not touched.
-    async fn follow(
-        &mut self,
-        asked: culvert_model::plan::Assembled,
-        now: Instant,
-    ) -> Result<Vec<String>, anyhow::Error> {
-        let wanted = Wanted::of(&asked.plan).map_err(super::ports::PortsError::from)?;
-        self.ports.check(&wanted)?;
-        let first = self.supervisor.phase(Process::Dataplane) == Phase::Blocked;
-        let restarts = !first && self.restarts_for(&wanted);
-        if !asked.check && !self.stopping {
-            if first {
-                self.change_ports(wanted).await?;
-                self.values.set_plan(asked.revision, asked.plan)?;
-                self.begin_to_follow(now);
-            } else {
-                self.values.set_plan(asked.revision, asked.plan)?;
-                if restarts {
-                    self.restart_for(wanted, now).await?;
-                }
-            }
-            self.follow_login(now);
-            self.revision = asked.revision;
-            tracing::info!(revision = self.revision, "following");
-        }
-        Ok(if restarts {
-            vec![
-                Process::Dataplane.name().to_owned(),
-                Process::Charon.name().to_owned(),
-            ]
-        } else {
-            Vec::new()
-        })
-    }
-
-    /// mgmt has written what sshd is told before it says what to follow.
-    fn follow_login(&mut self, now: Instant) {
-        let told = login::told(&self.recipe.root);
-        if told == self.told_sshd {
-            return;
-        }
-        if told.is_none() {
-            tracing::info!("nobody is to log in over SSH any more");
-            self.supervisor.withdraw(Process::Sshd, now);
-        } else {
-            match self.supervisor.phase(Process::Sshd) {
-                // It reads its file again, and whoever is in stays.
-                Phase::Starting { .. } | Phase::Ready { .. } => {
-                    self.children.signal(Process::Sshd, Signal::SIGHUP);
-                }
-                Phase::Waiting { .. } => self.supervisor.try_again(Process::Sshd, now),
-                Phase::Blocked | Phase::Ending { .. } | Phase::Stopped => {
-                    self.supervisor.allow(Process::Sshd, now);
-                }
-            }
-        }
-        self.told_sshd = told;
-    }
-
-    /// The Linux part has written what chronyd is told, or taken it away.
-    fn follow_ntp(&mut self, now: Instant) {
-        let told = ntp::told(&self.recipe.root);
-        if told == self.told_chronyd {
-            return;
-        }
-        match (&told, self.supervisor.phase(Process::Chronyd)) {
-            (None, _) => {
-                tracing::info!("nobody is to set the clock any more");
-                self.supervisor.withdraw(Process::Chronyd, now);
-            }
-            // It reads its file at the start alone, and knows the clock's speed from then on.
-            (Some(_), Phase::Starting { .. } | Phase::Ready { .. }) => {
-                self.supervisor.restart(Process::Chronyd, now);
-            }
-            (Some(_), Phase::Waiting { .. }) => self.supervisor.try_again(Process::Chronyd, now),
-            (Some(_), Phase::Blocked | Phase::Ending { .. } | Phase::Stopped) => {
-                self.supervisor.allow(Process::Chronyd, now);
-            }
-        }
-        self.told_chronyd = told;
-    }
-
-    async fn change_ports(&mut self, wanted: Wanted) -> Result<(), RunError> {
-        self.ports.change(wanted).await?;
-        self.parts.set_macs(self.ports.macs()).await;
-        charon::write_configuration(&self.recipe.root, self.ports.wanted().underlay_taps())?;
-        if self.lives.contains_key(&Part::Linux) {
-            // New TAPs are bare.
-            self.part_up(Part::Linux);
-        }
-        Ok(())
-    }
-
-    fn write_status(&mut self) {
-        let processes: BTreeMap<&'static str, ProcessStatus> = Process::ALL
-            .into_iter()
-            .filter(|process| match process {
-                Process::Sshd => self.told_sshd.is_some(),
-                Process::Chronyd => self.told_chronyd.is_some(),
-                Process::Dhcp => self.values.is_configured(Part::Dhcp),
-                _ => true,
-            })
-            .map(|process| {
-                let state = match self.supervisor.phase(process) {
-                    Phase::Blocked => "blocked",
-                    Phase::Waiting { .. } => "waiting",
-                    Phase::Starting { .. } => "starting",
-                    Phase::Ready { .. } => "ready",
-                    Phase::Ending { .. } => "ending",
-                    Phase::Stopped => "stopped",
-                };
-                let status = ProcessStatus {
-                    state,
-                    pid: self.children.pid(process),
-                    restarts: self.supervisor.restarts(process),
-                };
-                (process.name(), status)
-            })
-            .collect();
-        let ike = self.ike.as_ref();
-        let plugin_session = ike.is_some_and(|ike| ike.plugin_session);
-        let reconciled = ike.is_some_and(|ike| ike.reconciled);
-        // Packets do not wait for these.
-        let aside = [Process::Sshd, Process::Chronyd, Process::Dhcp].map(Process::name);
-        let ready = |(&name, process): (&&str, &ProcessStatus)| {
-            process.state == "ready" || aside.contains(&name)
-        };
-        let forwards = !self.stopping
-            && reconciled
-            && plugin_session
-            && processes.iter().all(ready)
-            && self.revision > 0
-            && self.values.is_converged();
-        let healthy = forwards && processes.values().all(|process| process.state == "ready");
-        if forwards && !self.was_ready {
-            self.was_ready = true;
-            tracing::info!("ready");
-            notify::tell(State::Ready);
-        }
-        self.status.write(Status {
-            pid: std::process::id(),
-            ready: self.was_ready,
-            healthy,
-            stopping: self.stopping,
-            processes,
-            plugin_session,
-            reconciled,
-            values: self.values.status(),
-        });
     }
 }
 
