@@ -4,7 +4,7 @@ use super::Tree;
 use super::location::{Cursor, Location, State, key_words};
 use super::node::Node;
 use super::shape::{self, Field, FieldKind, Message};
-use crate::options::FieldType;
+use crate::options::{Effect, FieldType};
 
 /// A word that may come next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +112,9 @@ impl Found<'_> {
                     _ => field.key.is_some(),
                 },
             };
-            if wanted {
+            if wanted && self.purpose == Purpose::Set {
+                self.offer(&field.name, &mark_effect(field), CandidateKind::Keyword);
+            } else if wanted {
                 self.offer(&field.name, &field.help, CandidateKind::Keyword);
             }
         }
@@ -197,7 +199,7 @@ impl Found<'_> {
                     }
                 }
                 let text = format!("<{}>", hint(field));
-                self.offer(&text, &field.help, CandidateKind::Hint);
+                self.offer(&text, &mark_effect(field), CandidateKind::Hint);
             }
         }
     }
@@ -209,6 +211,16 @@ fn mark_default(field: &Field, word: &str, help: &str) -> String {
         (true, false) => format!("{help} (the default)"),
         (false, _) => help.to_owned(),
     }
+}
+
+/// What a field is, and what a change of it does to what is there.
+fn mark_effect(field: &Field) -> String {
+    let effect = match field.rules.field.effect() {
+        Effect::Unspecified | Effect::Live => return field.help.clone(),
+        Effect::Rekey => "what is negotiated next uses it",
+        Effect::Recreate => "a change builds it anew",
+    };
+    format!("{} ({effect})", field.help)
 }
 
 /// What its user says an item is.
