@@ -88,9 +88,14 @@ pub(crate) fn status(refusal: &Refusal) -> Status {
             | StoreError::TooLate(_)
             | StoreError::TextTooLong { .. },
         ) => Code::InvalidArgument,
-        Refusal::Held(_) | Refusal::Store(StoreError::Moved { .. }) => Code::Aborted,
+        Refusal::Held(_) | Refusal::HoldOver { .. } | Refusal::Store(StoreError::Moved { .. }) => {
+            Code::Aborted
+        }
         Refusal::Store(
-            StoreError::DiskFull | StoreError::TooManyCandidates(_) | StoreError::TooLarge { .. },
+            StoreError::DiskFull
+            | StoreError::TooManyCandidates(_)
+            | StoreError::TooManyPinned { .. }
+            | StoreError::TooLarge { .. },
         ) => Code::ResourceExhausted,
         Refusal::Store(StoreError::ReadOnly) | Refusal::Hands(HandsError::Refused(_)) => {
             Code::FailedPrecondition
@@ -207,6 +212,13 @@ impl<H: Hands> Configuration for Service<H> {
         request: Request<api::ListRevisionsRequest>,
     ) -> Result<Response<api::ListRevisionsReply>, Status> {
         ask!(self.revisions(request))
+    }
+
+    async fn pin(
+        &self,
+        request: Request<api::PinRequest>,
+    ) -> Result<Response<api::PinReply>, Status> {
+        ask!(self.pin(request))
     }
 
     async fn status(

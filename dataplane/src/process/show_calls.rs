@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use culvert_bus::refuse;
 use culvert_model::bus::refusal::Code;
 use culvert_model::bus::{self, Refusal};
+use culvert_model::types;
 
 use super::cleared::Carried;
 use super::state::State;
@@ -113,7 +114,21 @@ fn interface_state(state: &State, interface: &Interface) -> bus::InterfaceState 
             .get(&interface.index)
             .cloned()
             .unwrap_or_default(),
+        addresses: addresses(interface),
     }
+}
+
+fn addresses(interface: &Interface) -> Vec<types::IpPrefix> {
+    let four = interface.addresses4.iter();
+    let four = four.map(|own| (IpAddr::V4(own.address), own.length));
+    let six = interface.addresses6.iter();
+    let six = six.map(|own| (IpAddr::V6(own.address), own.length));
+    four.chain(six)
+        .map(|(address, length)| types::IpPrefix {
+            address: Some(address.into()),
+            length: length.into(),
+        })
+        .collect()
 }
 
 /// Fragments that wait on each worker.

@@ -60,6 +60,8 @@ pub enum Action {
     RollbackRunning,
     /// Keep what is on probation.
     Confirm,
+    /// Keep a revision, or let it go.
+    Pin,
     /// Leave the mode.
     Exit,
     /// Leave it all.
@@ -139,6 +141,16 @@ static TO_REVISION: Node = keyword("revision", "to the revision of a number").th
 static ROLLBACK_RUNNING: Node = keyword("rollback", "make an earlier revision run again")
     .wants(Action::RollbackRunning)
     .then(&[&BACK, &TO_REVISION]);
+static UNPIN: Node = keyword("off", "it may go again").ending();
+static PINNED: Node = value("REVISION", Kind::Number(1, u64::MAX), "its number").then(&[&UNPIN]);
+static PIN_REVISION: Node = keyword(
+    "revision",
+    "the one of a number, as `show configuration revisions` tells it",
+)
+.then(&[&PINNED]);
+static PIN: Node = keyword("pin", "keep a revision however long the history becomes")
+    .wants(Action::Pin)
+    .then(&[&PIN_REVISION]);
 static CONFIRM: Node =
     keyword("confirm", "keep the revision that is on probation").does(Action::Confirm);
 static RESYNCHRONISE: Node = keyword(
@@ -150,13 +162,14 @@ static HELP: Node = keyword("help", "what there is").does(Action::Help);
 static EXIT: Node = keyword("exit", "leave").does(Action::Exit);
 static QUIT: Node = keyword("quit", "leave").does(Action::Quit);
 
-static OPERATIONAL: [&Node; 16] = [
+static OPERATIONAL: [&Node; 17] = [
     &CAPTURE,
     &CLEAR,
     &CONFIGURE,
     &EXIT,
     &HELP,
     &MONITOR,
+    &PIN,
     &PING,
     &QUIT,
     &RESTART,

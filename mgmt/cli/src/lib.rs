@@ -61,6 +61,9 @@ pub struct Arguments {
     /// Do these lines instead of reading any.
     #[arg(long, value_name = "TEXT")]
     pub command: Option<String>,
+    /// Answer as JSON, as `| display json` does.
+    #[arg(long, requires = "command")]
+    pub json: bool,
     /// End the session when nobody presses a key for so many seconds; 0: never.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub idle_timeout: u64,
@@ -97,6 +100,7 @@ pub fn execute(arguments: Arguments) -> Result<ExitCode, CliError> {
                     .to_owned(),
             ));
         }
+        Some(command) if arguments.json => Some(format!("{} | display json", command.trim_end())),
         Some(command) => Some(command),
         None => env::var("SSH_ORIGINAL_COMMAND")
             .ok()

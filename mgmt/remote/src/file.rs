@@ -19,7 +19,7 @@ pub enum FileError {
         source: io::Error,
     },
     /// It is no configuration.
-    #[error("{}: larger than {} MiB, the most that a configuration may have", .0.display(), .1 >> 20)]
+    #[error("{}: {} bytes or more; at most {} are taken", .0.display(), .1 + 1, .1)]
     TooLarge(PathBuf, usize),
     /// It names a folder.
     #[error("{}: this is no name of a file", .0.display())]

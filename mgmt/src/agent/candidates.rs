@@ -33,6 +33,7 @@ impl<H: Hands> Agent<H> {
             let session = if request.candidate.is_empty() {
                 records.new_candidate(&caller, &now)?
             } else {
+                records.expire(&now)?;
                 let (session, ..) = records.candidate(&caller, &request.candidate)?;
                 records.store.touch_candidate(&session, &now)?;
                 session
@@ -233,7 +234,9 @@ pub(super) fn edit(
     caller: &Caller,
     request: &api::EditRequest,
 ) -> Result<api::EditReply, Refusal> {
+    let now = records.now()?;
     let (session, base, before) = records.candidate(caller, &request.candidate)?;
+    records.renew(&session, &now)?;
     let at = match Location::parse(&request.at, &Location::root()) {
         Ok(at) => at,
         Err(error) => {
@@ -268,7 +271,7 @@ pub(super) fn edit(
     }
     if problems.is_empty() {
         if tree != before {
-            records.save(&session, &caller.name, base, tree, &records.now()?)?;
+            records.save(&session, &caller.name, base, tree, &now)?;
         }
         if let Some(to) = rolled_back(&request.edits) {
             records.rolled_back(&session, to);

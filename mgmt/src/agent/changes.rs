@@ -1,5 +1,6 @@
 //! What a new plan does to what is there, and whom it cuts off.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -68,12 +69,15 @@ pub fn interrupts(changes: &[PlannedChange], restarts: &[String]) -> Vec<String>
 pub fn dangers(old: &Config, new: &Config, entrance: Option<IpAddr>) -> Vec<String> {
     let mut dangers = Vec::new();
     if let Some(address) = entrance
-        && has_address(old, address)
         && !has_address(new, address)
     {
-        dangers.push(format!(
-            "{address} is the address that this session came in by, and it goes"
-        ));
+        if has_address(old, address) {
+            dangers.push(format!(
+                "{address} is the address that this session came in by, and it goes"
+            ));
+        } else {
+            dangers.extend(lost_leases(old, new, address));
+        }
     }
     if has_admin_key(old) && !has_admin_key(new) {
         dangers.push("no administrator with an SSH key would be left".to_owned());
@@ -85,11 +89,58 @@ fn has_address(config: &Config, address: IpAddr) -> bool {
     let interfaces = config.interfaces.iter().flat_map(|one| &one.addresses);
     let loopbacks = config.loopbacks.iter().flat_map(|one| &one.addresses);
     let tunnels = config.tunnels.iter().flat_map(|one| &one.addresses);
+    let ip_tunnels = config.ip_tunnels.iter().flat_map(|one| &one.addresses);
     interfaces
         .chain(loopbacks)
         .chain(tunnels)
+        .chain(ip_tunnels)
         .filter_map(|one| one.address().split('/').next())
         .any(|text| text.parse() == Ok(address))
+}
+
+/// What no list of addresses names somebody else has given: any DHCP client that goes may be the one it was given to.
+fn lost_leases(old: &Config, new: &Config, address: IpAddr) -> Vec<String> {
+    // DHCP leases are of IPv4, and no session comes in from outside by a loopback address.
+    if !address.is_ipv4() || address.is_loopback() {
+        return Vec::new();
+    }
+    let left = dhcp_clients(new);
+    let lost = dhcp_clients(old)
+        .into_iter()
+        .filter(|name| !left.contains(name));
+    lost.map(|name| {
+        format!(
+            "the address {address} that this session came in by may be a leased one, and the DHCP client of {name} goes"
+        )
+    })
+    .collect()
+}
+
+/// The interfaces that ask for leases.
+fn dhcp_clients(config: &Config) -> BTreeSet<&str> {
+    let down: BTreeSet<&str> = config
+        .interfaces
+        .iter()
+        .filter(|one| !is_up(one))
+        .map(config::Interface::name)
+        .collect();
+    let asking = config.interfaces.iter().filter(|one| {
+        is_up(one)
+            && !one
+                .parent
+                .as_deref()
+                .is_some_and(|parent| down.contains(parent))
+            && one
+                .dhcp_client
+                .as_ref()
+                .is_some_and(config::DhcpClient::enabled)
+    });
+    asking.map(config::Interface::name).collect()
+}
+
+/// Unless it says otherwise it is.
+fn is_up(interface: &config::Interface) -> bool {
+    interface.enabled.unwrap_or(true)
 }
 
 fn has_admin_key(config: &Config) -> bool {
@@ -144,5 +195,75 @@ mod tests {
         assert_eq!(dangers(&config(ONE), &new, entrance).len(), 1);
         assert_eq!(dangers(&config(ONE), &config(ONE), entrance).len(), 0);
         assert_eq!(dangers(&config(ONE), &new, None).len(), 0);
+    }
+
+    #[test]
+    fn an_address_of_any_kind_of_interface_is_missed() {
+        let entrance = Some("192.0.2.1".parse().unwrap());
+        let gre =
+            r#""mode": "gre", "local_address": "198.51.100.1", "remote_address": "198.51.100.2""#;
+        for (kind, more) in [
+            ("interfaces", ""),
+            ("loopbacks", ""),
+            ("tunnels", r#", "if_id": 7"#),
+            ("ip_tunnels", &format!(", {gre}")),
+        ] {
+            let with = |addresses: &str| {
+                config(&format!(
+                    r#"{{"{kind}": [{{"name": "one", "addresses": [{addresses}]{more}}}]}}"#
+                ))
+            };
+            let old = with(r#"{"address": "192.0.2.1/24"}"#);
+            assert_eq!(dangers(&old, &with(""), entrance).len(), 1, "{kind}");
+            assert_eq!(dangers(&old, &old, entrance).len(), 0, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_dhcp_client_that_goes_may_take_the_session_along() {
+        let wan = |more: &str| {
+            config(&format!(
+                r#"{{"interfaces": [
+                    {{"name": "lan", "addresses": [{{"address": "10.0.0.1/24"}}]}},
+                    {{"name": "wan"{more}}}
+                ]}}"#
+            ))
+        };
+        let old = wan(r#", "dhcp_client": {"enabled": true}"#);
+        let without = config(r#"{"interfaces": [{"name": "lan"}]}"#);
+        let told =
+            |new: &Config, entrance: &str| dangers(&old, new, Some(entrance.parse().unwrap()));
+        let off = wan(r#", "dhcp_client": {"enabled": false}"#);
+        let down = wan(r#", "enabled": false, "dhcp_client": {"enabled": true}"#);
+        for new in [&off, &down, &wan(""), &without] {
+            assert_eq!(
+                told(new, "203.0.113.9"),
+                [
+                    "the address 203.0.113.9 that this session came in by may be a leased one, and the DHCP client of wan goes"
+                ]
+            );
+        }
+        // It came in by an address of another interface, by none of this family, or not at all.
+        assert_eq!(told(&off, "10.0.0.1"), [""; 0]);
+        assert_eq!(told(&off, "2001:db8::9"), [""; 0]);
+        assert_eq!(told(&off, "127.0.0.1"), [""; 0]);
+        assert_eq!(dangers(&old, &off, None), [""; 0]);
+        // What was leased is configured from now on.
+        let taken = wan(r#", "addresses": [{"address": "203.0.113.9/24"}]"#);
+        assert_eq!(told(&taken, "203.0.113.9"), [""; 0]);
+        // The client stays.
+        let longer = wan(r#", "mtu": 1400, "dhcp_client": {"enabled": true}"#);
+        assert_eq!(told(&longer, "203.0.113.9"), [""; 0]);
+        // With its link a VLAN goes, too.
+        let vlan = |up: bool| {
+            config(&format!(
+                r#"{{"interfaces": [
+                    {{"name": "wan", "enabled": {up}}},
+                    {{"name": "wan.7", "parent": "wan", "vlan": 7, "dhcp_client": {{"enabled": true}}}}
+                ]}}"#
+            ))
+        };
+        let entrance = Some("203.0.113.9".parse().unwrap());
+        assert_eq!(dangers(&vlan(true), &vlan(false), entrance).len(), 1);
     }
 }

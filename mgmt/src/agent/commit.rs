@@ -86,13 +86,15 @@ impl<H: Hands> Agent<H> {
             changes: ready.changes.clone(),
             ..CommitReply::default()
         };
-        if !ready.dangers.is_empty() && !request.confirmed {
+        if !ready.dangers.is_empty() {
             reply.problems = ready
                 .dangers
                 .iter()
                 .map(|danger| problem("", danger))
                 .collect();
-            if !request.check {
+            // Within a window it is taken back unless whoever is cut off comes in again and confirms it.
+            let nevertheless = request.confirmed || request.confirm_seconds > 0;
+            if !request.check && !nevertheless {
                 reply.set_outcome(Outcome::Dangerous);
                 return Ok(reply);
             }
@@ -316,7 +318,7 @@ fn prepare(
     let now = records.now()?;
     let (session, base, ours) = records.candidate(caller, name)?;
     if !check {
-        records.may_commit(&session, caller, &now)?;
+        records.may_commit(&session, &now)?;
     }
     let running = records.running.clone();
     let tree = if base == running.number {

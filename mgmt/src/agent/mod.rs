@@ -247,11 +247,36 @@ impl<H: Hands> Agent<H> {
                     probation_seconds: pending
                         .filter(|pending| pending.revision == revision.number)
                         .map(|pending| pending.remaining.as_secs()),
+                    pinned: revision.pinned,
                 })
                 .collect();
             Ok(api::ListRevisionsReply { revisions })
         })
         .await
+    }
+
+    /// Keeps a revision however long the history becomes, or lets it go again.
+    pub async fn pin(
+        &self,
+        caller: &Caller,
+        request: api::PinRequest,
+    ) -> Result<api::PinReply, Refusal> {
+        caller::allowed(caller, Role::Admin)?;
+        let who = caller.clone();
+        self.with(move |records| {
+            let number = records::numbered(request.revision)?;
+            let pinned = records.store.pin(number, !request.off);
+            let what = if request.off { "unpin" } else { "pin" };
+            let result = match &pinned {
+                Ok(()) => format!("revision {number}"),
+                Err(error) => format!("revision {number}: {error}"),
+            };
+            records.audit(&who, what, &result, &records.now()?);
+            Ok(pinned?)
+        })
+        .await?;
+        self.maintain();
+        Ok(api::PinReply {})
     }
 
     /// The end of the audit trail.

@@ -1,7 +1,7 @@
 //! `commit confirmed`: who says in time that it is good keeps it; else the box goes back by itself.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use culvert_model::api;
 
@@ -16,6 +16,8 @@ use crate::syslog::Weight;
 const TICK: Duration = Duration::from_millis(500);
 /// Between tries to tell whoever carries out plans what runs.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How late a candidate goes that was idle for too long.
+const SWEEP: Duration = Duration::from_mins(1);
 
 impl<H: Hands> Agent<H> {
     /// Keeps the revision that waits.
@@ -51,11 +53,18 @@ impl<H: Hands> Agent<H> {
     }
 
     /// Goes back when a window is over or what is on trial fails, and keeps telling whoever carries out plans until
-    /// they follow what runs. Ends never.
+    /// they follow what runs; ends candidates that nobody uses. Ends never.
     pub async fn watch(&self) {
         self.begin().await;
+        let mut swept: Option<Instant> = None;
         loop {
             tokio::time::sleep(TICK).await;
+            if swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
+                swept = Some(Instant::now());
+                if let Err(error) = self.sweep().await {
+                    tracing::warn!(%error, "idle candidates are kept");
+                }
+            }
             if let Err(error) = self.go_back_in_time().await {
                 tracing::error!(%error, "cannot go back to the confirmed configuration");
                 tokio::time::sleep(AGAIN).await;
@@ -69,6 +78,11 @@ impl<H: Hands> Agent<H> {
                 tokio::time::sleep(AGAIN).await;
             }
         }
+    }
+
+    /// Ends candidates that nobody used for too long.
+    pub(super) async fn sweep(&self) -> Result<(), Refusal> {
+        self.with(|records| records.expire(&records.now()?)).await
     }
 
     /// Tells what runs again if it is not certain that it is followed.

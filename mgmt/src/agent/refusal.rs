@@ -33,6 +33,15 @@ pub enum Refusal {
     /// Somebody else holds the configuration.
     #[error("{0}")]
     Held(String),
+    /// The session held the configuration, and does no more.
+    #[error(
+        "your exclusive hold of the configuration is over: it was not used for 30 minutes, or the gateway started anew; {}; the same again goes on without it",
+        holder(now_of.as_deref())
+    )]
+    HoldOver {
+        /// Who holds it instead.
+        now_of: Option<String>,
+    },
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -58,4 +67,11 @@ pub enum Refusal {
     /// A task of this process ended early.
     #[error("mgmt failed inside: {0}")]
     Inside(String),
+}
+
+fn holder(other: Option<&str>) -> String {
+    match other {
+        Some(name) => format!("{name} holds it now"),
+        None => "others may have committed since".to_owned(),
+    }
 }

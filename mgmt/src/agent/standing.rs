@@ -16,10 +16,18 @@ impl<H: Hands> Agent<H> {
         _caller: &Caller,
         _request: api::StatusRequest,
     ) -> Result<api::StatusReply, Refusal> {
-        let probation_seconds = self
+        let (probation_seconds, exclusive) = self
             .with(|records| {
-                let pending = records.store.pending_confirmation(&records.now()?)?;
-                Ok(pending.map(|pending| pending.remaining.as_secs()))
+                let now = records.now()?;
+                let pending = records.store.pending_confirmation(&now)?;
+                let probation = pending.map(|pending| pending.remaining.as_secs());
+                let lock = records.store.exclusive_lock(&now)?;
+                let exclusive = lock.map(|lock| api::ExclusiveHold {
+                    seconds: lock.remaining(&now).as_secs(),
+                    candidate: lock.session.to_string(),
+                    principal: lock.principal,
+                });
+                Ok((probation, exclusive))
             })
             .await?;
         let standing = self.hands.standing().await?;
@@ -37,6 +45,7 @@ impl<H: Hands> Agent<H> {
             waiting,
             store_warning: self.warning.clone(),
             probation_seconds,
+            exclusive,
             standings: standing
                 .standings
                 .iter()

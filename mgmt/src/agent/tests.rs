@@ -15,8 +15,11 @@ use super::*;
 use crate::store::{Moment, Store};
 
 mod away;
+mod candidates;
 mod committing;
+mod exclusive;
 mod going_on;
+mod idle;
 mod keys;
 mod people;
 mod probation;

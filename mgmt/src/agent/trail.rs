@@ -6,6 +6,7 @@
 //! | `session` | opened, with the role; is to end, because its user is none any more; ended |
 //! | `commit`, `confirm`, `revert` | stored with the revision; or refused, with why |
 //! | `read secrets`, `load a sealed configuration`, `rotate key` | done or refused |
+//! | `pin`, `unpin` | which revision, or why not |
 //! | `generate private-key`, `request certificate` | done, with which key |
 //! | `clear`, `restart`, `capture`, `trace`, with of what | done, or why not |
 //! | any method | refused: not this role |

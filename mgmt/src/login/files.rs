@@ -125,7 +125,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use std::os::unix::fs::MetadataExt as _;
 
-    use culvert_model::config::{ListenAddress, SshKey, SshServer, System, User};
+    use culvert_model::config::{ListenAddress, Login, SshKey, SshServer, System, User};
 
     use super::*;
 
@@ -177,6 +177,20 @@ mod tests {
         let text = fs::read_to_string(&keys).unwrap();
         assert!(
             text.contains("--principal alice --key ") && !text.contains("bob"),
+            "{text}"
+        );
+
+        // How long somebody may say nothing is as configured, from the next login on.
+        assert!(text.contains("--idle-timeout 900 "), "{text}");
+        let mut patient = config(&["alice"]);
+        patient.system.as_mut().unwrap().login = Some(Login {
+            idle_timeout: Some(300),
+            ..Login::default()
+        });
+        assert!(writer.write(&patient).unwrap());
+        let text = fs::read_to_string(&keys).unwrap();
+        assert!(
+            text.contains("--idle-timeout 300 ") && !text.contains("900"),
             "{text}"
         );
 

@@ -198,6 +198,12 @@ mod tests {
             "Banner /r/etc/ssh/banner",
             "ChannelTimeout session:*=360s",
             "DisableForwarding yes",
+            // Who does not log in is slowed down, and keeps nobody else out.
+            "LoginGraceTime 30",
+            "MaxAuthTries 6",
+            "MaxSessions 4",
+            "MaxStartups 10:30:60",
+            "PerSourceMaxStartups 8",
         ] {
             assert!(text.lines().any(|one| one == line), "{line}: {text}");
         }

@@ -104,12 +104,16 @@ pub(super) fn values(unsettled: Vec<bus::Unsettled>) -> Vec<ValueState> {
         standing: Some(
             match value.standing() {
                 Is::Pending => Standing::Pending,
-                Is::Failed | Is::Invalid => Standing::Failed,
+                Is::Failed => Standing::Failed,
+                Is::Invalid => Standing::Invalid,
                 Is::Retrying => Standing::Retrying,
                 Is::Applying | Is::Unspecified => Standing::Applying,
-                Is::Removing | Is::Discovered => Standing::Removing,
+                Is::Removing => Standing::Removing,
+                Is::Discovered => Standing::Discovered,
                 Is::PartAway => Standing::Away,
-                Is::Configured | Is::Removed | Is::Obtained => Standing::Configured,
+                Is::Configured => Standing::Configured,
+                Is::Obtained => Standing::Obtained,
+                Is::Removed => Standing::Removed,
             }
             .into(),
         ),
@@ -120,6 +124,7 @@ pub(super) fn values(unsettled: Vec<bus::Unsettled>) -> Vec<ValueState> {
             format!("waits for {}", value.missing.join(", "))
         }),
         origins: value.origins,
+        fields: value.fields,
     };
     unsettled.into_iter().map(value).collect()
 }
@@ -156,6 +161,11 @@ pub(super) fn interfaces(reply: bus::ShowInterfacesReply) -> Vec<InterfaceState>
                 tx_bytes: Some(since(interface.tx_bytes, cleared.tx_bytes)),
                 drops: Some(since(interface.drops, cleared.drops)),
                 driver: some(interface.driver),
+                addresses: interface
+                    .addresses
+                    .iter()
+                    .filter_map(|one| network(Some(one)))
+                    .collect(),
             }
         })
         .collect();
@@ -499,6 +509,30 @@ mod tests {
             protocol,
             first_port: ports.0,
             last_port: ports.1,
+        }
+    }
+
+    #[test]
+    fn each_standing_has_its_own_name() {
+        use bus::unsettled::Standing as Is;
+        let standing = |standing: Is| {
+            let rows = values(vec![bus::Unsettled {
+                standing: standing.into(),
+                fields: vec!["mtu".to_owned()],
+                ..bus::Unsettled::default()
+            }]);
+            assert_eq!(rows[0].fields, ["mtu"]);
+            rows[0].standing()
+        };
+        for (is, told) in [
+            (Is::Invalid, Standing::Invalid),
+            (Is::Failed, Standing::Failed),
+            (Is::Discovered, Standing::Discovered),
+            (Is::Removing, Standing::Removing),
+            (Is::Obtained, Standing::Obtained),
+            (Is::Removed, Standing::Removed),
+        ] {
+            assert_eq!(standing(is), told);
         }
     }
 

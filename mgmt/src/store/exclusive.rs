@@ -25,6 +25,28 @@ pub struct ExclusiveLock {
 }
 
 impl ExclusiveLock {
+    /// How long it lasts yet.
+    pub fn remaining(&self, now: &Moment) -> Duration {
+        self.until.remaining(now)
+    }
+
+    fn save(&self, connection: &Connection) -> Result<(), StoreError> {
+        connection.execute(
+            "INSERT OR REPLACE INTO exclusive
+                 (id, session, principal, wall, boot, since_boot, checksum)
+             VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                self.session.as_str(),
+                self.principal,
+                self.until.wall.0,
+                self.until.boot.bytes(),
+                as_millis(self.until.since_boot),
+                self.checksum(),
+            ],
+        )?;
+        Ok(())
+    }
+
     fn checksum(&self) -> Sum {
         Fields::of("exclusive")
             .text(self.session.as_str())
@@ -102,23 +124,27 @@ impl Store {
             principal: principal.to_owned(),
             until: now.after(window),
         };
-        self.write(|transaction, _, _| {
-            transaction.execute(
-                "INSERT OR REPLACE INTO exclusive
-                     (id, session, principal, wall, boot, since_boot, checksum)
-                 VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)",
-                params![
-                    lock.session.as_str(),
-                    lock.principal,
-                    lock.until.wall.0,
-                    lock.until.boot.bytes(),
-                    as_millis(lock.until.since_boot),
-                    lock.checksum(),
-                ],
-            )?;
-            Ok(())
-        })?;
+        self.write(|transaction, _, _| lock.save(transaction))?;
         Ok(lock)
+    }
+
+    /// Who held the configuration last, also if their time is over.
+    pub fn last_exclusive_lock(&self) -> Result<Option<ExclusiveLock>, StoreError> {
+        load(&self.connection)
+    }
+
+    /// Prolongs what a session has, without waiting for the disk: no hold outlives a power cut.
+    pub fn prolong_exclusive_lock(
+        &mut self,
+        lock: ExclusiveLock,
+        window: Duration,
+        now: &Moment,
+    ) -> Result<(), StoreError> {
+        let lock = ExclusiveLock {
+            until: now.after(window),
+            ..lock
+        };
+        self.write_without_waiting(|transaction, _, _| lock.save(transaction))
     }
 
     /// Lets go, if this session holds it.

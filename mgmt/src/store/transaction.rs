@@ -3,7 +3,7 @@
 //! | what | waits | after a crash of the process | after a power cut |
 //! | --- | --- | --- | --- |
 //! | commits, confirmations, the audit trail, keys | once | it is there | it is there |
-//! | candidates | no | it is there | as it was at some moment since the last of the others |
+//! | candidates, a longer exclusive hold | no | it is there | as it was at some moment since the last of the others |
 //!
 //! All of them go into one log, one after the other, and a start reads it up to where it is whole: what waited makes
 //! durable all that was written before it, and what did not can never be there without what it was built on.
@@ -118,6 +118,8 @@ impl Store {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::time::Duration;
+
     use super::super::tests::{at, new_revision, place, recorded, start_recording, syncs_recorded};
     use super::super::{NewAuditEntry, SessionId};
     use super::*;
@@ -139,6 +141,15 @@ mod tests {
         save(&mut store, b"second");
         store.touch_candidate(&session, &at(2)).unwrap();
         assert_eq!(syncs_recorded(), 0);
+        let minute = Duration::from_mins(1);
+        let held = store
+            .lock_exclusively(&session, "ann", minute, &at(2))
+            .unwrap();
+        start_recording();
+        store.prolong_exclusive_lock(held, minute, &at(50)).unwrap();
+        assert_eq!(syncs_recorded(), 0);
+        let held = store.exclusive_lock(&at(100)).unwrap().unwrap();
+        assert_eq!(held.remaining(&at(100)), Duration::from_secs(10));
         start_recording();
         store
             .commit(new_revision(None, b"one"), None, &at(3))

@@ -73,7 +73,7 @@ static NODES: Node = keyword("nodes", "what each node of the packet graph has co
     .does(Action::Show(Topic::Nodes))
     .then(&[&ALL]);
 
-static REVISIONS: Node = keyword("revisions", "revisions, newest first")
+static REVISIONS: Node = keyword("revisions", "revisions, newest first, and which are pinned")
     .does(Action::ShowRevisions)
     .then(&[&NEWEST_FIRST]);
 static STATUS_OF: Node = keyword(

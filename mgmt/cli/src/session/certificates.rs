@@ -6,6 +6,7 @@ use super::{Output, Session, problems};
 use crate::error::CliError;
 use crate::grammar::Parsed;
 use crate::table::table;
+use crate::views;
 use crate::words::Word;
 
 impl Session {
@@ -64,10 +65,17 @@ impl Session {
         Ok(Output::text(reply.pem))
     }
 
-    pub(super) async fn show_certificates(&mut self) -> Result<Output, CliError> {
+    pub(super) async fn show_certificates(&mut self, json: bool) -> Result<Output, CliError> {
         let request = api::ListCertificatesRequest {};
         let reply = self.service().await?.list_certificates(request).await?;
-        let certificates = reply.into_inner().certificates;
+        let reply = reply.into_inner();
+        if json {
+            return Ok(Output::text(views::json::answer(
+                "ListCertificatesReply",
+                &reply,
+            )));
+        }
+        let certificates = reply.certificates;
         if certificates.is_empty() {
             return Ok(Output::note("there are no certificates"));
         }

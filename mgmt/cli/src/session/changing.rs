@@ -245,12 +245,14 @@ impl Session {
         &mut self,
         parsed: &Parsed,
         words: &[Word],
+        json: bool,
     ) -> Result<Output, CliError> {
         let candidate = self.candidate()?.candidate.clone();
         let from = self.revision_named(parsed, words).await?;
         self.differences(
             from.map(source::Which::Revision),
             source::Which::Candidate(candidate),
+            json,
         )
         .await
     }
@@ -459,10 +461,10 @@ impl Session {
             "candidate {} on revision {}{}: {changes} changes\n",
             configuring.candidate,
             configuring.base,
-            if configuring.exclusive {
-                ", exclusive"
-            } else {
-                ""
+            match (configuring.exclusive, &status.exclusive) {
+                (_, Some(hold)) if hold.candidate == configuring.candidate => ", exclusive",
+                (true, _) => ", no longer exclusive",
+                (false, _) => "",
             }
         );
         text.push_str(&super::standing::status_text(&status));

@@ -192,6 +192,29 @@ impl Session {
         )))
     }
 
+    pub(super) async fn pin(
+        &mut self,
+        parsed: &Parsed,
+        words: &[Word],
+    ) -> Result<Output, CliError> {
+        let request = api::PinRequest {
+            revision: parsed.number("REVISION", words).unwrap_or_default(),
+            off: parsed.has("off"),
+        };
+        self.service().await?.pin(request).await?;
+        Ok(Output::note(if request.off {
+            format!(
+                "revision {} may go when the history is full",
+                request.revision
+            )
+        } else {
+            format!(
+                "revision {} stays until `pin revision {} off`",
+                request.revision, request.revision
+            )
+        }))
+    }
+
     /// From operational mode: a candidate of its own, committed at once.
     pub(super) async fn roll_back_running(
         &mut self,
@@ -276,11 +299,13 @@ fn told(reply: &api::CommitReply, minutes: Option<u64>, zone: &Zone) -> Result<O
         )
     });
     match reply.outcome() {
-        Outcome::Applied => Ok(Output::note(format!(
-            "applied: revision {revision}{probation}"
-        ))),
+        Outcome::Applied => Ok(Output {
+            text: warnings(reply),
+            note: Some(format!("applied: revision {revision}{probation}")),
+            ..Output::default()
+        }),
         Outcome::Pending => Ok(Output {
-            text: waiting_text(&reply.waiting),
+            text: warnings(reply) + &waiting_text(&reply.waiting),
             note: Some(format!(
                 "applied: revision {revision}{probation}; {} wait for what is not there yet",
                 values(reply.waiting.len())
@@ -308,6 +333,15 @@ fn told(reply: &api::CommitReply, minutes: Option<u64>, zone: &Zone) -> Result<O
     }
 }
 
+/// What is dangerous about what was done, or would be.
+fn warnings(reply: &api::CommitReply) -> String {
+    let mut text = String::new();
+    for problem in &reply.problems {
+        let _ = writeln!(text, "! {}", sentence(problem));
+    }
+    text
+}
+
 fn checked(reply: &api::CommitReply) -> Output {
     let rows: Vec<_> = reply
         .changes
@@ -319,10 +353,10 @@ fn checked(reply: &api::CommitReply) -> Output {
     } else {
         table(["does", "to"], &rows)
     };
-    let warnings = reply.problems.iter().map(sentence);
-    for warning in reply.interrupts.iter().cloned().chain(warnings) {
-        let _ = writeln!(text, "! {warning}");
+    for interrupt in &reply.interrupts {
+        let _ = writeln!(text, "! {interrupt}");
     }
+    text.push_str(&warnings(reply));
     Output {
         text,
         note: Some(format!(

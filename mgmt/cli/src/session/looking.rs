@@ -121,6 +121,7 @@ impl Session {
         &mut self,
         parsed: &Parsed,
         words: &[Word],
+        json: bool,
     ) -> Result<Output, CliError> {
         let limit = parsed.number("NUMBER", words).unwrap_or(20);
         let request = api::ListRevisionsRequest {
@@ -133,19 +134,24 @@ impl Session {
             .list_revisions(request)
             .await?
             .into_inner();
+        if json {
+            return Ok(Output::text(views::json::answer(
+                "ListRevisionsReply",
+                &reply,
+            )));
+        }
         let zone = self.zone().await;
         let rows: Vec<_> = reply
             .revisions
             .into_iter()
             .map(|revision| {
-                let comment = match revision.probation_seconds {
-                    Some(seconds) => format!(
-                        "[on probation, {} left] {}",
-                        span(seconds),
-                        revision.comment
-                    ),
-                    None => revision.comment,
-                };
+                let mut comment = revision.comment;
+                if let Some(seconds) = revision.probation_seconds {
+                    comment = format!("[on probation, {} left] {comment}", span(seconds));
+                }
+                if revision.pinned {
+                    comment.insert_str(0, "[pinned] ");
+                }
                 [
                     revision.number.to_string(),
                     zone.moment(revision.unix_ms),
@@ -201,6 +207,7 @@ impl Session {
         &mut self,
         parsed: &Parsed,
         words: &[Word],
+        json: bool,
     ) -> Result<Output, CliError> {
         let from = match parsed.number("REVISION", words) {
             Some(number) => number,
@@ -209,6 +216,7 @@ impl Session {
         self.differences(
             Some(source::Which::Revision(from)),
             source::Which::Running(api::Running {}),
+            json,
         )
         .await
     }
@@ -217,6 +225,7 @@ impl Session {
         &mut self,
         from: Option<source::Which>,
         to: source::Which,
+        json: bool,
     ) -> Result<Output, CliError> {
         let request = api::CompareRequest {
             from: from.map(|which| api::Source { which: Some(which) }),
@@ -224,6 +233,9 @@ impl Session {
             at: Vec::new(),
         };
         let reply = self.service().await?.compare(request).await?.into_inner();
+        if json {
+            return Ok(Output::text(views::json::answer("CompareReply", &reply)));
+        }
         if reply.differences.is_empty() {
             return Ok(Output::note("nothing differs"));
         }
@@ -238,19 +250,19 @@ impl Session {
         &mut self,
         parsed: &Parsed,
         words: &[Word],
+        json: bool,
     ) -> Result<Output, CliError> {
         let limit = parsed.number("NUMBER", words).unwrap_or(20);
         let request = api::ListAuditRequest {
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
         };
-        let mut entries = self
-            .service()
-            .await?
-            .list_audit(request)
-            .await?
-            .into_inner()
-            .entries;
-        entries.sort_by_key(|entry| entry.number);
+        let service = self.service().await?;
+        let mut reply = service.list_audit(request).await?.into_inner();
+        reply.entries.sort_by_key(|entry| entry.number);
+        if json {
+            return Ok(Output::text(views::json::answer("ListAuditReply", &reply)));
+        }
+        let entries = reply.entries;
         let zone = self.zone().await;
         let rows: Vec<_> = entries
             .into_iter()

@@ -226,7 +226,7 @@ impl Session {
             && (pipes.defaults || json(pipes) != pipes.format.is_some())
         {
             return Err(CliError::Not(
-                "what came of it is told in words, or with `| display json`".to_owned(),
+                "this is told in words, or with `| display json`".to_owned(),
             ));
         }
         match parsed.action {
@@ -240,14 +240,14 @@ impl Session {
                 let source = api::source::Which::Revision(number);
                 self.text_of(source, words, parsed, pipes).await
             }
-            Action::ShowRevisions => self.list_revisions(parsed, words).await,
-            Action::ShowStatus => self.show_status().await,
-            Action::ShowTransactions => self.show_transactions(parsed, words).await,
+            Action::ShowRevisions => self.list_revisions(parsed, words, json(pipes)).await,
+            Action::ShowStatus => self.show_status(json(pipes)).await,
+            Action::ShowTransactions => self.show_transactions(parsed, words, json(pipes)).await,
             Action::ShowGraph => self.show_graph(parsed, words).await,
             Action::Resynchronise => self.resynchronise().await,
-            Action::ShowDifferences => self.show_differences(parsed, words).await,
-            Action::ShowAudit => self.show_audit(parsed, words).await,
-            Action::ShowCertificates => self.show_certificates().await,
+            Action::ShowDifferences => self.show_differences(parsed, words, json(pipes)).await,
+            Action::ShowAudit => self.show_audit(parsed, words, json(pipes)).await,
+            Action::ShowCertificates => self.show_certificates(json(pipes)).await,
             Action::GenerateKey => self.generate_key(parsed, words).await,
             Action::RequestCertificate => self.request_certificate(parsed, words).await,
             Action::ShowLog => self.show_log(parsed, words, pipes, console).await,
@@ -261,6 +261,7 @@ impl Session {
             Action::Configure => self.configure(parsed, words).await,
             Action::RollbackRunning => self.roll_back_running(parsed, words, console).await,
             Action::Confirm => self.confirm().await,
+            Action::Pin => self.pin(parsed, words).await,
             Action::Exit if self.configuring.is_some() => self.leave_configuration(console).await,
             Action::Quit if self.configuring.is_some() => {
                 let mut output = self.leave_configuration(console).await?;
@@ -284,7 +285,7 @@ impl Session {
             Action::Up => self.go_out(parsed.number("LEVELS", words).unwrap_or(1)),
             Action::Top => self.go_out(u64::MAX),
             Action::ShowCandidate => self.text_of_candidate(words, parsed, pipes).await,
-            Action::Compare => self.compare(parsed, words).await,
+            Action::Compare => self.compare(parsed, words, json(pipes)).await,
             Action::Commit => self.commit(parsed, words, json(pipes), console).await,
             Action::Rollback => self.roll_back(parsed, words).await,
             Action::Load => self.load(parsed, words, json(pipes), console).await,
@@ -399,9 +400,20 @@ fn has_forms(action: Action) -> bool {
     ) || answers_programs(action)
 }
 
-/// Actions that say as JSON, if asked to, what came of them, whether it is good or bad.
+/// Actions that answer in words, or as JSON if asked to; a commit and a load whether it is good or bad.
 fn answers_programs(action: Action) -> bool {
-    matches!(action, Action::Commit | Action::Load)
+    matches!(
+        action,
+        Action::Commit
+            | Action::Load
+            | Action::ShowStatus
+            | Action::ShowTransactions
+            | Action::ShowRevisions
+            | Action::ShowDifferences
+            | Action::Compare
+            | Action::ShowAudit
+            | Action::ShowCertificates
+    )
 }
 
 fn json(pipes: &Pipes) -> bool {

@@ -9,31 +9,43 @@ use crate::error::CliError;
 use crate::grammar::Parsed;
 use crate::moment::Zone;
 use crate::table::{span, table};
+use crate::views;
 use crate::words::Word;
 
 impl Session {
-    pub(super) async fn show_status(&mut self) -> Result<Output, CliError> {
+    pub(super) async fn show_status(&mut self, json: bool) -> Result<Output, CliError> {
         let status = self
             .service()
             .await?
             .status(api::StatusRequest {})
             .await?
             .into_inner();
-        Ok(Output::text(status_text(&status)))
+        Ok(Output::text(if json {
+            views::json::answer("StatusReply", &status)
+        } else {
+            status_text(&status)
+        }))
     }
 
     pub(super) async fn show_transactions(
         &mut self,
         parsed: &Parsed,
         words: &[Word],
+        json: bool,
     ) -> Result<Output, CliError> {
         let limit = parsed.number("NUMBER", words).unwrap_or(20);
         let request = api::ListTransactionsRequest {
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
         };
-        let zone = self.zone().await;
         let service = self.service().await?;
         let reply = service.list_transactions(request).await?.into_inner();
+        if json {
+            return Ok(Output::text(views::json::answer(
+                "ListTransactionsReply",
+                &reply,
+            )));
+        }
+        let zone = self.zone().await;
         Ok(Output::text(transactions_text(&reply.transactions, &zone)))
     }
 
@@ -96,6 +108,15 @@ pub(super) fn status_text(status: &api::StatusReply) -> String {
             .map(|one| format!("{} {}", one.count, one.standing))
             .collect();
         let _ = writeln!(text, "values: {}", counts.join(", "));
+    }
+    if let Some(hold) = &status.exclusive {
+        let _ = writeln!(
+            text,
+            "exclusive: {} keeps all others from committing with candidate {}; that ends in {} unless it is used",
+            hold.principal,
+            hold.candidate,
+            span(hold.seconds)
+        );
     }
     if !status.store_warning.is_empty() {
         let _ = writeln!(text, "store: {}", status.store_warning);
@@ -272,9 +293,18 @@ mod tests {
                     count: 2,
                 },
             ],
+            exclusive: Some(api::ExclusiveHold {
+                candidate: "00ff".to_owned(),
+                principal: "ann".to_owned(),
+                seconds: 1740,
+            }),
             ..api::StatusReply::default()
         };
         let text = status_text(&status);
+        assert!(
+            text.contains("exclusive: ann") && text.contains("ends in 29 min"),
+            "{text}"
+        );
         assert!(text.contains("values: 40 configured, 2 obtained"), "{text}");
     }
 }

@@ -1,8 +1,8 @@
 //! A message as JSON, field by field in the order of the schema. What is absent is `null`, and numbers are numbers.
 
-use culvert_model::rules;
 use culvert_model::state::State;
-use prost_reflect::{DynamicMessage, EnumDescriptor, Kind, ReflectMessage as _, Value};
+use culvert_model::{rules, schema};
+use prost_reflect::{DynamicMessage, EnumDescriptor, Kind, ReflectMessage as _, Value, prost};
 use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 
 use super::rows::dynamic;
@@ -41,6 +41,7 @@ impl Serialize for Leaf<'_> {
             Value::U32(value) => serializer.serialize_u32(*value),
             Value::U64(value) => serializer.serialize_u64(*value),
             Value::String(value) => serializer.serialize_str(value),
+            Value::Bytes(bytes) => serializer.collect_str(&format_args!("{bytes:02x}")),
             Value::EnumNumber(number) => match self.1 {
                 Kind::Enum(of) => serializer.serialize_str(&keyword(of, *number)),
                 _ => serializer.serialize_i32(*number),
@@ -57,7 +58,7 @@ impl Serialize for Leaf<'_> {
                 }
                 list.end()
             }
-            // State has no others: a test of the schema says so.
+            // There are no others: a test of the schema says so.
             _ => serializer.serialize_none(),
         }
     }
@@ -68,6 +69,25 @@ pub(super) fn keyword(of: &EnumDescriptor, number: i32) -> String {
     of.get_value(number)
         .and_then(|value| rules::keyword(&value))
         .unwrap_or_else(|| "-".to_owned())
+}
+
+/// An answer of the service, by the name of its message.
+pub fn answer(name: &str, answer: &impl prost::Message) -> String {
+    let Some(of) = schema::message(&format!("culvert.api.v1.{name}")) else {
+        return String::new();
+    };
+    let mut message = DynamicMessage::new(of);
+    if message.transcode_from(answer).is_err() {
+        return String::new();
+    }
+    let whole = Message {
+        message: &message,
+        derived: Vec::new(),
+    };
+    // A map with text keys can be written.
+    let mut text = serde_json::to_string_pretty(&whole).unwrap_or_default();
+    text.push('\n');
+    text
 }
 
 /// All that there is of a state.

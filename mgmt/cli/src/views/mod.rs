@@ -8,7 +8,7 @@
 //! Which columns a table has is data. `culvert show` and the command line show the same.
 
 mod clock;
-mod json;
+pub mod json;
 pub mod packets;
 pub mod pcapng;
 mod rows;

@@ -48,6 +48,7 @@ static INTERFACES: View = view(
     &[
         column("interface", "name"),
         column("state", "state"),
+        column("addresses", "addresses"),
         column("mac", "mac"),
         column("#mtu", "mtu"),
         column("#rx packets", "rx_packets"),

@@ -30,6 +30,9 @@ pub(super) fn text(state: &State) -> String {
     text.push_str(&processes(state));
     for value in &state.values {
         let _ = write!(text, "\n{}: {}", value.key(), standing_of(value.standing()));
+        if !value.fields.is_empty() {
+            let _ = write!(text, " ({})", value.fields.join(", "));
+        }
         if !value.reason().is_empty() {
             let _ = write!(text, ", {}", value.reason());
         }
@@ -67,6 +70,10 @@ fn standing_of(standing: Standing) -> &'static str {
         Standing::Applying => "applying",
         Standing::Removing => "removing",
         Standing::Away => "away",
+        Standing::Invalid => "invalid",
+        Standing::Discovered => "discovered",
+        Standing::Obtained => "obtained",
+        Standing::Removed => "removed",
     }
 }
 
@@ -114,12 +121,21 @@ mod tests {
                 name_servers: vec!["192.0.2.53".to_owned(), "192.0.2.54".to_owned()],
                 search_domains: vec!["example.com".to_owned()],
             }),
-            values: vec![ValueState {
-                key: Some("route/x".to_owned()),
-                standing: Some(Standing::Pending.into()),
-                reason: Some("waits for interface/y".to_owned()),
-                origins: Vec::new(),
-            }],
+            values: vec![
+                ValueState {
+                    key: Some("route/x".to_owned()),
+                    standing: Some(Standing::Pending.into()),
+                    reason: Some("waits for interface/y".to_owned()),
+                    ..ValueState::default()
+                },
+                ValueState {
+                    key: Some("tunnel/z".to_owned()),
+                    standing: Some(Standing::Invalid.into()),
+                    reason: Some("too small".to_owned()),
+                    fields: vec!["mtu".to_owned()],
+                    ..ValueState::default()
+                },
+            ],
             ..State::default()
         };
         assert_eq!(
@@ -128,7 +144,8 @@ mod tests {
              revision 9, 2 of 3 values are as configured\n\
              names are looked up by 192.0.2.53, 192.0.2.54 in example.com\n\n\
              process    state  pid  restarts\ndataplane  ready    7         1\n\n\
-             route/x: pending, waits for interface/y\n"
+             route/x: pending, waits for interface/y\n\
+             tunnel/z: invalid (mtu), too small\n"
         );
         assert_eq!(names(&SystemState::default()), "\n");
         assert!(version(&state).starts_with("Culvert 1.2.3\nLinux 6.12\n"));

@@ -533,6 +533,35 @@ fn revisions_come_back() {
 }
 
 #[test]
+fn revisions_are_pinned_and_let_go() {
+    let fake = Fake::start();
+    let mut terminal = open(&fake);
+    let answer = terminal.ask("pin revision 4");
+    assert!(
+        answer.contains("revision 4 stays until `pin revision 4 off`"),
+        "{answer}"
+    );
+    assert_eq!(fake.state().pinned, [4]);
+    let list = terminal.ask("show configuration revisions");
+    assert!(
+        list.contains("[pinned] comment 4") && !list.contains("[pinned] comment 6"),
+        "{list}"
+    );
+    assert!(
+        terminal
+            .ask("pin revision 5")
+            .contains("there is no revision 5")
+    );
+    let answer = terminal.ask("pin revision 4 off");
+    assert!(answer.contains("revision 4 may go"), "{answer}");
+    assert_eq!(fake.state().pinned, [0; 0]);
+    // The rest of the line is asked for.
+    terminal.press("pin revision ?");
+    let list = terminal.prompt();
+    assert!(list.contains("its number"), "{list}");
+}
+
+#[test]
 fn a_text_is_typed_in() {
     let fake = Fake::start();
     let mut terminal = configure(&fake);

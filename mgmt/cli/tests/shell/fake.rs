@@ -43,6 +43,8 @@ pub struct State {
     pub wishes: Vec<api::RequestCertificateRequest>,
     /// Confirmations.
     pub confirms: u32,
+    /// Revisions that are pinned.
+    pub pinned: Vec<u64>,
     /// Changes of the candidate that are not committed.
     pub changes: usize,
     /// Answers to commits; when there are none it is applied.
@@ -370,7 +372,7 @@ impl Configuration for Service {
         &self,
         request: Request<api::ListRevisionsRequest>,
     ) -> Result<Response<api::ListRevisionsReply>, Status> {
-        drop(self.record("list_revisions", &request));
+        let pinned = self.record("list_revisions", &request).pinned.clone();
         let limit = request.into_inner().limit as usize;
         let revisions = [7, 6, 4]
             .into_iter()
@@ -381,10 +383,29 @@ impl Configuration for Service {
                 source: "cli".into(),
                 unix_ms: 1_735_689_600_000,
                 comment: format!("comment {number}"),
+                pinned: pinned.contains(&number),
                 ..api::Revision::default()
             })
             .collect();
         Ok(Response::new(api::ListRevisionsReply { revisions }))
+    }
+
+    async fn pin(
+        &self,
+        request: Request<api::PinRequest>,
+    ) -> Result<Response<api::PinReply>, Status> {
+        let mut state = self.record("pin", &request);
+        let api::PinRequest { revision, off } = request.into_inner();
+        if ![7, 6, 4].contains(&revision) {
+            return Err(Status::not_found(format!(
+                "there is no revision {revision}"
+            )));
+        }
+        state.pinned.retain(|one| *one != revision);
+        if !off {
+            state.pinned.push(revision);
+        }
+        Ok(Response::new(api::PinReply {}))
     }
 
     async fn status(

@@ -34,6 +34,15 @@ fn lines(command: &mut Command, lines: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
+/// One command of somebody who comes in by sshd.
+fn over_ssh(fake: &Fake, command: &str) -> Output {
+    shell(fake.path())
+        .args(["--principal", "ada"])
+        .env("SSH_ORIGINAL_COMMAND", command)
+        .output()
+        .unwrap()
+}
+
 fn out(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
@@ -238,13 +247,7 @@ fn keys_are_made_and_certificates_asked_for_and_shown() {
 #[test]
 fn one_command_over_ssh() {
     let fake = Fake::start();
-    let ssh = |command: &str| {
-        shell(fake.path())
-            .args(["--principal", "ada"])
-            .env("SSH_ORIGINAL_COMMAND", command)
-            .output()
-            .unwrap()
-    };
+    let ssh = |command: &str| over_ssh(&fake, command);
     let output = ssh("show ipsec | count");
     assert_eq!(
         (out(&output).as_str(), output.status.success()),
@@ -290,6 +293,40 @@ fn one_command_over_ssh() {
     );
     let output = ssh("show audit");
     assert!(err(&output).contains("the audit trail is for operators; ada is read-only"));
+}
+
+#[test]
+fn programs_are_told_the_same_as_json() {
+    let fake = Fake::start();
+    fake.state().changes = 1;
+    let ssh = |command: &str| over_ssh(&fake, command);
+    let told = |command: &str| -> serde_json::Value {
+        let by_pipe = out(&ssh(&format!("{command} | display json")));
+        let by_option = shell(fake.path())
+            .args(["--command", command, "--json"])
+            .output()
+            .unwrap();
+        assert_eq!(out(&by_option), by_pipe);
+        serde_json::from_str(&by_pipe).unwrap_or_else(|error| panic!("{command}: {error}"))
+    };
+    let status = told("show configuration status");
+    assert_eq!(
+        (&status["revision"], &status["applied"]),
+        (&7.into(), &9.into())
+    );
+    assert!(status["waiting"].as_array().unwrap().is_empty());
+    let transactions = told("show configuration transactions");
+    assert_eq!(transactions["transactions"][0]["cause"], "revision 7");
+    let revisions = told("show configuration revisions 2");
+    assert_eq!(revisions["revisions"][1]["comment"], "comment 6");
+    let differences = told("show configuration differences");
+    assert_eq!(differences["differences"][0]["after"], "1400");
+    let output = ssh("show configuration status | display set");
+    assert!(
+        err(&output).contains("`| display json`"),
+        "{}",
+        err(&output)
+    );
 }
 
 #[test]
@@ -442,13 +479,7 @@ fn a_text_among_the_lines() {
 #[test]
 fn what_is_told_bit_by_bit_goes_through_pipes() {
     let fake = Fake::start();
-    let ssh = |command: &str| {
-        shell(fake.path())
-            .args(["--principal", "ada"])
-            .env("SSH_ORIGINAL_COMMAND", command)
-            .output()
-            .unwrap()
-    };
+    let ssh = |command: &str| over_ssh(&fake, command);
     let output = ssh("ping 192.0.2.9 count 4 interval 20 size 100 source 192.0.2.1");
     assert!(output.status.success(), "{output:?}");
     assert_eq!(

@@ -120,9 +120,21 @@ async fn cutting_off_ones_own_session_takes_a_second_word() {
     };
     let reply = bench.agent.commit(&remote, request.clone()).await.unwrap();
     assert_eq!((reply.outcome(), reply.revision), (Outcome::Dangerous, 2));
-    request.confirmed = true;
-    let reply = bench.agent.commit(&remote, request).await.unwrap();
+    // A window is a second word, too: unless whoever is cut off confirms it, it is taken back.
+    request.confirm_seconds = 60;
+    let reply = bench.agent.commit(&remote, request.clone()).await.unwrap();
     assert_eq!((reply.outcome(), reply.revision), (Outcome::Applied, 3));
+    assert!(reply.problems[0].message.contains("came in by"));
+    let confirm = api::ConfirmRequest::default();
+    bench.agent.confirm(&root(), confirm).await.unwrap();
+    bench.set(&request.candidate, &[WAN]).await;
+    bench.commit(&request.candidate).await;
+    bench
+        .set(&request.candidate, &["delete interfaces wan"])
+        .await;
+    (request.confirm_seconds, request.confirmed) = (0, true);
+    let reply = bench.agent.commit(&remote, request).await.unwrap();
+    assert_eq!((reply.outcome(), reply.revision), (Outcome::Applied, 5));
 }
 
 #[tokio::test]

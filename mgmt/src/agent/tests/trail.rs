@@ -157,3 +157,60 @@ async fn commits_that_come_to_nothing_are_written_down() {
     assert_eq!(last.what, "revert");
     assert!(last.result.contains("not confirmed in time"), "{last:?}");
 }
+
+#[tokio::test]
+async fn a_pinned_revision_stays_and_the_trail_says_who_pinned_it() {
+    let bench = Bench::new();
+    let candidate = bench.open().await;
+    bench.set(&candidate, &[WAN]).await;
+    bench.commit(&candidate).await;
+    let pinned = async |bench: &Bench| -> Vec<u64> {
+        let request = api::ListRevisionsRequest::default();
+        let reply = bench.agent.revisions(&root(), request).await.unwrap();
+        let pinned = reply.revisions.iter().filter(|one| one.pinned);
+        pinned.map(|one| one.number).collect()
+    };
+    let pin = async |bench: &Bench, caller: &Caller, revision, off| {
+        let request = api::PinRequest { revision, off };
+        bench.agent.pin(caller, request).await
+    };
+    assert_eq!(pinned(&bench).await, [0; 0]);
+    pin(&bench, &root(), 1, false).await.unwrap();
+    pin(&bench, &root(), 2, false).await.unwrap();
+    assert_eq!(pinned(&bench).await, [2, 1]);
+    pin(&bench, &root(), 2, true).await.unwrap();
+    let bench = bench.restart().await;
+    assert_eq!(pinned(&bench).await, [1]);
+    assert!(matches!(
+        pin(&bench, &root(), 9, false).await,
+        Err(Refusal::Store(crate::store::StoreError::NoSuchRevision(_)))
+    ));
+    assert!(matches!(
+        pin(&bench, &root(), 0, false).await,
+        Err(Refusal::Malformed(_))
+    ));
+    let operator = Caller {
+        role: Role::Operator,
+        ..root()
+    };
+    assert!(matches!(
+        pin(&bench, &operator, 1, true).await,
+        Err(Refusal::Role { .. })
+    ));
+    assert_eq!(pinned(&bench).await, [1]);
+    let trail: Vec<(String, String)> = entries(&bench)
+        .await
+        .into_iter()
+        .filter(|entry| entry.what.ends_with("pin") && entry.principal == "root")
+        .map(|entry| (entry.what, entry.result))
+        .collect();
+    let mut told: Vec<(&str, &str)> = trail
+        .iter()
+        .map(|(what, result)| (what.as_str(), result.as_str()))
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told.len(), 4, "{told:?}");
+    assert_eq!(told[..2], [("pin", "revision 1"), ("pin", "revision 2")]);
+    assert!(told[2].1.starts_with("revision 9: "), "{told:?}");
+    assert_eq!(told[3], ("unpin", "revision 2"));
+}

@@ -60,6 +60,11 @@ pub(crate) fn syncs_recorded() -> usize {
         .count()
 }
 
+/// How much this thread did to the disk since.
+pub(crate) fn events_recorded() -> usize {
+    disk_log::take().len()
+}
+
 pub(super) fn at(seconds: u64) -> Moment {
     Moment {
         wall: WallTime(1_700_000_000_000 + seconds * 1000),
