@@ -93,6 +93,8 @@ fn an_uplink_by_dhcp_is_obtained_renewed_kept_lost_and_given_back() {
     }
     let status = show("show configuration status");
     assert!(status.contains("obtained"), "{status}");
+    let interfaces = show("show interfaces");
+    assert!(interfaces.contains(&format!("{FIRST}/24")), "{interfaces}");
 
     // Renewed: asked of its server alone, and by nobody's going back to the beginning.
     let [offers, leases] = ["DHCPOFFER", "DHCPACK"].map(|kind| server.count(kind));

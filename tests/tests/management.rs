@@ -9,10 +9,12 @@ use std::time::Duration;
 use culvert_netlab::addressing::{Family, Place, Side};
 use culvert_netlab::ping::{Ping, PingReport};
 use culvert_netlab::process::Interrupt;
-use culvert_tests::configuration::{CHILD, CONNECTION, SECRET, gateway};
+use culvert_tests::configuration::{CHILD, CONNECTION, IF_ID, SECRET, gateway, identity};
 use culvert_tests::gateway::{Gateway, program};
 use culvert_tests::laboratory::{Laboratory, wait_for};
+use culvert_tests::traffic::Traffic;
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -220,4 +222,91 @@ fn a_timer_of_a_connection_disturbs_no_sa() {
     });
     assert_eq!(report.received, 150, "{report:?}");
     assert_eq!(sas(lab.gateway(Side::A)), before);
+}
+
+/// With another tunnel between the same gateways, for networks that nobody has.
+fn with_another(side: Side) -> Value {
+    let mut whole = gateway(side);
+    let named = |side: Side| format!("other-{}", identity(side));
+    let network = |side: Side| {
+        if side == Side::A {
+            "10.101.0.0/24"
+        } else {
+            "10.102.0.0/24"
+        }
+    };
+    let mut other = whole["connections"][0].clone();
+    other["name"] = json!("other");
+    other["local"]["identity"] = json!(named(side));
+    other["remote"]["identity"] = json!(named(side.other()));
+    let child = &mut other["children"][0];
+    child["name"] = json!("others");
+    child["tunnel"] = json!("ipsec1");
+    child["local_selectors"] = json!([{ "selector": network(side) }]);
+    child["remote_selectors"] = json!([{ "selector": network(side.other()) }]);
+    let identities = Side::BOTH.map(|side| json!({ "identity": named(side) }));
+    let route =
+        json!({ "destination": network(side.other()), "next_hops": [{ "interface": "ipsec1" }] });
+    let mut add = |list: &str, item: Value| {
+        whole
+            .pointer_mut(list)
+            .unwrap()
+            .as_array_mut()
+            .unwrap()
+            .push(item);
+    };
+    add("/connections", other);
+    add("/tunnels", json!({ "name": "ipsec1", "if_id": IF_ID + 1 }));
+    add("/routes", route);
+    add(
+        "/credentials/pre_shared_keys",
+        json!({ "name": "other", "identities": identities, "secret": SECRET }),
+    );
+    whole
+}
+
+#[test]
+fn another_tunnel_comes_changes_breaks_and_goes_and_nothing_is_lost_in_this_one() {
+    let mut lab = Laboratory::build().unwrap();
+    lab.launch(Side::B, &gateway(Side::B)).unwrap();
+    lab.start(Side::A, &gateway(Side::A)).unwrap();
+    lab.wait_ready(Side::B).unwrap();
+    lab.wait_open(Family::V4, PATIENCE).unwrap();
+    let (a, b) = (lab.gateway(Side::A), lab.gateway(Side::B));
+    let before = sas(a);
+    assert_eq!((before.0.len(), before.1.len()), (1, 1), "{before:?}");
+    let others = || -> Vec<u64> {
+        let children = a.control().installed("others").into_iter();
+        children.map(|child| child.unique_id).collect()
+    };
+    let another_than = |old: Option<u64>| {
+        wait_for("the other tunnel", PATIENCE, || {
+            others().into_iter().find(|one| Some(*one) != old)
+        })
+        .unwrap()
+    };
+    let stream = Traffic::start(&lab, Family::V4, 7600).unwrap();
+
+    let mut ours = with_another(Side::A);
+    b.reload(&with_another(Side::B)).unwrap();
+    a.reload(&ours).unwrap();
+    let first = another_than(None);
+    // Its SAs outlive a change; then they break, and others come.
+    ours["connections"][1]["dpd_delay"] = json!(7);
+    ours["tunnels"][1]["mtu"] = json!(1300);
+    a.reload(&ours).unwrap();
+    assert_eq!(others(), [first]);
+    a.operate("clear ike other\n").unwrap();
+    another_than(Some(first));
+    // The peer knows it no longer; then nobody does.
+    b.reload(&gateway(Side::B)).unwrap();
+    a.reload(&gateway(Side::A)).unwrap();
+    wait_for("the end of the other tunnel", PATIENCE, || {
+        let gone = a.control().established("other").is_empty() && others().is_empty();
+        gone.then_some(())
+    })
+    .unwrap();
+
+    stream.stop().unwrap().assert_nothing_lost();
+    assert_eq!(sas(a), before);
 }

@@ -171,12 +171,13 @@ fn whoever_logs_in_operates_by_the_one_socket_that_he_reaches() {
     keeps_to_the_socket(&olga, &mallory);
     shows(&rita);
     reaches(&rita);
+    tells_what_was_done(&lab, &olga, &rita);
     operates(&lab, &olga, &rita);
     stops_reading(&olga);
     leaves_no_dump(&lab, &olga);
 
     // Who did what is written down, refusals too.
-    let text = olga.done("show audit 100");
+    let text = olga.done("show audit 300");
     for (who, what) in [
         ("olga", "restart \"iked-bridge\""),
         ("olga", "clear counters interfaces"),
@@ -185,6 +186,8 @@ fn whoever_logs_in_operates_by_the_one_socket_that_he_reaches() {
         ("olga", "clear counters tunnels"),
         ("olga", "capture interface \"wan\""),
         ("rita", "restart \"iked-bridge\""),
+        ("olga", "resynchronise"),
+        ("rita", "resynchronise"),
     ] {
         assert!(
             text.lines()
@@ -197,6 +200,7 @@ fn whoever_logs_in_operates_by_the_one_socket_that_he_reaches() {
     let text = olga.done(&format!("clear ike {CONNECTION}"));
     assert!(text.contains("1 IKE_SAs have ended"), "{text}");
     lab.wait_open(Family::V4, PATIENCE).unwrap();
+    comes_back(&lab, &olga, &rita);
     // The program knows the secret of its own laboratory: it is not among what this one leaves.
     umount2(&shell, MntFlags::MNT_DETACH).unwrap();
 }
@@ -289,6 +293,84 @@ fn reaches(rita: &Person) {
         last.is_some_and(|line| line.trim_start().starts_with('2')),
         "{text}"
     );
+}
+
+/// What was sent to the parts, and what depends on what; asking all parts anew finds nothing to put right.
+fn tells_what_was_done(lab: &Laboratory, olga: &Person, rita: &Person) {
+    let gateway = lab.gateway(Side::A);
+    gateway.wait_healthy(PATIENCE).unwrap();
+    gateway
+        .operate("set routes 10.77.0.0/24 next_hops interface ipsec0\ncommit\n")
+        .unwrap();
+    let number = |line: &str| -> u64 { line.split_once(' ').unwrap().0.parse().unwrap() };
+    // The newest first; what was done before the gateway came up is none of this.
+    let newest = |cause: &str, after: u64| {
+        wait_for(cause, PATIENCE, || {
+            let text = rita.done("show configuration transactions");
+            let mut lines = text.lines().skip(1).map(str::to_owned);
+            lines.find(|line| {
+                number(line) > after && line.contains(cause) && line.contains(" done ")
+            })
+        })
+        .unwrap()
+    };
+    let commit = newest("revision 2 ", 0);
+    assert!(
+        commit.contains("create ") && commit.contains(" 1 route"),
+        "{commit}"
+    );
+    let dot = rita.done("show configuration graph prefix route/default/10.77.0.0/24");
+    assert!(
+        dot.starts_with("digraph values {")
+            && dot.contains("  \"route/default/10.77.0.0/24\" -> \"tunnel/ipsec0\";\n")
+            && dot.ends_with("}\n"),
+        "{dot}"
+    );
+    assert!(!dot.contains("10.2.0.0/24\" ["), "{dot}");
+
+    rita.refused("resynchronise");
+    olga.done("resynchronise");
+    let nothing = newest("resynchronisation", number(&commit));
+    assert!(nothing.contains(" none "), "{nothing}");
+    gateway
+        .operate("delete routes 10.77.0.0/24\ncommit\n")
+        .unwrap();
+    let undone = newest("revision 3 ", number(&nothing));
+    assert!(
+        undone.contains("delete ") && undone.contains(" 1 route"),
+        "{undone}"
+    );
+}
+
+/// A CHILD_SA that is cleared is gone, and another one of the same IKE_SA carries what follows.
+fn comes_back(lab: &Laboratory, olga: &Person, rita: &Person) {
+    let line = format!("clear ipsec {CHILD}");
+    rita.refused(&line);
+    let control = lab.gateway(Side::A).control();
+    let ikes = || -> Vec<u64> {
+        let ikes = control.established(CONNECTION);
+        ikes.iter().map(|ike| ike.unique_id).collect()
+    };
+    let spis = || -> Vec<u32> {
+        let children = control.children(CHILD);
+        children.iter().map(|child| child.spi_in).collect()
+    };
+    // charon is asked, which may be in the middle of it.
+    let one_of_each = |ended: u32| {
+        wait_for("one SA of each", PATIENCE, || {
+            match (ikes().as_slice(), spis().as_slice()) {
+                ([ike], [spi]) if *spi != ended => Some((*ike, *spi)),
+                _ => None,
+            }
+        })
+        .unwrap()
+    };
+    let (ike, ended) = one_of_each(0);
+    let text = olga.done(&line);
+    assert!(text.contains("1 CHILD_SAs have ended"), "{text}");
+    let (again, _) = one_of_each(ended);
+    assert_eq!(again, ike);
+    lab.wait_open(Family::V4, PATIENCE).unwrap();
 }
 
 /// What changes something is for operators.

@@ -22,6 +22,8 @@ use culvert_model::bus::{
     ResynchroniseReply, ResynchroniseRequest, SetPlanReply, SetPlanRequest, ShowPlanReply,
     ShowPlanRequest,
 };
+use culvert_netlab::canary::{self, Report};
+use culvert_tests::bad_input::BAD;
 use culvert_tests::gateway::program;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -29,7 +31,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 const PORT: u16 = 2222;
-const CANARY: &str = "canary-psk-8c1f2b7a";
+const CANARY: &str = canary::PRE_SHARED_KEY;
 const PASSPHRASE: &str = "open sesame";
 
 /// Says of every plan that it is carried out: there are no packets here.
@@ -69,7 +71,7 @@ struct Branch {
 
 impl Drop for Branch {
     fn drop(&mut self) {
-        for child in &mut self.started {
+        for mut child in self.started.drain(..) {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -228,7 +230,7 @@ impl Branch {
             "interfaces": [{ "name": "wan", "device": "eth9", "addresses": [{ "address": "192.0.2.2/24" }] }],
             "credentials": { "pre_shared_keys": [
                 { "name": "hq", "identities": [{ "identity": "branch" }], "secret": CANARY },
-            ]},
+            ], "private_keys": [{ "name": "own", "pem": canary::PRIVATE_KEY }] },
         })
     }
 
@@ -302,8 +304,32 @@ fn a_gateway_is_looked_at_and_configured_from_another_machine() {
     mistakes(&gateway);
     bundles(&gateway);
     waiting(&gateway);
-    let log = gateway.log();
-    assert!(!log.contains(CANARY), "{log}");
+    leaves_no_secret(gateway);
+}
+
+/// In whatever was written below the two roots and at home, what was pulled and bundled too.
+fn leaves_no_secret(mut gateway: Branch) {
+    for mut child in gateway.started.drain(..) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let search = |path: &Path, inputs: &[PathBuf]| {
+        let mut report = Report::default();
+        let is_input = |path: &Path| inputs.iter().any(|input| input == path);
+        report.search(path, &is_input).unwrap();
+        report
+    };
+    // What was told to the gateway; and the program knows the secrets of its own laboratory.
+    let inputs = [gateway.at("home/b.set"), gateway.at("culvert")];
+    assert!(!search(&inputs[0], &[]).hits.is_empty());
+    let report = search(gateway.place.path(), &inputs);
+    if let Some(reports) = std::env::var_os(canary::REPORTS) {
+        report.save(Path::new(&reports)).unwrap();
+    }
+    assert_eq!(report.hits, Vec::<String>::new());
+    for kind in ["db", "txt", "json", "gz", "-"] {
+        assert!(report.kinds.contains_key(kind), "{kind}: {report:?}");
+    }
 }
 
 fn host_keys(gateway: &Branch) {
@@ -579,6 +605,24 @@ fn mistakes(gateway: &Branch) {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let said = gateway.refused("alice", &["config", "push", "nowhere.set"]);
     assert!(said.contains("nowhere.set"), "{said}");
+    // What every other entrance says of bad input is said here, too.
+    for bad in BAD {
+        fs::write(gateway.at("home/bad.json"), (bad.json)()).unwrap();
+        let output = gateway.remote("alice", &["config", "push", "bad.json", "--merge"]);
+        let said = err(&output);
+        assert!(!output.status.success(), "{}: {said}", bad.name);
+        let place = if bad.place.0.is_empty() {
+            bad.place.1
+        } else {
+            bad.place.0
+        };
+        let told = said.contains(bad.words) && said.contains(place);
+        assert!(
+            told,
+            "{}: {:?} at {place:?}, not {said}",
+            bad.name, bad.words
+        );
+    }
     assert_eq!(gateway.revisions(), before);
 }
 
@@ -589,8 +633,10 @@ fn bundles(gateway: &Branch) {
         fs::metadata(&file).unwrap().permissions().mode() & 0o777,
         0o600
     );
-    let mut archive =
-        tar::Archive::new(flate2::read::GzDecoder::new(fs::File::open(&file).unwrap()));
+    let open = || tar::Archive::new(flate2::read::GzDecoder::new(fs::File::open(&file).unwrap()));
+    // To be searched with all that is left: nobody sees into it while it is packed.
+    open().unpack(gateway.at("home/bundle")).unwrap();
+    let mut archive = open();
     let mut all = String::new();
     let mut names = Vec::new();
     for entry in archive.entries().unwrap() {

@@ -346,6 +346,8 @@ fn operators_come_by_ssh_and_do_what_their_role_allows() {
     let address = site.console("show configuration | display set\n");
     assert!(address.contains(&lan.to_string()), "{address}");
 
+    completes(&site);
+
     // A session is the account's, without any privilege, and cannot get one.
     let guest = site.enter("carol", &[]);
     let sessions = site.of_account();
@@ -393,6 +395,24 @@ fn one_key_of_two_goes(site: &Site) {
         "alice",
         &format!("set system users bob ssh_keys laptop public_key \"{public}\"\ncommit\n"),
     ));
+}
+
+/// TAB at a terminal writes words on, and names that this gateway has.
+fn completes(site: &Site) {
+    let mut carol = site.enter("carol", &["-tt"]);
+    carol.ask("show configuration interfaces la\t", "device lan0;");
+    carol.ask("sho\tconfi\tinterf\twa\t", "device wan0;");
+    carol.say("exit");
+    carol.wait_gone();
+    // What is only in somebody's candidate, too.
+    let mut alice = site.enter("alice", &["-tt"]);
+    alice.say("configure");
+    alice.say("set interfaces cellar description \"below the stairs\"");
+    alice.ask("show interfaces cel\t", "below the stairs\";");
+    for line in ["discard", "exit", "exit"] {
+        alice.say(line);
+    }
+    alice.wait_gone();
 }
 
 /// Two who are in, at a terminal and without, are out within seconds; and stay out.
