@@ -10,8 +10,8 @@ set -eu
 packages="
     cmake gcc g++ libc6-dev libssl-dev make pkg-config
     strongswan-charon strongswan-swanctl strongswan-pki
-    libstrongswan-standard-plugins libstrongswan-extra-plugins libcharon-extra-plugins
-    bird2 chrony dnsmasq-base iperf3 iproute2 iputils-ping kmod nftables openssh-client openssh-server openssl procps
+    libstrongswan-standard-plugins libstrongswan-extra-plugins libcharon-extra-plugins libcharon-extauth-plugins
+    bird2 chrony dnsmasq-base ethtool iperf3 iproute2 iputils-ping kmod nftables openssh-client openssh-server openssl procps
     python3-venv
 "
 

@@ -74,7 +74,7 @@ const SETTINGS: &[(&str, &str)] = &[
 pub enum CharonError {
     /// The distribution's charon or a plugin of it is not installed.
     #[error(
-        "{} is missing: install strongswan-charon, libstrongswan-standard-plugins and libcharon-extra-plugins", .0.display()
+        "{} is missing: install strongswan-charon, libstrongswan-standard-plugins, libcharon-extra-plugins and libcharon-extauth-plugins", .0.display()
     )]
     Missing(PathBuf),
     /// Our plugin was not found.
