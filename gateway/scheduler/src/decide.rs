@@ -13,6 +13,9 @@ use crate::{Batch, BatchId, Change, Domain, Operation};
 /// table of routes.
 const MAX_OPERATIONS: usize = 16_384;
 
+/// What failed as often as this since it last succeeded is not what others wait for: what is wrong with it lasts.
+pub const HOPELESS: u32 = 5;
+
 /// The changes of one part, by key.
 type Changes<K> = Vec<(K, Change<()>)>;
 
@@ -132,11 +135,15 @@ impl<D: Domain> Scheduler<D> {
         self.parts.get(&part).is_some_and(PartState::is_free)
     }
 
-    /// Nothing is under way, nothing waits to be tried again, and no part is about to say what it holds.
+    /// Nothing is under way, nothing is about to be tried again with success, and no part is about to say what it holds.
     fn is_at_rest(&self) -> bool {
-        let mut attempts = self.entries.values().map(|entry| &entry.attempt);
+        let rests = |entry: &Entry<D>| match entry.attempt {
+            Attempt::Ready | Attempt::Failed => true,
+            Attempt::Waiting(_) => entry.failures >= HOPELESS,
+            Attempt::Underway(_) => false,
+        };
         self.parts.values().all(|part| !part.up || part.is_free())
-            && attempts.all(|attempt| matches!(attempt, Attempt::Ready | Attempt::Failed))
+            && self.entries.values().all(rests)
     }
 
     fn batch(&mut self, part: D::Part, changes: Changes<D::Key>) -> Batch<D> {

@@ -34,6 +34,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
+pub use decide::HOPELESS;
 pub use gateway::{Gateway, GatewayScheduler};
 pub use history::{Cause, History, Tally, Transaction, Verb};
 pub use scheduler::{Scheduler, SetPlanError};

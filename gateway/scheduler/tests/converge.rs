@@ -58,6 +58,8 @@ struct World {
     up: BTreeSet<u8>,
     /// Results of the next operations; then all succeed.
     troubles: Vec<bool>,
+    /// What is done to this one fails each time.
+    jinxed: Option<u8>,
     operations: usize,
 }
 
@@ -77,7 +79,8 @@ impl World {
         for operation in &batch.operations {
             self.operations += 1;
             assert_eq!(operation.key % PARTS, batch.part);
-            if let Some(retriable) = self.troubles.pop() {
+            let jinx = (self.jinxed == Some(operation.key)).then_some(true);
+            if let Some(retriable) = jinx.or_else(|| self.troubles.pop()) {
                 results.push(Err(Failure {
                     retriable,
                     message: "trouble".to_owned(),
@@ -556,6 +559,46 @@ fn values_between_two_plans_that_need_each_other_are_built_anew() {
         planned(11, value(1, 0), &[4], &[]),
         planned(14, value(1, 0), &[4], &[]),
     ]));
+    rig.settle();
+    rig.assert_converged();
+}
+
+/// What is tried again for ever keeps nobody else between two plans.
+#[test]
+fn a_value_that_fails_again_and_again_holds_up_no_other() {
+    let mut rig = Rig::new();
+    let value = |content, class| Value { content, class };
+    rig.set_plan(BTreeMap::from([
+        planned(1, value(0, 0), &[], &[]),
+        planned(11, value(0, 0), &[1], &[]),
+    ]));
+    rig.settle();
+    rig.world.jinxed = Some(3);
+    rig.set_plan(BTreeMap::from([
+        planned(1, value(0, 1), &[], &[]),
+        planned(3, value(0, 0), &[], &[]),
+        planned(4, value(0, 0), &[], &[1]),
+        planned(11, value(1, 0), &[4], &[]),
+    ]));
+    for _ in 0..50 {
+        rig.send();
+        if !rig.underway.is_empty() {
+            rig.finish(0);
+        } else if let Some(wakeup) = rig.scheduler.next_wakeup() {
+            rig.now = rig.now.max(wakeup);
+        }
+    }
+    let held: Vec<(u8, Value)> = rig
+        .world
+        .held
+        .iter()
+        .map(|(key, (value, _))| (*key, *value))
+        .collect();
+    assert_eq!(
+        held,
+        [(1, value(0, 1)), (4, value(0, 0)), (11, value(1, 0))]
+    );
+    rig.world.jinxed = None;
     rig.settle();
     rig.assert_converged();
 }

@@ -9,8 +9,8 @@ use culvert_model::bus::{self, operation, unsettled::Standing as Told};
 use culvert_model::plan::keys::NTP;
 use culvert_model::plan::{Key, Part, Plan};
 use culvert_scheduler::{
-    BatchId, Cause, Change, Failure, Gateway, GatewayScheduler, History, SetPlanError, Standing,
-    Status, Verb,
+    BatchId, Cause, Change, Failure, Gateway, GatewayScheduler, HOPELESS, History, SetPlanError,
+    Standing, Status, Verb,
 };
 use culvert_tap_inject::mirror::LearntRoute;
 
@@ -22,8 +22,6 @@ use super::{graph, history, learnt};
 const TOLD: usize = 100;
 /// Of these many the one who set the plan is told.
 const TOLD_BY_BUS: usize = 1000;
-/// A value that failed as often as this is not what the others wait for: what is wrong with it lasts.
-const HOPELESS: u32 = 5;
 
 /// Operations for a part, with the number to complete them by.
 #[derive(Debug)]
