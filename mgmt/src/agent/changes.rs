@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use culvert_model::api::PlannedChange;
+use culvert_model::bus::value::Kind;
 use culvert_model::config::{self, Config};
 use culvert_model::plan::{Key, Plan, same, updates_in_place};
 
@@ -39,14 +40,8 @@ pub fn changes(old: &Plan, new: &Plan) -> Vec<PlannedChange> {
 }
 
 /// What traffic notices of it, in sentences.
-pub fn interrupts(changes: &[PlannedChange], restarts: &[String]) -> Vec<String> {
+pub fn interrupts(changes: &[PlannedChange], old: &Plan, new: &Plan) -> Vec<String> {
     let mut sentences = Vec::new();
-    if !restarts.is_empty() {
-        sentences.push(format!(
-            "other network interfaces: {} restart, nothing is forwarded for some seconds, and every tunnel is negotiated anew",
-            restarts.join(" and ")
-        ));
-    }
     for change in changes {
         let Some((kind, name)) = change.key.split_once('/') else {
             continue;
@@ -57,12 +52,44 @@ pub fn interrupts(changes: &[PlannedChange], restarts: &[String]) -> Vec<String>
             ("tunnel" | "ip_tunnel", "delete") => format!("tunnel {name} goes"),
             ("tunnel" | "ip_tunnel", "recreate") => format!("tunnel {name} is built anew"),
             ("connection", "delete") => format!("the IKE SAs of connection {name} end"),
+            ("connection", "update") => {
+                let left: BTreeSet<&str> = children(new, &change.key).collect();
+                let gone = children(old, &change.key).filter(|child| !left.contains(child));
+                sentences.extend(
+                    gone.map(|child| format!("the CHILD SAs {child} of connection {name} end")),
+                );
+                continue;
+            }
             ("address", "delete") => format!("the address {name} goes"),
             _ => continue,
         };
         sentences.push(what);
     }
     sentences
+}
+
+/// What everybody notices: processes that start anew.
+pub fn restarting(processes: &[String]) -> Option<String> {
+    (!processes.is_empty()).then(|| {
+        format!(
+            "other network interfaces: {} restart, nothing is forwarded for some seconds, and every tunnel is negotiated anew",
+            processes.join(" and ")
+        )
+    })
+}
+
+/// Of a connection.
+fn children<'a>(plan: &'a Plan, key: &str) -> impl Iterator<Item = &'a str> {
+    let planned = plan.get(&Key::from(key.to_owned()));
+    let connection = planned.and_then(|planned| match &planned.value.kind {
+        Some(Kind::Connection(connection)) => Some(connection),
+        _ => None,
+    });
+    let children = connection.map(|connection| connection.children.as_slice());
+    children
+        .unwrap_or_default()
+        .iter()
+        .map(|child| child.name.as_str())
 }
 
 /// Why a change needs a second word: it cuts off whoever makes it, or everybody.
@@ -184,8 +211,41 @@ mod tests {
         assert_eq!(verb("interface/wan"), Some("update"));
         assert_eq!(verb("address/wan/192.0.2.1/24"), Some("delete"));
         assert_eq!(verb("address/wan/192.0.2.2/24"), Some("create"));
-        let sentences = interrupts(&changes, &[]);
+        let sentences = interrupts(&changes, &old, &new);
         assert_eq!(sentences, ["the address wan/192.0.2.1/24 goes"]);
+    }
+
+    #[test]
+    fn what_a_connection_carries_no_longer_is_told() {
+        let hub = |children: &str| {
+            plan_of(&format!(
+                r#"{{
+                    "tunnels": [{{"name": "ipsec0", "if_id": 7}}, {{"name": "ipsec1", "if_id": 8}}],
+                    "connections": [{{
+                        "name": "hub", "remote_address": "192.0.2.2",
+                        "local": {{"method": "psk"}}, "remote": {{"method": "psk"}},
+                        "children": [{children}]
+                    }}],
+                    "credentials": {{"pre_shared_keys": [
+                        {{"name": "hub", "identities": [{{"identity": "192.0.2.2"}}], "secret": "0123456789abcdef"}}
+                    ]}}
+                }}"#
+            ))
+        };
+        let (one, two) = (
+            r#"{"name": "one", "tunnel": "ipsec0"}"#,
+            r#"{"name": "two", "tunnel": "ipsec1"}"#,
+        );
+        let both = hub(&format!("{one}, {two}"));
+        let told = |old: &Plan, new: &Plan| interrupts(&changes(old, new), old, new);
+        assert_eq!(
+            told(&both, &hub(one)),
+            ["the CHILD SAs two of connection hub end"]
+        );
+        assert_eq!(told(&hub(one), &both), [""; 0]);
+        let later = r#"{"name": "two", "tunnel": "ipsec1", "rekey_time": 60}"#;
+        let otherwise = hub(&format!("{one}, {later}"));
+        assert_eq!(told(&both, &otherwise), [""; 0]);
     }
 
     #[test]

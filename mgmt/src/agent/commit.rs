@@ -44,6 +44,8 @@ struct Ready {
     tree: Tree,
     valid: Valid,
     changes: Vec<api::PlannedChange>,
+    /// Because of them, in sentences.
+    interrupts: Vec<String>,
     old_number: RevisionNumber,
     dangers: Vec<String>,
 }
@@ -82,7 +84,10 @@ impl<H: Hands> Agent<H> {
         };
         let mut reply = CommitReply {
             revision: ready.old_number.get(),
-            interrupts: changes::interrupts(&ready.changes, &restarts),
+            interrupts: changes::restarting(&restarts)
+                .into_iter()
+                .chain(ready.interrupts.iter().cloned())
+                .collect(),
             changes: ready.changes.clone(),
             ..CommitReply::default()
         };
@@ -357,11 +362,13 @@ fn prepare(
             return Ok(Err(refused(running.number, problems)));
         }
     };
+    let changes = changes::changes(&running.plan, &valid.plan);
     Ok(Ok(Ready {
         session,
         ours,
         tree,
-        changes: changes::changes(&running.plan, &valid.plan),
+        interrupts: changes::interrupts(&changes, &running.plan, &valid.plan),
+        changes,
         dangers: changes::dangers(&running.config, &valid.config, caller.entrance()),
         valid,
         old_number: running.number,

@@ -18,6 +18,7 @@ mod away;
 mod candidates;
 mod committing;
 mod exclusive;
+mod full_disk;
 mod going_on;
 mod idle;
 mod keys;
@@ -261,19 +262,21 @@ impl Bench {
             hands,
             agent,
         } = self;
-        let records = Arc::clone(&agent.records);
+        rest(&agent).await;
         drop(agent);
-        // What is done after an answer is still being done, perhaps.
-        while Arc::strong_count(&records) > 1 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        drop(records);
         let agent = agent_in(&place.path().join("mgmt"), &hands);
         Self {
             place,
             hands,
             agent,
         }
+    }
+}
+
+/// Waits until what is done after an answer is done.
+async fn rest(agent: &Agent<Fake>) {
+    while Arc::strong_count(&agent.records) > 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -328,6 +331,10 @@ impl Bench {
 
     async fn commit(&self, candidate: &str) -> api::CommitReply {
         self.commit_for(candidate, 0).await
+    }
+
+    async fn applies(&self, candidate: &str) {
+        assert_eq!(self.commit(candidate).await.outcome(), Outcome::Applied);
     }
 
     async fn commit_for(&self, candidate: &str, confirm_seconds: u32) -> api::CommitReply {

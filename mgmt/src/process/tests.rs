@@ -10,12 +10,13 @@ use culvert_mgmt_api::{ConfigurationClient, GatewayClient, ORIGIN, PRINCIPAL, co
 use culvert_model::api;
 use culvert_model::bus::{ShowGraphReply, ShowPlanReply, Transaction};
 use culvert_model::plan::Plan;
+use culvert_model::tree::Location;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
 use super::*;
-use crate::agent::HandsError;
+use crate::agent::{Caller, HandsError, Role};
 
 /// A deadline, not a measurement.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -555,4 +556,39 @@ async fn a_log_is_followed_and_a_reader_who_is_gone_leaves_a_place() {
         }
     };
     assert_eq!(code, Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_store_that_came_back_from_its_exports_is_told_of() {
+    let place = tempfile::tempdir().unwrap();
+    let now = Moment::now().unwrap();
+    let store = Store::open(place.path()).unwrap().store;
+    let lines = "set interfaces wan mtu 1400\n";
+    let tree = Tree::default().load(lines, &Location::root()).unwrap();
+    let mut records = Records::begin(store, Some(&tree), &now).unwrap();
+    records.store.maintain().unwrap();
+    drop(records);
+    fs::write(place.path().join("store.db"), b"not a database at all").unwrap();
+    let _ = fs::remove_file(place.path().join("store.db-wal"));
+
+    let opened = Store::open(place.path()).unwrap();
+    let warning = warning(&opened);
+    assert!(
+        warning.starts_with("the store was damaged and exports took its place"),
+        "{warning}"
+    );
+    let records = Records::begin(opened.store, None, &now).unwrap();
+    assert_eq!(records.running.tree, tree);
+    let accounts = Accounts {
+        own: getuid().as_raw(),
+        shell: None,
+    };
+    let agent = Agent::new(records, Quiet::default(), accounts, warning.clone());
+    let caller = Caller {
+        name: "rita".to_owned(),
+        role: Role::ReadOnly,
+        origin: "console".to_owned(),
+    };
+    let status = agent.status(&caller, api::StatusRequest {}).await.unwrap();
+    assert_eq!(status.store_warning, warning);
 }

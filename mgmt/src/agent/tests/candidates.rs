@@ -178,3 +178,29 @@ async fn what_can_be_written_next_is_of_the_configuration() {
         "{hints:?}"
     );
 }
+
+#[tokio::test]
+async fn as_many_sessions_as_there_may_be_and_no_more() {
+    let bench = Bench::new();
+    let mut first = None;
+    for _ in 0..32 {
+        let candidate = bench.open().await;
+        first.get_or_insert(candidate);
+    }
+    let root = root();
+    let one_more = || bench.agent.open(&root, api::OpenRequest::default());
+    let refused = one_more().await.unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            Refusal::Store(crate::store::StoreError::TooManyCandidates(32))
+        ),
+        "{refused}"
+    );
+    let request = api::DiscardRequest {
+        candidate: first.unwrap(),
+        keep: false,
+    };
+    bench.agent.discard(&root, request).await.unwrap();
+    one_more().await.unwrap();
+}

@@ -146,6 +146,24 @@ async fn a_conflict_names_who_changed_it_and_not_who_came_last() {
 }
 
 #[tokio::test]
+async fn a_check_says_what_would_be_interrupted() {
+    let bench = Bench::new();
+    let candidate = bench.open().await;
+    bench.set(&candidate, &["tunnels ipsec0 if_id 7"]).await;
+    bench.applies(&candidate).await;
+    bench.set(&candidate, &["tunnels ipsec0 if_id 8"]).await;
+    let request = api::CommitRequest {
+        candidate: candidate.clone(),
+        check: true,
+        ..api::CommitRequest::default()
+    };
+    let reply = bench.agent.commit(&root(), request).await.unwrap();
+    assert_eq!(reply.outcome(), Outcome::Checked);
+    assert_eq!(reply.interrupts, ["tunnel ipsec0 is built anew"]);
+    assert_eq!(bench.hands.told().followed.len(), 1);
+}
+
+#[tokio::test]
 async fn what_fails_for_good_is_taken_back_as_a_revision_of_its_own() {
     let bench = Bench::new();
     let candidate = bench.open().await;
@@ -163,6 +181,7 @@ async fn what_fails_for_good_is_taken_back_as_a_revision_of_its_own() {
     let reply = bench.commit(&candidate).await;
     assert_eq!((reply.outcome(), reply.revision), (Outcome::Reverted, 4));
     assert_eq!(reply.problems[0].message, "it does not like it");
+    assert_eq!(reply.problems[0].path, "interfaces[wan]");
     assert_eq!(bench.running().await, before);
     assert_eq!(bench.hands.revision(), 4);
     let revisions = bench

@@ -9,10 +9,6 @@ impl Bench {
         self.text(api::source::Which::Candidate(candidate.to_owned()))
             .await
     }
-
-    async fn applies(&self, candidate: &str) {
-        assert_eq!(self.commit(candidate).await.outcome(), Outcome::Applied);
-    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! A disk that takes no more: changes are refused by name, all else goes on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -11,7 +11,7 @@ use super::recording_vfs::{self, Fault, fail};
 use super::*;
 
 /// Runs in a thread of its own with its own mounts, and a small memory file system in it.
-fn on_a_small_disk(kibibytes: u32, work: impl FnOnce(&Path) + Send + 'static) {
+pub(crate) fn on_a_small_disk(kibibytes: u32, work: impl FnOnce(&Path) + Send + 'static) {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().to_owned();
     let done = std::thread::spawn(move || {
@@ -30,6 +30,14 @@ fn on_a_small_disk(kibibytes: u32, work: impl FnOnce(&Path) + Send + 'static) {
         work(&path);
     });
     done.join().unwrap();
+}
+
+/// Not a byte is left for anything, until the file that this gives goes.
+pub(crate) fn fill(disk: &Path) -> PathBuf {
+    let path = disk.join("filler");
+    let mut filler = std::fs::File::create(&path).unwrap();
+    while std::io::Write::write(&mut filler, &[0; 512]).is_ok() {}
+    path
 }
 
 fn remount(path: &Path, flags: MsFlags) {
@@ -58,9 +66,7 @@ fn a_full_disk_refuses_commits_and_answers_reads() {
         };
         assert!(matches!(refused, StoreError::DiskFull), "{refused}");
         assert!(good.len() > 5);
-        // Not a byte is left for anything.
-        let mut filler = std::fs::File::create(disk.join("filler")).unwrap();
-        while std::io::Write::write(&mut filler, &[0; 512]).is_ok() {}
+        let filler = fill(disk);
         let check = |store: &Store| {
             let list = store.list(..).unwrap();
             assert_eq!(list.len(), good.len());
@@ -94,8 +100,7 @@ fn a_full_disk_refuses_commits_and_answers_reads() {
         ));
         check(&store);
         // With room again all goes on.
-        drop(filler);
-        std::fs::remove_file(disk.join("filler")).unwrap();
+        std::fs::remove_file(filler).unwrap();
         for revision in 1..good.len() as u64 {
             let _ =
                 std::fs::remove_file(path.join(format!("exports/revision-{revision:010}.export")));

@@ -6,7 +6,7 @@ mod candidates;
 mod damage;
 mod disk;
 pub(super) mod disk_log;
-mod full_disk;
+pub(crate) mod full_disk;
 mod kill;
 mod model;
 mod power_cut;
