@@ -303,18 +303,19 @@ fn tells_what_was_done(lab: &Laboratory, olga: &Person, rita: &Person) {
         .operate("set routes 10.77.0.0/24 next_hops interface ipsec0\ncommit\n")
         .unwrap();
     let number = |line: &str| -> u64 { line.split_once(' ').unwrap().0.parse().unwrap() };
-    // The newest first; what was done before the gateway came up is none of this.
-    let newest = |cause: &str, after: u64| {
+    // The newest first: of a plan that is told again the row that did something is the older one.
+    let done = |cause: &str, after: u64| {
         wait_for(cause, PATIENCE, || {
             let text = rita.done("show configuration transactions");
-            let mut lines = text.lines().skip(1).map(str::to_owned);
-            lines.find(|line| {
+            let rows: Vec<&str> = text.lines().skip(1).collect();
+            let row = rows.into_iter().rfind(|line| {
                 number(line) > after && line.contains(cause) && line.contains(" done ")
-            })
+            });
+            row.map(str::to_owned)
         })
         .unwrap()
     };
-    let commit = newest("revision 2 ", 0);
+    let commit = done("revision 2 ", 0);
     assert!(
         commit.contains("create ") && commit.contains(" 1 route"),
         "{commit}"
@@ -330,12 +331,12 @@ fn tells_what_was_done(lab: &Laboratory, olga: &Person, rita: &Person) {
 
     rita.refused("resynchronise");
     olga.done("resynchronise");
-    let nothing = newest("resynchronisation", number(&commit));
+    let nothing = done("resynchronisation", number(&commit));
     assert!(nothing.contains(" none "), "{nothing}");
     gateway
         .operate("delete routes 10.77.0.0/24\ncommit\n")
         .unwrap();
-    let undone = newest("revision 3 ", number(&nothing));
+    let undone = done("revision 3 ", number(&nothing));
     assert!(
         undone.contains("delete ") && undone.contains(" 1 route"),
         "{undone}"

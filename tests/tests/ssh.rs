@@ -231,7 +231,11 @@ impl Guest {
     }
 
     fn wait_gone(&mut self) {
-        wait_for("the end of a session", SOON, || {
+        self.wait_gone_within(SOON);
+    }
+
+    fn wait_gone_within(&mut self, limit: Duration) {
+        wait_for("the end of a session", limit, || {
             self.ssh.try_wait().unwrap()
         })
         .unwrap();
@@ -403,7 +407,7 @@ fn completes(site: &Site) {
     carol.ask("show configuration interfaces la\t", "device lan0;");
     carol.ask("sho\tconfi\tinterf\twa\t", "device wan0;");
     carol.say("exit");
-    carol.wait_gone();
+    carol.wait_gone_within(PATIENCE);
     // What is only in somebody's candidate, too.
     let mut alice = site.enter("alice", &["-tt"]);
     alice.say("configure");
@@ -412,7 +416,7 @@ fn completes(site: &Site) {
     for line in ["discard", "exit", "exit"] {
         alice.say(line);
     }
-    alice.wait_gone();
+    alice.wait_gone_within(PATIENCE);
 }
 
 /// Two who are in, at a terminal and without, are out within seconds; and stay out.

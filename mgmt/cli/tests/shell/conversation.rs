@@ -13,6 +13,8 @@ const UP: &str = "\x1b[A";
 const CTRL_C: &str = "\x03";
 const CTRL_D: &str = "\x04";
 const CTRL_Z: &str = "\x1a";
+/// Where there is no prompt: keys are read from here on. Before, Ctrl-C is a signal, and takes what was typed with it.
+const READS: &str = "\x1b[?2004h";
 
 fn open(fake: &Fake) -> Terminal {
     let mut terminal = Terminal::open(fake.path(), |_| {});
@@ -567,13 +569,15 @@ fn a_text_is_typed_in() {
     let mut terminal = configure(&fake);
     terminal.press("load merge terminal\r");
     terminal.read_to("Ctrl-D");
-    terminal.press("set interfaces wan0 mtu 1400\r");
-    terminal.press("set credentials pre_shared_keys hq secret hunter2\r");
-    terminal.press(CTRL_D);
+    terminal.read_to(READS);
+    terminal.press(&format!(
+        "set interfaces wan0 mtu 1400\rset credentials pre_shared_keys hq secret hunter2\r{CTRL_D}"
+    ));
     assert!(terminal.configuration_prompt().contains("loaded"));
     // Given up.
     terminal.press("load override terminal\r");
     terminal.read_to("Ctrl-D");
+    terminal.read_to(READS);
     terminal.press(&format!("set x\r{CTRL_C}"));
     assert!(terminal.configuration_prompt().contains("stopped waiting"));
     let state = fake.state();

@@ -21,6 +21,8 @@ use tonic::{Request, Response, Status};
 /// What it was asked, and what it answers.
 #[derive(Default)]
 pub struct State {
+    /// The lines that set the time zone.
+    pub zone: &'static str,
     /// Names of the methods, in order; not those of completion and of the greeting.
     pub calls: Vec<&'static str>,
     /// For whom, and from where, it was last asked.
@@ -271,6 +273,7 @@ impl Configuration for Service {
         let request = request.into_inner();
         let problems: Vec<_> = wrong(&request.at).into_iter().collect();
         let text = match request.format() {
+            api::Format::Set if request.at == ["system", "time_zone"] => state.zone.to_owned(),
             api::Format::Json => "{ \"interfaces\": [] }".to_owned(),
             api::Format::Set => "set interfaces wan0 mtu 1400".to_owned(),
             _ => "interfaces {\n  wan0 {\n    mtu 1400\n  }\n}\n".to_owned(),

@@ -291,6 +291,13 @@ fn one_command_over_ssh() {
          7         2025-01-01T00:00:00Z  ada  cli  comment 7\n\
          6         2025-01-01T00:00:00Z  ada  cli  comment 6\n"
     );
+    fake.state().zone = "set system time_zone Europe/Zurich\n";
+    let output = ssh("show configuration revisions 1");
+    assert!(
+        out(&output).contains(" 2025-01-01T01:00:00+01:00  ada "),
+        "{}",
+        out(&output)
+    );
     let output = ssh("show audit");
     assert!(err(&output).contains("the audit trail is for operators; ada is read-only"));
 }
