@@ -42,42 +42,48 @@ fn values_of_two_plans_that_hold_each_other_up_still_go() {
     rig.assert_converged();
 }
 
-/// 11 needed 1 and is to need 4, which comes after the new 1: it cannot stay while 1 is built anew.
-#[test]
-fn a_value_between_two_plans_is_built_anew() {
-    let mut rig = Rig::new();
-    let value = |content, class| Value { content, class };
-    rig.set_plan(BTreeMap::from([
+const fn value(content: u8, class: u8) -> Value {
+    Value { content, class }
+}
+
+/// 11 needs 1.
+fn before() -> Plan {
+    BTreeMap::from([
         planned(1, value(0, 0), &[], &[]),
         planned(11, value(0, 0), &[1], &[]),
-    ]));
-    rig.settle();
-    rig.set_plan(BTreeMap::from([
+    ])
+}
+
+/// 11 is to need 4, which comes after another 1: it cannot stay while 1 is built anew.
+fn after() -> Plan {
+    BTreeMap::from([
         planned(1, value(0, 1), &[], &[]),
         planned(4, value(0, 0), &[], &[1]),
         planned(11, value(1, 0), &[4], &[]),
-    ]));
+    ])
+}
+
+#[test]
+fn a_value_between_two_plans_is_built_anew() {
+    let mut rig = Rig::new();
+    rig.set_plan(before());
+    rig.settle();
+    rig.set_plan(after());
     rig.settle();
     rig.assert_converged();
 }
 
-/// As before, and 14 needed 11: once 11 has to go, 14 cannot stay either.
+/// 14 needed 11: once 11 has to go, 14 cannot stay either.
 #[test]
 fn values_between_two_plans_that_need_each_other_are_built_anew() {
     let mut rig = Rig::new();
-    let value = |content, class| Value { content, class };
-    rig.set_plan(BTreeMap::from([
-        planned(1, value(0, 0), &[], &[]),
-        planned(11, value(0, 0), &[1], &[]),
-        planned(14, value(0, 0), &[11], &[]),
-    ]));
+    let mut plan = before();
+    plan.extend([planned(14, value(0, 0), &[11], &[])]);
+    rig.set_plan(plan);
     rig.settle();
-    rig.set_plan(BTreeMap::from([
-        planned(1, value(0, 1), &[], &[]),
-        planned(4, value(0, 0), &[], &[1]),
-        planned(11, value(1, 0), &[4], &[]),
-        planned(14, value(1, 0), &[4], &[]),
-    ]));
+    let mut plan = after();
+    plan.extend([planned(14, value(1, 0), &[4], &[])]);
+    rig.set_plan(plan);
     rig.settle();
     rig.assert_converged();
 }
@@ -86,19 +92,12 @@ fn values_between_two_plans_that_need_each_other_are_built_anew() {
 #[test]
 fn a_value_that_fails_again_and_again_holds_up_no_other() {
     let mut rig = Rig::new();
-    let value = |content, class| Value { content, class };
-    rig.set_plan(BTreeMap::from([
-        planned(1, value(0, 0), &[], &[]),
-        planned(11, value(0, 0), &[1], &[]),
-    ]));
+    rig.set_plan(before());
     rig.settle();
     rig.world.jinxed = Some(3);
-    rig.set_plan(BTreeMap::from([
-        planned(1, value(0, 1), &[], &[]),
-        planned(3, value(0, 0), &[], &[]),
-        planned(4, value(0, 0), &[], &[1]),
-        planned(11, value(1, 0), &[4], &[]),
-    ]));
+    let mut plan = after();
+    plan.extend([planned(3, value(0, 0), &[], &[])]);
+    rig.set_plan(plan);
     for _ in 0..50 {
         rig.send();
         if !rig.underway.is_empty() {
@@ -107,16 +106,12 @@ fn a_value_that_fails_again_and_again_holds_up_no_other() {
             rig.now = rig.now.max(wakeup);
         }
     }
-    let held: Vec<(u8, Value)> = rig
-        .world
-        .held
-        .iter()
-        .map(|(key, (value, _))| (*key, *value))
-        .collect();
-    assert_eq!(
-        held,
-        [(1, value(0, 1)), (4, value(0, 0)), (11, value(1, 0))]
-    );
+    let held = rig.world.held.iter();
+    let held: BTreeMap<u8, Value> = held.map(|(key, (value, _))| (*key, *value)).collect();
+    let wanted = after()
+        .into_iter()
+        .map(|(key, planned)| (key, planned.value));
+    assert_eq!(held, wanted.collect());
     rig.world.jinxed = None;
     rig.settle();
     rig.assert_converged();
@@ -126,7 +121,6 @@ fn a_value_that_fails_again_and_again_holds_up_no_other() {
 #[test]
 fn nothing_is_built_on_what_is_being_deleted() {
     let mut rig = Rig::new();
-    let value = |content, class| Value { content, class };
     rig.set_plan(BTreeMap::from([
         planned(0, value(0, 1), &[], &[]),
         planned(7, value(0, 0), &[], &[]),
